@@ -1,0 +1,128 @@
+"""/generate, /models and /stop: the app as an API, for gradio_client, REST and the API page.
+
+They are events of their own, not the page's widgets: a Slider refuses null and its value would become the
+API's default. Their names, parameters and outputs are a contract (README, "Use it from a program").
+"""
+# No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from api.pictures import PictureFiles
+from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+PARAMETERS = {
+    "prompt": "What to draw; at most 10,000 characters.",
+    "model": "A model's id, see /models. Null: the best that can run here.",
+    "negative_prompt": "What to keep out of the picture; read only where guidance is on.",
+    "width": "Pixels; snapped to the model's multiple. Null: the model's default.",
+    "height": "Pixels; snapped to the model's multiple. Null: the model's default.",
+    "steps": "Denoising steps. Null: the model's default.",
+    "guidance": "Classifier-free guidance scale. Null: the model's default.",
+    "seed": "0 to 2^53 - 1. Null or -1: a random one. Image k uses seed + k.",
+    "images": "How many pictures. Null: one.",
+    "job": "A UUID of your own, to stop this job by. Null: one is made.",
+}
+GENERATE = """Draws pictures and streams every step: each yield is (images, info), the last one has the
+finished PNGs. Bounds and defaults differ between models: /models has them."""
+MODELS = "Every model with its defaults and limits, whether it can run here, and if not, why."
+STOP = "Ends the job with this id within one step, and no other; answers how it ended."
+
+
+def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
+    """Adds the endpoints to the page; called in its context."""
+
+    async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
+        prompt: str,
+        model: str | None = None,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int | None = None,
+        images: int | None = None,
+        job: str | None = None,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        values = {name: value for name, value in locals().items() if name in PARAMETERS}
+        async for pictures, info in draw(engine, values, files):
+            yield pictures, info
+
+    async def models() -> list[dict[str, Any]]:
+        return engine.models()
+
+    async def stop(job: str) -> dict[str, Any]:
+        return await stop_job(engine, job)
+
+    async def refusals(*values: Any) -> list[dict[str, Any]]:
+        problems = _problems(engine, dict(zip(PARAMETERS, values, strict=False)))
+        return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
+
+    gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
+    gr.api(models, api_name="models", api_description=MODELS, queue=False)
+    gr.api(stop, api_name="stop", api_description=STOP, queue=False)
+
+    functions = {function.api_name: function for function in demo.fns.values()}
+    functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
+    _describe(functions["generate"], list(PARAMETERS.values()), ["images", "info"])
+    _describe(functions["models"], [], ["models"])
+    _describe(functions["stop"], ["The job's id, as info gives it."], ["info"])
+    files = PictureFiles(functions["generate"].outputs[0].GRADIO_CACHE)
+
+
+async def draw(
+    engine: "Engine", values: Mapping[str, Any], files: PictureFiles
+) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Starts a job and yields (images, info) until it ends. Closing this ends the job it started.
+
+    Raises:
+        gr.Error: in the refusal's own words.
+    """
+    try:
+        job = engine.resolve(values)
+        known = engine.find(job.id)
+        drawing = known or engine.start(job)
+    except StepwiseError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    try:
+        async for event in drawing.events():
+            yield files.gallery(event), event.info()
+    finally:
+        if known is None:
+            drawing.stop()
+
+
+async def stop_job(engine: "Engine", job: Any) -> dict[str, Any]:
+    """Stops a job and says how it ended; an id that is not being drawn is answered as unknown."""
+    drawing = engine.find(job) if isinstance(job, str) else None
+    if drawing is not None:
+        drawing.stop()
+        async for event in drawing.events():
+            if event.last:
+                return event.info()
+    return {"job": job if isinstance(job, str) else None, "phase": "unknown"}
+
+
+def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with these parameters, by name: asked before the queue, so total."""
+    try:
+        engine.check(values)
+    except InvalidRequest as error:
+        return {name if name in PARAMETERS else "prompt": words for name, words in error.problems.items()}
+    except ModelUnavailable as error:
+        return {"model": str(error)}
+    return {}
+
+
+def _describe(function: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Gives an endpoint's parameters their words on the API page; gr.api (6.31) calls them 1st, 2nd, …"""
+    for block, words in zip(function.inputs, inputs, strict=True):
+        block.label = words
+        block._api_info = {**block._api_info, "additional_description": words}
+    for block, words in zip(function.outputs, outputs, strict=True):
+        block.label = words

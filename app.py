@@ -1,0 +1,44 @@
+"""Stepwise: draws with Stable Diffusion 3.5 and shows every step. The Space's entry point.
+
+    python app.py
+
+serves the page and the API; see README.md for the settings.
+"""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import argparse
+import sys
+
+from pydantic import ValidationError
+
+from pipeline.catalogue import read_catalogue
+from pipeline.engine import Engine
+from pipeline.errors import StepwiseError
+from settings import Settings
+from ui.page import build_page, launch_options
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    try:
+        settings = Settings()
+        engine = Engine(
+            read_catalogue(settings.models), settings.device, settings.threads, settings.max_waiting
+        )
+    except (StepwiseError, ValidationError) as error:
+        sys.exit(str(error))
+    if engine.catalogue[engine.default_model].local:
+        engine.preload(engine.default_model)  # ready before the first visitor has typed a prompt
+    demo = build_page(engine, settings.keep_hours)
+    demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
+    demo.launch(**launch_options())
+
+
+if __name__ == "__main__":
+    main()

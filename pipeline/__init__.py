@@ -1,0 +1,7 @@
+"""Everything about drawing: which models there are, what a request means, and how a job becomes pictures.
+
+Knows nothing of the web: no gradio, no fastapi. Importing this package is cheap; torch and diffusers
+are imported by the modules that draw, when `Engine` is built.
+"""
+
+__version__ = "0.1.0"

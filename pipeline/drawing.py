@@ -1,0 +1,127 @@
+"""A job being drawn: the one-slot box between the thread that draws and everyone who looks.
+
+The drawing side calls `update`, `check` and `finish`; the reading side `events`, `stop` and `latest`. A
+reader that stops reading, is closed or is collected holds nothing up: nobody waits for readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from pipeline.errors import Stopped
+from pipeline.events import Event, Phase
+from pipeline.request import Job
+
+
+class Drawing:
+    """One job on its way to pictures. Made by `Engine.start`."""
+
+    def __init__(self, job: Job, on_stop: Callable[[], None] = lambda: None) -> None:
+        """on_stop: called once the stop flag is set, to wake whoever waits with it."""
+        self.job = job
+        self._event = Event(job, warnings=job.warnings)
+        self._number = 1
+        self._changed = threading.Condition()
+        self._listeners: set[Callable[[], None]] = set()
+        self._stop = threading.Event()
+        self._on_stop = on_stop
+        self._began: float | None = None
+
+    # The reading side.
+
+    @property
+    def latest(self) -> Event:
+        """The newest event."""
+        return self._event
+
+    def events(self) -> Events:
+        """This drawing's events from now on, for `for` and `async for`; ends after the last one. Each
+        call is a reader of its own; a slow one skips to the newest."""
+        return Events(self)
+
+    def stop(self) -> None:
+        """Ends the drawing within one step; returns at once. Its last preview stays in the last event."""
+        self._stop.set()
+        self._on_stop()
+
+    def result(self) -> Event:
+        """Waits for the last event."""
+        return next(event for event in self.events() if event.last)
+
+    # The drawing side.
+
+    def begin(self) -> None:
+        """The drawing's turn has come: its seconds count from now."""
+        self._began = time.monotonic()
+
+    def check(self) -> None:
+        """Raises Stopped once `stop` was called."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def update(self, **changes: Any) -> None:
+        """Posts a new event: the last one with these fields changed. After the last phase, nothing."""
+        with self._changed:
+            if self._event.last:
+                return
+            if self._began is not None:
+                changes["seconds"] = time.monotonic() - self._began
+            self._event = replace(self._event, **changes)
+            self._number += 1
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def finish(self, phase: Phase, error: str | None = None) -> None:
+        """Posts the last event."""
+        self.update(phase=phase, error=error, eta=0.0 if phase == "finished" else None)
+
+
+class Events:
+    """A reader of one drawing: iterate it with `for` or `async for`."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
+
+    def __iter__(self) -> Iterator[Event]:
+        drawing, number = self._drawing, 0
+        while True:
+            with drawing._changed:
+                while drawing._number == number:
+                    drawing._changed.wait()
+                number, event = drawing._number, drawing._event
+            yield event
+            if event.last:
+                return
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        drawing, number = self._drawing, 0
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def ring() -> None:
+            try:
+                loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:  # the reader's loop is closed: it will never read again
+                drawing._listeners.discard(ring)
+
+        drawing._listeners.add(ring)
+        try:
+            while True:
+                changed.clear()
+                with drawing._changed:
+                    news = (drawing._number, drawing._event) if drawing._number > number else None
+                if news is None:
+                    await changed.wait()
+                    continue
+                number, event = news
+                yield event
+                if event.last:
+                    return
+        finally:
+            drawing._listeners.discard(ring)

@@ -1,0 +1,179 @@
+"""The one core: `engine.start(job)` gives a drawing at once, and the drawing gives events.
+
+The engine knows the models, keeps their weights, and gives each device to one drawing at a time. The page
+and every API are readers in front of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pipeline.catalogue import Catalogue, ModelSpec
+from pipeline.draw import draw
+from pipeline.drawing import Drawing
+from pipeline.errors import ModelUnavailable, StepwiseError, Stopped, explained
+from pipeline.hardware import Need, device_for, needs
+from pipeline.line import Line
+from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.weights import Weights, WeightsCache
+
+log = logging.getLogger("stepwise")
+
+
+class Engine:
+    """Draws jobs. Safe to use from any thread."""
+
+    def __init__(
+        self, catalogue: Catalogue, device: str = "auto", threads: int | None = None, max_waiting: int = 20
+    ) -> None:
+        """
+        Args:
+            device: auto, cuda, mps or cpu, for models that aren't bound to the CPU.
+            threads: of the CPU, for drawing there; None leaves it to torch.
+            max_waiting: drawings that may wait in front of each device.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.catalogue = catalogue
+        self._device = device
+        self._cache = WeightsCache()
+        self._lines = {kind: Line(max_waiting) for kind in ("cpu", "cuda", "mps")}
+        self._drawings: dict[str, Drawing] = {}
+        self._lock = threading.Lock()
+        self._decode_pace: dict[str, float] = {}
+
+    # Which models there are.
+
+    @property
+    def default_model(self) -> str:
+        """The first model of models.yaml that can run here (the first of all where none can)."""
+        specs = list(self.catalogue)
+        return next((spec.id for spec in specs if not self.reason(spec)), specs[0].id)
+
+    def needs(self, spec: ModelSpec) -> list[Need]:
+        """What this model needs of this machine, met or not."""
+        return needs(spec, self._device)
+
+    def reason(self, spec: ModelSpec) -> str:
+        """Why this model can't run here; empty where it can."""
+        return " ".join(f"{need.words} {need.url}".strip() for need in self.needs(spec) if not need.met)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model with its bounds, and whether it can run here: the `/models` endpoint."""
+        default = self.default_model
+        found = []
+        for spec in self.catalogue:
+            reason = self.reason(spec)
+            found.append(
+                {
+                    "id": spec.id,
+                    "name": spec.name,
+                    "family": spec.family,
+                    "license": spec.license.model_dump(),
+                    "default": spec.id == default,
+                    "available": not reason,
+                    "reason": reason or None,
+                    "defaults": spec.defaults.model_dump(),
+                    "limits": spec.limits.model_dump(mode="json"),
+                }
+            )
+        return found
+
+    # Drawing.
+
+    def resolve(self, values: Mapping[str, Any]) -> Job:
+        """The job that these parameters mean.
+
+        Raises:
+            InvalidRequest: names each parameter that is wrong, its value and its bound.
+        """
+        return resolve(GenerationRequest.parse(values), self.catalogue, self.default_model)
+
+    def check(self, values: Mapping[str, Any]) -> Job:
+        """As `resolve`, and the model can run here.
+
+        Raises:
+            InvalidRequest, ModelUnavailable.
+        """
+        job = self.resolve(values)
+        spec = self.catalogue[job.model]
+        if reason := self.reason(spec):
+            raise ModelUnavailable(f"{spec.name} can't run here. {reason}")
+        return job
+
+    def start(self, job: Job) -> Drawing:
+        """Puts a job in its device's line and returns at once. A job whose id is being drawn already is
+        that drawing.
+
+        Raises:
+            InvalidRequest: the job is out of its model's bounds, however it was made.
+            ModelUnavailable, Busy.
+        """
+        values = job.model_dump(exclude={"id", "warnings"}) | {"job": job.id}
+        job = self.check(values).model_copy(update={"warnings": job.warnings})
+        spec = self.catalogue[job.model]
+        line = self._lines[device_for(spec, self._device).kind]
+        with self._lock:
+            if job.id in self._drawings:
+                return self._drawings[job.id]
+            drawing = Drawing(job, on_stop=line.wake)
+            line.join(drawing)
+            self._drawings[job.id] = drawing
+        threading.Thread(
+            target=self._run, args=(drawing, spec, line), name=f"drawing {job.id}", daemon=True
+        ).start()
+        return drawing
+
+    def find(self, job: str) -> Drawing | None:
+        """The drawing with this id, while it is queued or drawn."""
+        return self._drawings.get(job)
+
+    def preload(self, model: str) -> threading.Thread:
+        """Loads a model's weights in the background, in its turn, so that its first drawing needn't."""
+
+        def load() -> None:
+            with line.turn(nobody):
+                self._weights(spec, nobody)
+
+        spec, nobody = self.catalogue[model], _Preload()
+        line = self._lines[device_for(spec, self._device).kind]
+        line.join(nobody)
+        thread = threading.Thread(target=load, name=f"preload {model}", daemon=True)
+        thread.start()
+        return thread
+
+    def _run(self, drawing: Drawing, spec: ModelSpec, line: Line) -> None:
+        try:
+            with line.turn(drawing), explained(spec.name, spec.license.url):
+                drawing.begin()
+                draw(drawing, self._weights(spec, drawing), self._decode_pace)
+            drawing.finish("finished")
+        except Stopped:
+            drawing.finish("stopped")
+        except StepwiseError as error:
+            log.warning("job %s failed: %s", drawing.job.id, error, exc_info=error.__cause__)
+            drawing.finish("failed", str(error))
+        finally:
+            drawing.finish("failed", "The drawing ended without a result; try again.")
+            with self._lock:
+                del self._drawings[drawing.job.id]
+
+    def _weights(self, spec: ModelSpec, waiting: Drawing | _Preload) -> Weights:
+        def report(phase: str, done: int, total: int) -> None:
+            waiting.check()
+            waiting.update(phase=phase, done=done, total=total)
+
+        return self._cache.get(spec, device_for(spec, self._device), report)
+
+
+class _Preload:
+    """Stands in the line for a preload, which nobody watches or stops."""
+
+    def check(self) -> None: ...
+
+    def update(self, **_: Any) -> None: ...

@@ -1,0 +1,89 @@
+"""What a reader of a drawing sees: full snapshots, each enough on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.request import Job
+
+Phase = Literal[
+    "queued",
+    "downloading",
+    "loading",
+    "encoding",
+    "denoising",
+    "decoding",
+    "finished",
+    "stopped",
+    "failed",
+]
+LAST_PHASES = ("finished", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class Event:
+    """How a drawing stands. Plain data: pickles, and says everything that happened so far.
+
+    job: what is drawn. step: denoising steps done of the current image, 0 to job.steps. image: which
+    image is being drawn, from 1. position: drawings ahead in the line, while queued. done, total: bytes
+    while downloading, parts while loading. eta: seconds left, None while unknown. seconds: since its
+    turn came. previews: a JPEG for each image begun. images: the finished PNGs. error: why it failed.
+    """
+
+    job: Job
+    phase: Phase = "queued"
+    step: int = 0
+    image: int = 1
+    position: int = 0
+    done: int = 0
+    total: int = 0
+    eta: float | None = None
+    seconds: float = 0.0
+    previews: tuple[bytes, ...] = ()
+    images: tuple[bytes, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.job.steps
+
+    @property
+    def preview(self) -> bytes | None:
+        """The newest preview, a JPEG; None before the first."""
+        return self.previews[-1] if self.previews else None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after this event."""
+        return self.phase in LAST_PHASES
+
+    def info(self) -> dict[str, Any]:
+        """The event without its pictures, as every API gives it."""
+        job = self.job
+        info: dict[str, Any] = {
+            "job": job.id,
+            "phase": self.phase,
+            "step": self.step,
+            "steps": job.steps,
+            "image": self.image,
+            "images": job.images,
+            "eta": None if self.eta is None else round(self.eta, 2),
+            "seconds": round(self.seconds, 2),
+            "model": job.model,
+            "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt,
+            "width": job.width,
+            "height": job.height,
+            "guidance": job.guidance,
+            "seed": job.seed,
+            "warnings": list(self.warnings),
+        }
+        if self.phase == "queued":
+            info["position"] = self.position
+        if self.phase in ("downloading", "loading"):
+            info |= {"done": self.done, "total": self.total}
+        if self.error is not None:
+            info["error"] = self.error
+        return info

@@ -1,0 +1,126 @@
+"""Which device and dtype a model draws with, and whether it can run on this machine at all.
+
+The answers are facts about the machine, asked once; nothing here loads weights.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, get_token, try_to_load_from_cache
+
+from pipeline.catalogue import ModelSpec
+
+GB = 10**9
+_BF16_CAPABILITY = 8
+"""CUDA compute capability (major) from which bf16 runs at full speed: Ampere."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a model draws: a torch device, the dtype of its weights there, its memory in bytes (0: not
+    known), and its name for people."""
+
+    kind: str
+    dtype: str
+    memory: int
+    name: str
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.kind)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a model needs: what (hardware, token, licence, disk), in which words, whether this
+    machine has it, and where to get it."""
+
+    what: str
+    words: str
+    met: bool
+    url: str = ""
+
+
+@cache
+def accelerator(wanted: str = "auto") -> Device:
+    """The best device for models that are not bound to the CPU.
+
+    Args:
+        wanted: auto, cuda, mps or cpu (the setting STEPWISE_DEVICE).
+    """
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        dtype = "bfloat16" if properties.major >= _BF16_CAPABILITY else "float16"
+        return Device("cuda", dtype, properties.total_memory, properties.name)
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Device("mps", "float16", memory, "Apple GPU")
+    return processor()
+
+
+@cache
+def processor() -> Device:
+    """The CPU, in fp32: half precision is slower there, and less is rounded."""
+    return Device("cpu", "float32", 0, platform.processor() or platform.machine() or "CPU")
+
+
+def device_for(spec: ModelSpec, wanted: str = "auto") -> Device:
+    """Where this model draws: its own `device`, else the best there is."""
+    return processor() if spec.device == "cpu" else accelerator(wanted)
+
+
+def needs(spec: ModelSpec, wanted: str = "auto") -> list[Need]:
+    """Everything this model needs of a machine, met or not: hardware, licence and token, disk."""
+    found = [_hardware(spec, device_for(spec, wanted))]
+    if not spec.local:
+        found += [_license(spec), _disk(spec)]
+    return found
+
+
+def _hardware(spec: ModelSpec, device: Device) -> Need:
+    gpu = spec.needs.gpu_memory
+    if not gpu:
+        return Need("hardware", "Runs on the CPU.", True)
+    url = "https://huggingface.co/docs/hub/spaces-gpus"
+    words = f"Needs a GPU with {gpu:g} GB of memory"
+    if os.environ.get("SPACES_ZERO_GPU"):
+        return Need("hardware", f"{words} of its own; ZeroGPU is not supported yet.", False, url)
+    if device.kind == "cpu":
+        return Need("hardware", f"{words}; this machine has none.", False, url)
+    have = device.memory / GB
+    return Need("hardware", f"{words}; {device.name} has {have:.0f} GB.", have >= gpu, url)
+
+
+def _license(spec: ModelSpec) -> Need:
+    words = f"Licence: {spec.license.name}."
+    if not spec.license.gated:
+        return Need("licence", words, True, spec.license.url)
+    words = f"{words} Needs HF_TOKEN, a token (scope: read) of an account that accepted it"
+    has_token = get_token() is not None
+    return Need("licence", f"{words}; {'set' if has_token else 'not set'}.", has_token, spec.license.url)
+
+
+def _disk(spec: ModelSpec) -> Need:
+    folder = Path(constants.HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / GB
+    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:.0f} GB free."
+    return Need("disk", words, free >= spec.needs.disk or _downloaded(spec))
+
+
+def _downloaded(spec: ModelSpec) -> bool:
+    return isinstance(
+        try_to_load_from_cache(spec.source, "model_index.json", revision=spec.revision or "main"), str
+    )

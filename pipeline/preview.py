@@ -1,0 +1,218 @@
+"""Previews: what a half-denoised picture is heading to, as a small JPEG, at a price the drawing can't feel.
+
+A step of a flow-matching sampler predicts a velocity; from it follows the denoised estimate x̂₀, which we
+show instead of the noisy latent. A linear map turns latents into RGB (16 → 3 for SD3), good enough to
+recognise a picture in, four orders of magnitude cheaper than the VAE. The map, the JPEG and the posting
+run in a thread of their own; where that can't keep up, the newest estimate wins.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pipeline.catalogue import ModelSpec, PreviewFactors
+
+LONGEST_SIDE = 384
+"""Pixels of a preview's longer side, at most: enough to judge a composition, small enough for a phone."""
+INTERVAL = 0.125
+"""Seconds: previews come this often where steps are faster. Gradio has no back-pressure: a client on a slow
+line falls behind for good if it is sent more than it can take."""
+JPEG_QUALITY = 80
+
+Progress = dict[str, Any]
+"""The fields of an Event that a step changes."""
+
+PUBLISHED_FACTORS = {
+    # Latent to RGB in [-1, 1], without a bias, in Stability-AI/sd3.5, sd3_impls.py (MIT),
+    # SD3LatentFormat.decode_latent_to_preview. Serves every model with SD3's 16-channel VAE.
+    "sd3": (
+        [
+            (-0.0645, 0.0177, 0.1052),
+            (0.0028, 0.0312, 0.0650),
+            (0.1848, 0.0762, 0.0360),
+            (0.0944, 0.0360, 0.0889),
+            (0.0897, 0.0506, -0.0364),
+            (-0.0020, 0.1203, 0.0284),
+            (0.0855, 0.0118, 0.0283),
+            (-0.0539, 0.0658, 0.1047),
+            (-0.0057, 0.0116, 0.0700),
+            (-0.0412, 0.0281, -0.0039),
+            (0.1106, 0.1171, 0.1220),
+            (-0.0248, 0.0682, -0.0481),
+            (0.0815, 0.0846, 0.1207),
+            (-0.0120, -0.0055, -0.0867),
+            (-0.0749, -0.0634, -0.0456),
+            (-0.1418, -0.1457, -0.1259),
+        ],
+        (0.0, 0.0, 0.0),
+    ),
+    # Latent to RGB in [-1, 1] for FLUX.1's VAE, which Z-Image uses too; as leejet/stable-diffusion.cpp
+    # (MIT) gives them in latent-preview.h.
+    "flux": (
+        [
+            (-0.0346, 0.0244, 0.0681),
+            (0.0034, 0.0210, 0.0687),
+            (0.0275, -0.0668, -0.0433),
+            (-0.0174, 0.0160, 0.0617),
+            (0.0859, 0.0721, 0.0329),
+            (0.0004, 0.0383, 0.0115),
+            (0.0405, 0.0861, 0.0915),
+            (-0.0236, -0.0185, -0.0259),
+            (-0.0245, 0.0250, 0.1180),
+            (0.1008, 0.0755, -0.0421),
+            (-0.0515, 0.0201, 0.0011),
+            (0.0428, -0.0012, -0.0036),
+            (0.0817, 0.0765, 0.0749),
+            (-0.1264, -0.0522, -0.1103),
+            (-0.0280, -0.0881, -0.0499),
+            (-0.1262, -0.0982, -0.0778),
+        ],
+        (-0.0329, -0.0718, -0.0851),
+    ),
+}
+
+
+def read_factors(spec: ModelSpec, folder: Path) -> PreviewFactors | None:
+    """A model's factors: from its entry, else from preview.json beside its weights, else None."""
+    if isinstance(spec.preview, str):
+        rows, bias = PUBLISHED_FACTORS[spec.preview]
+        return PreviewFactors(
+            factors=[(r / 2, g / 2, b / 2) for r, g, b in rows],
+            bias=(0.5 + bias[0] / 2, 0.5 + bias[1] / 2, 0.5 + bias[2] / 2),
+        )
+    if spec.preview is not None:
+        return spec.preview
+    beside = folder / "preview.json"
+    return PreviewFactors(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One step of a flow-matching sampler, kept as its ingredients: nothing is computed until it is shown.
+
+    sample: the latents it started from, [1, channels, height / 8, width / 8]; velocity: what the
+    transformer predicted (after guidance), same shape; sigma: the noise level it started from, 1 to 0.
+    """
+
+    sample: torch.Tensor
+    velocity: torch.Tensor
+    sigma: float
+
+    def denoised(self) -> torch.Tensor:
+        """x̂₀ = x − σ·v, in fp32: the picture that this step believes in."""
+        return self.sample.float() - self.sigma * self.velocity.float()
+
+
+def watch(scheduler: Any) -> Callable[[], Estimate | None]:
+    """Makes one job's own scheduler remember its last step; returns what asks for it.
+
+    diffusers' step callback sees latents only. Recovering the velocity from two of them loses bf16's
+    eight bits to a difference of near equals, so it is taken where it passes: at `scheduler.step`.
+    """
+    last: list[Estimate | None] = [None]
+    step = scheduler.step
+
+    def remembered(
+        model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any
+    ):
+        result = step(model_output, timestep, sample, *args, **kwargs)
+        sigma = float(scheduler.sigmas[scheduler.step_index - 1])
+        last[0] = Estimate(sample, model_output, sigma)
+        return result
+
+    scheduler.step = remembered
+    return lambda: last[0]
+
+
+def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int) -> bytes:
+    """An estimate as a JPEG of at most LONGEST_SIDE pixels, in the picture's own proportions.
+
+    Args:
+        width, height: the finished picture's size in pixels.
+    """
+    latents = estimate.denoised()[0]
+    matrix = torch.tensor(factors.factors, device=latents.device)
+    rgb = torch.einsum("chw,cr->hwr", latents, matrix) + torch.tensor(factors.bias, device=latents.device)
+    pixels = rgb.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
+    scale = min(1.0, LONGEST_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return jpeg(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as a JPEG of at most LONGEST_SIDE pixels a side."""
+    image = image.convert("RGB")
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+class Previewer:
+    """Renders estimates in its own thread and posts each with the progress it belongs to.
+
+    A context manager; leaving it ends the thread. A model without factors posts its progress alone.
+    """
+
+    def __init__(
+        self,
+        factors: PreviewFactors | None,
+        size: tuple[int, int],
+        post: Callable[[Progress, bytes | None], None],
+    ) -> None:
+        """size: the finished picture's (width, height) in pixels. post: called from the thread."""
+        self._factors, self._size, self._post = factors, size, post
+        self._waiting: tuple[Progress, Estimate] | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._shown = self._offered = float("-inf")
+        self._thread = threading.Thread(target=self._run, name="previews", daemon=True)
+
+    def __enter__(self) -> Previewer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def offer(self, progress: Progress, estimate: Estimate | None) -> None:
+        """Called after every step; takes it if, at this pace, the next one would come too late."""
+        now = time.monotonic()
+        step, self._offered = now - self._offered, now
+        if now - self._shown + min(step, INTERVAL) <= INTERVAL:
+            return
+        self._shown = now
+        if estimate is None or self._factors is None:
+            self._post(progress, None)
+            return
+        with self._changed:
+            self._waiting = (progress, estimate)
+            self._changed.notify()
+
+    def show(self, progress: Progress, estimate: Estimate | None) -> None:
+        """Renders this one now, in the caller's thread: the last picture of a stopped drawing."""
+        if estimate is not None and self._factors is not None:
+            self._post(progress, render(estimate, self._factors, *self._size))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._closed or self._waiting is None:
+                    return
+                (progress, estimate), self._waiting = self._waiting, None
+            assert self._factors is not None
+            self._post(progress, render(estimate, self._factors, *self._size))

@@ -1,0 +1,89 @@
+"""What the text encoders really read of a prompt.
+
+SD3.5's CLIPs read 77 tokens and T5 256 to 512; diffusers cuts the rest and (0.42) reports the wrong words
+for T5. So we count with a copy of each tokenizer and say, in the prompt's own words, what was cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.families import Family, Reader
+
+USUAL_TOKENS = 256
+"""The length diffusers' SD3 pipeline pads T5 to by default; a longer prompt gets the model's full length."""
+_LONGEST_QUOTE = 200
+
+
+def sequence_length(family: Family, tokenizers: dict[str, Any], prompts: list[str], longest: int) -> int:
+    """The tokens that the longest-reading encoder is given: the usual number, or the model's most where a
+    prompt needs more.
+
+    Args:
+        longest: `limits.tokens[1]` of the model.
+    """
+    reader = family.readers[-1]
+    needed = max(len(_tokens(tokenizers[reader.tokenizer], reader, prompt)) for prompt in prompts)
+    return min(longest, USUAL_TOKENS) if needed <= USUAL_TOKENS else longest
+
+
+def truncation_warnings(
+    family: Family, tokenizers: dict[str, Any], name: str, prompt: str, tokens: int
+) -> list[str]:
+    """One sentence for what was cut, quoting the words; empty where every encoder reads everything.
+
+    Args:
+        name: what to call this prompt: "prompt" or "negative prompt".
+        tokens: the length given to the longest-reading encoder.
+    """
+    unread = [_unread(reader, tokenizers[reader.tokenizer], prompt, tokens) for reader in family.readers]
+    if unread[-1]:
+        return [f"The {name} is too long for this model. Not read: {_quote(unread[-1])}"]
+    if longest := max(unread, key=len):
+        return [f"The {name} is too long for CLIP; only T5 reads its end: {_quote(longest)}"]
+    return []
+
+
+def _unread(reader: Reader, tokenizer: Any, prompt: str, tokens: int) -> str:
+    """The end of the prompt, from the first word that is not read whole."""
+    spans = _tokens(tokenizer, reader, prompt)
+    length = reader.length(tokenizer, tokens)
+    if len(spans) <= length:
+        return ""
+    # Tokenizers keep their own special tokens when they cut; a chat template is cut like any words.
+    words = spans if reader.chat else [span for span in spans if span is not None]
+    cut = words[length - (len(spans) - len(words))]
+    if cut is None or cut[0] >= len(prompt):
+        return ""
+    start = max(prompt.rfind(" ", 0, cut[0] + 1), 0)
+    return prompt[start:].strip()
+
+
+def _tokens(tokenizer: Any, reader: Reader, prompt: str) -> list[tuple[int, int] | None]:
+    """For each token the span of the prompt it stands for; None for special ones."""
+    text, shift = prompt, 0
+    if reader.chat:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=True,
+        )
+        shift = text.find(prompt)
+    encoded = tokenizer(
+        text,
+        truncation=False,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
+    )
+    return [
+        None if special and not reader.chat else (max(start - shift, 0), end - shift)
+        for (start, end), special in zip(
+            encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True
+        )
+    ]
+
+
+def _quote(words: str) -> str:
+    return f"“{words if len(words) <= _LONGEST_QUOTE else words[: _LONGEST_QUOTE - 1] + '…'}”"

@@ -1,0 +1,64 @@
+"""The recipe inside a finished PNG, twice: as the `parameters` text that other tools read, and as our own
+JSON, enough to draw the same picture again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pipeline import __version__
+from pipeline.errors import InvalidRequest
+from pipeline.request import GenerationRequest, Job
+
+_KEYS = ("model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "seed")
+_COMPRESSION = 4
+"""zlib level: a third of the time of Pillow's default of 6 on a 1024² picture, 2 % larger."""
+
+
+def to_png(image: Image.Image, job: Job, index: int, made_with: dict[str, Any]) -> bytes:
+    """A finished picture with its recipe.
+
+    Args:
+        index: which image of the job this is, from 0; its recipe is that one image's, seed + index.
+        made_with: source, revision, device, dtype, threads and library versions: what else, besides the
+            recipe, must be the same for the same pixels.
+    """
+    recipe = {key: getattr(job, key) for key in _KEYS} | {"seed": job.seed + index}
+    info = PngInfo()
+    info.add_itxt("parameters", _parameters(recipe))
+    info.add_itxt("stepwise", json.dumps({"version": __version__, "request": recipe, "made_with": made_with}))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, compress_level=_COMPRESSION)
+    return buffer.getvalue()
+
+
+def read_recipe(png: Path | str | BinaryIO) -> GenerationRequest:
+    """The request that draws this picture again.
+
+    Raises:
+        InvalidRequest: not a PNG of ours.
+    """
+    with Image.open(png) as image:
+        text = image.info.get("stepwise")
+    if text is None:
+        raise InvalidRequest({"picture": "This picture carries no Stepwise recipe."})
+    return GenerationRequest.parse(json.loads(text)["request"])
+
+
+def _parameters(recipe: dict[str, Any]) -> str:
+    """The layout AUTOMATIC1111's web UI introduced: prompt, negative prompt, then one line of settings."""
+    lines = [recipe["prompt"]]
+    if recipe["negative_prompt"]:
+        lines.append(f"Negative prompt: {recipe['negative_prompt']}")
+    lines.append(
+        f"Steps: {recipe['steps']}, Sampler: Euler, CFG scale: {recipe['guidance']:g}, "
+        f"Seed: {recipe['seed']}, Size: {recipe['width']}x{recipe['height']}, "
+        f"Model: {recipe['model']}, Version: Stepwise {__version__}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""Weights: fetched, read part by part onto their device, and kept.
+
+One `Weights` per model, shared by all its jobs; what a job changes (scheduler, tokenizers, pipeline
+object) it gets a copy of, in `Weights.pipeline`. Which model goes when memory is short is decided here.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from pipeline.catalogue import ModelSpec, PreviewFactors
+from pipeline.errors import WeightsError
+from pipeline.families import FAMILIES
+from pipeline.hardware import GB, Device
+from pipeline.preview import read_factors
+
+# Our events carry the progress, and prompts.py says what was cut: the libraries' own bars and warnings
+# would say both again, the second wrongly.
+diffusers.utils.logging.set_verbosity_error()
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+Report = Callable[[str, int, int], None]
+"""Called with (phase, done, total) while weights arrive: bytes when `downloading`, parts when `loading`.
+May raise Stopped."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's components on its device. Modules are shared between jobs and never changed."""
+
+    spec: ModelSpec
+    device: Device
+    components: dict[str, Any]
+    factors: PreviewFactors | None
+
+    def pipeline(self) -> Any:
+        """A diffusers pipeline for one job: shared modules, its own scheduler and tokenizers (both keep
+        state during a call, and tokenizers are not thread-safe)."""
+        own = {
+            name: part if isinstance(part, torch.nn.Module) else copy.deepcopy(part)
+            for name, part in self.components.items()
+        }
+        pipe = getattr(diffusers, FAMILIES[self.spec.family].pipeline)(**own)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+class WeightsCache:
+    """The models in memory, least recently used first. Used by one thread at a time per device: the one
+    whose turn it is there."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[str, Weights] = OrderedDict()
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._loaded
+
+    def get(self, spec: ModelSpec, device: Device, report: Report) -> Weights:
+        """The model's weights, loaded if they aren't yet.
+
+        Raises:
+            WeightsError and what `errors.explained` maps; Stopped, from `report`. Nothing half-loaded stays.
+        """
+        if spec.id not in self._loaded:
+            self._make_room(spec, device)
+            self._loaded[spec.id] = load(spec, device, report)
+        self._loaded.move_to_end(spec.id)
+        return self._loaded[spec.id]
+
+    def _make_room(self, spec: ModelSpec, device: Device) -> None:
+        """Drops the least recently used models of this device until the new one fits its memory."""
+        if not device.memory:
+            return
+        here = [weights for weights in self._loaded.values() if weights.device == device]
+        while (
+            here and sum(w.spec.needs.gpu_memory for w in here) + spec.needs.gpu_memory > device.memory / GB
+        ):
+            del self._loaded[here.pop(0).spec.id]
+        gc.collect()
+        if device.kind == "cuda":
+            torch.cuda.empty_cache()
+
+
+def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
+    """Reads a model's parts in diffusers' folder layout, one after the other, straight to `device`.
+
+    Raises:
+        WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
+    """
+    folder = Path(spec.source) if spec.local else _download(spec, report)
+    index = _read_index(spec, folder)
+    names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
+    components: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
+    for done, name in enumerate(names):
+        report("loading", done, len(names))
+        library, class_name = index[name]
+        components[name] = _load_part(folder / name, library, class_name, device)
+    report("loading", len(names), len(names))
+    return Weights(spec, device, components, read_factors(spec, folder))
+
+
+def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{spec.name}: {spec.source} has no model_index.json, so it isn't a diffusers pipeline; "
+            "mend `source` in models.yaml."
+        ) from None
+    expected = FAMILIES[spec.family].pipeline
+    if index.get("_class_name") != expected:
+        raise WeightsError(
+            f"{spec.name}: {spec.source} is a {index.get('_class_name')}, but family {spec.family} means "
+            f"{expected}; mend `family` in models.yaml."
+        )
+    return index
+
+
+def _load_part(folder: Path, library: str, class_name: str, device: Device) -> Any:
+    kind = getattr(importlib.import_module(library), class_name)
+    if not issubclass(kind, torch.nn.Module):
+        return kind.from_pretrained(folder)
+    module = kind.from_pretrained(folder, dtype=device.torch_dtype, use_safetensors=True)
+    return module.to(device.torch_device).eval().requires_grad_(False)
+
+
+def _download(spec: ModelSpec, report: Report) -> Path:
+    """Fetches what is missing of a Hub repository; resumes where an earlier try ended."""
+    from huggingface_hub import snapshot_download
+    from tqdm import tqdm
+
+    class Reported(tqdm):
+        """huggingface_hub's progress bar, drawn by no one: its numbers go to the drawing's events."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.unit == "B" and self.total:
+                report("downloading", int(self.n), int(self.total))
+            return shown
+
+    report("downloading", 0, int(spec.needs.disk * GB))
+    return Path(
+        snapshot_download(
+            spec.source,
+            revision=spec.revision,
+            # The pipeline's own parts; not the single-file checkpoints some repositories carry beside them.
+            allow_patterns=["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"],
+            ignore_patterns=["*/*.fp16*.safetensors"],
+            tqdm_class=Reported,
+        )
+    )
+
+
+class _Nowhere:
+    def write(self, _: str) -> None: ...
+
+    def flush(self) -> None: ...

@@ -1,0 +1,77 @@
+"""What the tests share: one real server on the embedded model, as a process of its own, and its client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve(folder: Path, **settings: str) -> Iterator[str]:
+    """Runs `python app.py` as an owner would, with these environment variables; gives its address.
+
+    Args:
+        folder: for its log and Gradio's files.
+    """
+    port = free_port()
+    log = folder / "server.log"
+    environment = {
+        **os.environ,
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "HF_HUB_OFFLINE": "1",
+        **settings,
+    }
+    environment.pop("HF_TOKEN", None)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 120
+            while True:
+                assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+                assert time.monotonic() < deadline, f"the server isn't ready:\n{log.read_text()}"
+                with contextlib.suppress(httpx.TransportError):
+                    if httpx.get(url, timeout=5).status_code == 200:
+                        break
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one app that the whole session shares."""
+    with serve(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server: str) -> Client:
+    return Client(server, verbose=False)

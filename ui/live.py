@@ -1,0 +1,115 @@
+"""What the picture's frame shows: an event as the plain data that live.js draws."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from api.pictures import PictureFiles
+from pipeline.events import Event
+
+PHASES = {
+    "queued": "Waiting for a turn",
+    "downloading": "Downloading the model",
+    "loading": "Loading the model",
+    "encoding": "Reading the prompt",
+    "denoising": "Drawing",
+    "decoding": "Finishing",
+    "finished": "Finished",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+
+
+def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
+    """The frame for this event. Previews travel inside it, as data: a URL of its own for each would be
+    cancelled by the next on a slow line. Finished pictures are files, to be downloaded."""
+    job = event.job
+    finished = [files.write(png, f"{job.seed + k}.png")["path"] for k, png in enumerate(event.images)]
+    value: dict[str, Any] = {
+        "job": job.id,
+        "state": event.phase if event.last else "running",
+        "announce": f"{PHASES[event.phase]}." if event.error is None else event.error,
+        "line": _line(event),
+        "progress": _progress(event),
+        "pictures": [_url(path) for path in finished] + [_data(p) for p in event.previews[len(finished) :]],
+        "finished": len(finished),
+        "count": job.images,
+        "prompt": job.prompt,
+        "warnings": list(event.warnings),
+        "error": event.error,
+    }
+    if event.last and event.previews:
+        value["item"] = _item(event, value["pictures"])
+    return value
+
+
+def refused(words: str) -> dict[str, Any]:
+    """The frame when a job was not accepted: the picture stays as it is."""
+    return {"state": "refused", "announce": words, "line": "", "error": words}
+
+
+def _line(event: Event) -> str:
+    job = event.job
+    parts = [PHASES[event.phase]]
+    match event.phase:
+        case "queued" if event.position:
+            parts = [f"{PHASES['queued']}, {event.position} ahead"]
+        case "downloading":
+            parts.append(f"{event.done / 1e9:.1f} of {event.total / 1e9:.1f} GB")
+        case "loading":
+            parts.append(f"part {min(event.done + 1, event.total)} of {event.total}")
+        case "denoising":
+            image = f"image {event.image}/{job.images}, " if job.images > 1 else ""
+            parts = [f"{image}step {event.step}/{job.steps}"]
+            if event.eta is not None:
+                parts.append(
+                    f"{event.eta:.1f} s left" if event.eta < 90 else f"{event.eta / 60:.0f} min left"
+                )
+        case "finished":
+            parts = [f"{job.width} × {job.height}", f"{job.steps} steps", f"{event.seconds:.1f} s"]
+        case "stopped":
+            parts.append(f"at step {event.step}/{job.steps}")
+    if event.phase not in ("queued", "downloading", "loading", "failed"):
+        parts.append(f"seed {job.seed}")
+    return " · ".join(parts)
+
+
+def _progress(event: Event) -> float:
+    """How much of the whole is done, 0 to 1."""
+    if event.last:
+        return 1.0
+    if event.phase in ("downloading", "loading"):
+        return event.done / event.total if event.total else 0.0
+    return (event.image - 1 + event.step / event.steps) / event.job.images
+
+
+def _item(event: Event, pictures: list[str]) -> dict[str, Any]:
+    """What this visit's history keeps of a drawing: its thumbnail, pictures and settings."""
+    job = event.job
+    settings = (
+        "model",
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "steps",
+        "guidance",
+        "seed",
+        "images",
+    )
+    return {
+        "thumbnail": _data(event.previews[0]),
+        "pictures": [picture for picture in pictures if not picture.startswith("data:")],
+        "line": _line(event),
+        "settings": {name: getattr(job, name) for name in settings},
+    }
+
+
+def _url(path: str) -> str:
+    """Relative, so that it holds behind any proxy's path."""
+    return f"gradio_api/file={path}"
+
+
+def _data(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

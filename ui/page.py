@@ -1,0 +1,242 @@
+"""The page: one screen with a prompt, a picture that is replaced at every step, and the settings.
+
+Layout and wiring only. What a setting may be stands in controls.py, what the frame shows in live.py; the
+public API is added to the same Blocks, but shares none of the page's widgets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from api.endpoints import add_endpoints, stop_job
+from api.pictures import PictureFiles
+from pipeline.errors import StepwiseError
+from pipeline.families import FAMILIES
+from ui.controls import ASPECTS, aspect_of, controls, sizes
+from ui.live import live_value, refused
+from ui.setup_card import setup_card
+from ui.theme import THEME
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+HERE = Path(__file__).parent
+EXAMPLES = [
+    "a fox on a blue background",
+    "a red apple on a yellow background",
+    "a rocket on a purple background",
+    "a penguin on a pink background",
+    'a sign that says "HELLO"',
+]
+HEAD = """<h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p>"""
+HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
+<p class="none">What you draw on this visit appears here; one click uses it again.</p>"""
+SETTINGS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
+    """The page and the API over this engine.
+
+    Args:
+        keep_hours: how long pictures' files are kept.
+    """
+    models = {model["id"]: model for model in engine.models()}
+    specs = {spec.id: spec for spec in engine.catalogue}
+    off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
+    by_model = {name: controls(model, off[name], specs[name].about) for name, model in models.items()}
+    first = engine.default_model
+    names = list(by_model[first])
+
+    def of(name: str) -> dict[str, Any]:
+        return by_model[first][name]
+
+    with gr.Blocks(title="Stepwise", delete_cache=(3600, round(keep_hours * 3600))) as demo:
+        with gr.Row(elem_id="top"):
+            gr.HTML(HEAD, apply_default_css=False, elem_id="head")
+            gr.DuplicateButton(
+                "Duplicate", size="sm", elem_id="duplicate", visible=bool(os.environ.get("SPACE_ID"))
+            )
+        with gr.Row(elem_id="ask"):
+            prompt = gr.Textbox(
+                EXAMPLES[0],
+                label="Prompt",
+                show_label=False,
+                container=False,
+                placeholder="What do you want to see?",
+                lines=1,
+                max_lines=4,
+                scale=1,
+                elem_id="prompt",
+            )
+            draw = gr.Button("Draw", variant="primary", elem_id="draw")
+            stop = gr.Button("Stop", variant="stop", elem_id="stop")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=7, min_width=320):
+                live = gr.HTML(
+                    value={},
+                    html_template=_read("live.html"),
+                    js_on_load=_read("live.js"),
+                    apply_default_css=False,
+                    elem_id="live",
+                )
+            with gr.Column(scale=5, min_width=300):
+                model = gr.Dropdown(
+                    _choices(models), value=first, label="Model", filterable=False, elem_id="model"
+                )
+                about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
+                with gr.Accordion("Settings", open=False, elem_id="settings"):
+                    negative_prompt = gr.Textbox(
+                        label="Negative prompt",
+                        placeholder="What the picture should not show",
+                        **of("negative_prompt"),
+                    )
+                    aspect = gr.Radio(list(ASPECTS), label="Aspect", **of("aspect"))
+                    with gr.Row():
+                        width = gr.Slider(label="Width", **of("width"))
+                        height = gr.Slider(label="Height", **of("height"))
+                    steps = gr.Slider(label="Steps", **of("steps"))
+                    guidance = gr.Slider(label="Guidance", **of("guidance"))
+                    with gr.Row():
+                        # Text, not a number: an empty gr.Number turns into 0 once shown (Gradio 6.31).
+                        seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120)
+                        dice = gr.Button("🎲 Roll", elem_id="dice", size="sm")
+                    images = gr.Slider(label="Images", step=1, **of("images"))
+                with gr.Column(elem_id="examples"):
+                    gr.Examples(EXAMPLES, prompt, label="Try", api_visibility="private")
+                history = gr.HTML(
+                    value=None,
+                    html_template=HISTORY,
+                    js_on_load=_read("history.js"),
+                    apply_default_css=False,
+                    elem_id="history",
+                )
+        if card := setup_card(engine.catalogue, {name: engine.needs(spec) for name, spec in specs.items()}):
+            with gr.Accordion("What the other models need", open=False):
+                gr.HTML(card, apply_default_css=False, elem_id="setup")
+
+        add_endpoints(demo, engine)
+
+        part = {
+            "about": about, "aspect": aspect, "width": width, "height": height, "steps": steps,
+            "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
+        }  # fmt: skip
+        files = PictureFiles(live.GRADIO_CACHE)
+        values = (model, negative_prompt, width, height, steps, guidance, seed, images)
+
+        async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
+            async for value in _draw(
+                engine, files, _request(prompt, dict(zip(SETTINGS, settings, strict=True)))
+            ):
+                yield value
+
+        async def halt(event: gr.EventData) -> None:
+            await stop_job(engine, event.job)
+
+        async def reuse(event: gr.EventData) -> list[Any]:
+            try:
+                job = engine.resolve(event.settings)
+            except StepwiseError as error:
+                raise gr.Error(str(error), print_exception=False) from None
+            settings = job.model_dump() | {
+                "aspect": aspect_of(job.width, job.height),
+                "about": by_model[job.model]["about"]["value"],
+            }
+            updates = [
+                {"__type__": "update", **by_model[job.model][name], "value": settings[name]} for name in names
+            ]
+            updates[names.index("negative_prompt")]["visible"] = job.guidance > off[job.model]
+            return [job.prompt, job.model, str(job.seed), *updates]
+
+        going = gr.on([prompt.submit, draw.click], run, [prompt, *values], live, js=_BEGIN, **PRIVATE)
+        going.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
+        stop.click(None, js="() => window.stepwise.stop()", api_visibility="private")
+        live.halt(halt, queue=False, **PRIVATE)
+        history.reuse(
+            reuse, None, [prompt, model, seed, *(part[name] for name in names)], queue=False, **PRIVATE
+        )
+
+        # Switching needs no request: each model's settings are in the page.
+        model.input(
+            None, model, [part[name] for name in names], js=_switch(by_model, names), api_visibility="private"
+        )
+        aspect.input(None, [aspect, model], [width, height], js=_sizes(models), api_visibility="private")
+        for side in (width, height):
+            side.input(None, None, aspect, js="() => null", api_visibility="private")
+        guidance.input(
+            None,
+            [guidance, model],
+            negative_prompt,
+            js=f"(g, m) => ({{__type__: 'update', visible: g > {json.dumps(off)}[m]}})",
+            api_visibility="private",
+        )
+        dice.click(
+            None, None, seed, js="() => String(Math.floor(Math.random() * 2 ** 32))", api_visibility="private"
+        )
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """What `Blocks.launch` is given for this page."""
+    return {
+        "theme": THEME,
+        "css": _read("style.css"),
+        "js": _read("page.js"),
+        "favicon_path": HERE / "favicon.svg",
+        "footer_links": ["api", "settings"],
+        "run_history": False,
+        "ssr_mode": False,
+        "show_error": True,
+    }
+
+
+async def _draw(engine: Engine, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    try:
+        drawing = engine.start(engine.check(values))
+    except StepwiseError as error:
+        yield refused(str(error))
+        return
+    try:
+        async for event in drawing.events():
+            yield live_value(event, files)
+    finally:
+        drawing.stop()  # a closed tab closes this generator
+
+
+_BEGIN = "(...values) => { window.stepwise.begin(); return values; }"
+
+
+def _request(prompt: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The page's widgets as a request: an empty seed is a random one."""
+    seed = str(settings["seed"] or "").strip()
+    return {"prompt": prompt, **settings, "seed": int(seed) if seed.lstrip("-").isdecimal() else seed or None}
+
+
+def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (model["name"] if model["available"] else f"{model['name']} (can’t run here)", name)
+        for name, model in models.items()
+    ]
+
+
+def _switch(by_model: dict[str, Any], names: list[str]) -> str:
+    updates = {
+        model: [{"__type__": "update", **settings[name]} for name in names]
+        for model, settings in by_model.items()
+    }
+    return f"(model) => ({json.dumps(updates)})[model]"
+
+
+def _sizes(models: dict[str, Any]) -> str:
+    table = {name: sizes(model) for name, model in models.items()}
+    return f"(aspect, model) => ({json.dumps(table)})[model][aspect]"
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
