@@ -11,6 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import argparse
+import signal
 import sys
 
 from pydantic import ValidationError
@@ -36,6 +37,8 @@ def main() -> None:
     if engine.catalogue[engine.default_model].local:
         engine.preload(engine.default_model)  # ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)
+    # Ends as on Ctrl-C, which lets Gradio delete the pictures it served.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
     demo.launch(**launch_options())
 

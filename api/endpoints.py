@@ -72,7 +72,7 @@ def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
     _describe(functions["generate"], list(PARAMETERS.values()), ["images", "info"])
     _describe(functions["models"], [], ["models"])
     _describe(functions["stop"], ["The job's id, as info gives it."], ["info"])
-    files = PictureFiles(functions["generate"].outputs[0].GRADIO_CACHE)
+    files = PictureFiles(functions["generate"].outputs[0])
 
 
 async def draw(

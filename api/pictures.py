@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from gradio import FileData
+from gradio.blocks import Block
 
 from pipeline.events import Event
 
 
 class PictureFiles:
-    """Writes pictures under `folder`, Gradio's own cache, whose age bound deletes them again."""
+    """Writes pictures to Gradio's own cache, in the name of one block: Gradio deletes a block's files when
+    they pass the age bound of `delete_cache`, and all of them when the server ends."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = Path(folder)
+    def __init__(self, block: Block) -> None:
+        self._block = block
 
     def gallery(self, event: Event) -> list[dict[str, Any]]:
         """The event's pictures in the shape of a gallery: previews while it runs, then the finished PNGs
@@ -28,8 +30,11 @@ class PictureFiles:
 
     def write(self, picture: bytes, name: str) -> dict[str, Any]:
         """One picture's file, as Gradio's clients expect it. The same picture is written once."""
-        path = self._folder / hashlib.sha256(picture).hexdigest() / name
-        if not path.exists():
+        path = Path(self._block.GRADIO_CACHE) / hashlib.sha256(picture).hexdigest() / name
+        if path.exists():
+            path.touch()  # its age counts from now
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(picture)
+        self._block.temp_files.add(str(path))
         return FileData(path=str(path), orig_name=name).model_dump()

@@ -6,6 +6,7 @@ model can run on this machine is another question: see hardware.py.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,13 +100,19 @@ class PreviewFactors(_Entry):
 
 
 class ModelSpec(_Entry):
-    """One entry of models.yaml. `source` is a Hub id or a folder (made absolute when read)."""
+    """One entry of models.yaml.
+
+    source: a Hub id, a folder in diffusers' layout, or a single file with a transformer's weights; paths
+    are absolute once read. base: for a single file, the Hub id or folder of the pipeline that its other
+    parts come from. revision: of whichever of the two is on the Hub.
+    """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     name: str
     about: str = ""
     family: Literal["sd3", "z-image"]
     source: str
+    base: str | None = None
     revision: str | None = None
     license: License
     device: Literal["cpu"] | None = None
@@ -116,9 +123,14 @@ class ModelSpec(_Entry):
     preview: Literal["sd3", "flux"] | PreviewFactors | None = None
 
     @property
+    def layout(self) -> str:
+        """The pipeline in diffusers' layout that this model is, or is based on: a Hub id or a folder."""
+        return self.base or self.source
+
+    @property
     def local(self) -> bool:
-        """Whether the weights are a folder on this machine."""
-        return Path(self.source).is_absolute()
+        """Whether all its weights are on this machine, nothing to be downloaded."""
+        return Path(self.layout).is_absolute()
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> ModelSpec:
@@ -182,22 +194,35 @@ def read_catalogue(path: Path | str) -> Catalogue:
         if any(spec.id == other.id for other in specs):
             line = _line(entries, (index, "id"))
             raise CatalogueError(f"{path}, line {line}: the id {spec.id} is used twice; give each its own.")
-        folder = path.parent / spec.source
-        if folder.is_dir():
-            spec = spec.model_copy(update={"source": str(folder.resolve())})
-        elif spec.source.startswith((".", "/", "~")) or spec.source.count("/") != 1:
+        for key in ("source", "base"):
+            if value := getattr(spec, key):
+                spec = spec.model_copy(update={key: _located(path, entries, index, key, value)})
+        if (Path(spec.source).is_file()) != (spec.base is not None):
             line = _line(entries, (index, "source"))
             raise CatalogueError(
-                f"{path}, line {line}: source: {spec.source} is neither a folder on this machine nor a "
-                "Hub id (owner/name); mend the path."
+                f"{path}, line {line}: base: goes with a source that is a single file, and only with one: it "
+                "says which pipeline the other parts come from."
             )
         specs.append(spec)
     return Catalogue(specs)
 
 
+def _located(path: Path, entries: Any, index: int, key: str, value: str) -> str:
+    """A path as an absolute one, a Hub id as it is."""
+    beside = (path.parent / value).resolve()
+    if beside.exists():
+        return str(beside)
+    if value.startswith((".", "/", "~")) or value.count("/") != 1:
+        raise CatalogueError(
+            f"{path}, line {_line(entries, (index, key))}: {key}: {value} is neither a folder nor a file on "
+            "this machine, nor a Hub id (owner/name); mend the path."
+        )
+    return value
+
+
 def quoted(value: Any, longest: int = 60) -> str:
-    """A value as a person may see it in a message: short, and safe to encode."""
-    text = repr(value)
+    """A value as its sender wrote it (JSON), for a message: short, and safe to encode."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

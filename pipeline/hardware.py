@@ -122,5 +122,5 @@ def _disk(spec: ModelSpec) -> Need:
 
 def _downloaded(spec: ModelSpec) -> bool:
     return isinstance(
-        try_to_load_from_cache(spec.source, "model_index.json", revision=spec.revision or "main"), str
+        try_to_load_from_cache(spec.layout, "model_index.json", revision=spec.revision or "main"), str
     )

@@ -101,12 +101,13 @@ class Estimate:
     """One step of a flow-matching sampler, kept as its ingredients: nothing is computed until it is shown.
 
     sample: the latents it started from, [1, channels, height / 8, width / 8]; velocity: what the
-    transformer predicted (after guidance), same shape; sigma: the noise level it started from, 1 to 0.
+    transformer predicted (after guidance), same shape; sigma: the noise level it started from, 1 to 0, a
+    scalar on the same device (reading it as a number would wait for the GPU).
     """
 
     sample: torch.Tensor
     velocity: torch.Tensor
-    sigma: float
+    sigma: torch.Tensor
 
     def denoised(self) -> torch.Tensor:
         """x̂₀ = x − σ·v, in fp32: the picture that this step believes in."""
@@ -126,8 +127,7 @@ def watch(scheduler: Any) -> Callable[[], Estimate | None]:
         model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any
     ):
         result = step(model_output, timestep, sample, *args, **kwargs)
-        sigma = float(scheduler.sigmas[scheduler.step_index - 1])
-        last[0] = Estimate(sample, model_output, sigma)
+        last[0] = Estimate(sample, model_output, scheduler.sigmas[scheduler.step_index - 1])
         return result
 
     scheduler.step = remembered

@@ -50,7 +50,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(f"must be a number; got {quoted(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        _refuse(f"must be a finite number; got {value}")
+        _refuse(f"must be a finite number; got {quoted(value)}")
     if abs(value) > 1e9:
         _refuse(f"must be a number of ordinary size; got {quoted(value)}")
     return float(value)
@@ -60,7 +60,7 @@ def _whole(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(f"must be a whole number; got {quoted(value)}")
     if isinstance(value, float) and not value.is_integer():
-        _refuse(f"must be a whole number; got {value}")
+        _refuse(f"must be a whole number; got {quoted(value)}")
     return int(value)
 
 

@@ -101,14 +101,17 @@ def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
     Raises:
         WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
     """
-    folder = Path(spec.source) if spec.local else _download(spec, report)
+    folder = Path(spec.layout) if spec.local else _download(spec, report)
     index = _read_index(spec, folder)
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
     components: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     for done, name in enumerate(names):
         report("loading", done, len(names))
-        library, class_name = index[name]
-        components[name] = _load_part(folder / name, library, class_name, device)
+        kind = _class(*index[name])
+        if name == "transformer" and spec.base:
+            components[name] = _load_file(kind, spec.source, folder, device)
+        else:
+            components[name] = _load_part(kind, folder / name, device)
     report("loading", len(names), len(names))
     return Weights(spec, device, components, read_factors(spec, folder))
 
@@ -118,23 +121,34 @@ def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(
-            f"{spec.name}: {spec.source} has no model_index.json, so it isn't a diffusers pipeline; "
+            f"{spec.name}: {spec.layout} has no model_index.json, so it isn't a diffusers pipeline; "
             "mend `source` in models.yaml."
         ) from None
     expected = FAMILIES[spec.family].pipeline
     if index.get("_class_name") != expected:
         raise WeightsError(
-            f"{spec.name}: {spec.source} is a {index.get('_class_name')}, but family {spec.family} means "
+            f"{spec.name}: {spec.layout} is a {index.get('_class_name')}, but family {spec.family} means "
             f"{expected}; mend `family` in models.yaml."
         )
     return index
 
 
-def _load_part(folder: Path, library: str, class_name: str, device: Device) -> Any:
-    kind = getattr(importlib.import_module(library), class_name)
+def _class(library: str, name: str) -> Any:
+    return getattr(importlib.import_module(library), name)
+
+
+def _load_part(kind: Any, folder: Path, device: Device) -> Any:
     if not issubclass(kind, torch.nn.Module):
         return kind.from_pretrained(folder)
     module = kind.from_pretrained(folder, dtype=device.torch_dtype, use_safetensors=True)
+    return module.to(device.torch_device).eval().requires_grad_(False)
+
+
+def _load_file(kind: Any, file: str, layout: Path, device: Device) -> Any:
+    """A transformer from one file, in its original or in diffusers' names, with the base's config."""
+    module = kind.from_single_file(
+        file, config=str(layout), subfolder="transformer", dtype=device.torch_dtype
+    )
     return module.to(device.torch_device).eval().requires_grad_(False)
 
 
@@ -159,7 +173,7 @@ def _download(spec: ModelSpec, report: Report) -> Path:
     report("downloading", 0, int(spec.needs.disk * GB))
     return Path(
         snapshot_download(
-            spec.source,
+            spec.layout,
             revision=spec.revision,
             # The pipeline's own parts; not the single-file checkpoints some repositories carry beside them.
             allow_patterns=["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"],

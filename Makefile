@@ -1,0 +1,39 @@
+# make run · make test · make lint: each does all its own set-up.
+
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
+
+.PHONY: run test lint browser
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.run
+	$(PYTHON) app.py
+
+test: $(VENV)/.test browser
+	$(PYTHON) -m pytest
+
+lint: $(VENV)/.test
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+# Debian as root takes the distribution's Chromium; everyone else Playwright's own.
+browser: $(VENV)/.test
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  command -v chromium >/dev/null || \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji; }; \
+	else $(PYTHON) -m playwright install chromium; fi
+
+$(VENV)/.run: requirements.txt
+	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	@echo "Installing what Stepwise needs (a few minutes the first time)…"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements.txt requirements-dev.txt
+	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	@echo "Installing what the tests need (a few minutes the first time)…"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/.run
