@@ -5,6 +5,7 @@ API's default. Their names, parameters and outputs are a contract (README, "Use 
 """
 # No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
 
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ PARAMETERS = {
 GENERATE = """Draws pictures and streams every step: each yield is (images, info), the last one has the
 finished PNGs. Bounds and defaults differ between models: /models has them."""
 MODELS = "Every model with its defaults and limits, whether it can run here, and if not, why."
+AGAIN = 5.0
+"""Seconds: a job that waits is told this often, for Gradio (6.31) notices that a client has gone only when it
+sends it something; else a killed client would keep its place in the line."""
 STOP = "Ends the job with this id within one step, and no other; answers how it ended."
 
 
@@ -69,9 +73,9 @@ def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
 
     functions = {function.api_name: function for function in demo.fns.values()}
     functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
-    _describe(functions["generate"], list(PARAMETERS.values()), ["images", "info"])
-    _describe(functions["models"], [], ["models"])
-    _describe(functions["stop"], ["The job's id, as info gives it."], ["info"])
+    _describe(functions["generate"], PARAMETERS, ["images", "info"])
+    _describe(functions["models"], {}, ["models"])
+    _describe(functions["stop"], {"job": "The job's id, as info gives it."}, ["info"])
     files = PictureFiles(functions["generate"].outputs[0])
 
 
@@ -90,7 +94,7 @@ async def draw(
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
     try:
-        async for event in drawing.events():
+        async for event in drawing.events(again=AGAIN):
             yield files.gallery(event), event.info()
     finally:
         if known is None:
@@ -99,13 +103,17 @@ async def draw(
 
 async def stop_job(engine: "Engine", job: Any) -> dict[str, Any]:
     """Stops a job and says how it ended; an id that is not being drawn is answered as unknown."""
-    drawing = engine.find(job) if isinstance(job, str) else None
+    try:
+        job = str(uuid.UUID(job))  # as the job has it, however the client wrote it
+    except (ValueError, AttributeError, TypeError):
+        return {"job": None, "phase": "unknown"}
+    drawing = engine.find(job)
     if drawing is not None:
         drawing.stop()
         async for event in drawing.events():
             if event.last:
                 return event.info()
-    return {"job": job if isinstance(job, str) else None, "phase": "unknown"}
+    return {"job": job, "phase": "unknown"}
 
 
 def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:
@@ -119,10 +127,10 @@ def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _describe(function: Any, inputs: list[str], outputs: list[str]) -> None:
+def _describe(function: Any, inputs: Mapping[str, str], outputs: list[str]) -> None:
     """Gives an endpoint's parameters their words on the API page; gr.api (6.31) calls them 1st, 2nd, …"""
-    for block, words in zip(function.inputs, inputs, strict=True):
-        block.label = words
+    for block, (name, words) in zip(function.inputs, inputs.items(), strict=True):
+        block.label = name
         block._api_info = {**block._api_info, "additional_description": words}
     for block, words in zip(function.outputs, outputs, strict=True):
         block.label = words

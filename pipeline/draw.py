@@ -7,10 +7,11 @@ callback feeds the drawing's events and carries the stop.
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from PIL import Image
 
 from pipeline.drawing import Drawing
@@ -34,21 +35,21 @@ def draw(drawing: Drawing, weights: Weights, decode_pace: dict[str, float]) -> N
         Stopped, NonFiniteLatents, and whatever torch and diffusers raise.
     """
     job, spec = drawing.job, weights.spec
-    pipe = weights.pipeline()
-    embeds = _encode(drawing, weights, pipe)
     decode_seconds = decode_pace.get(spec.id, 0.0) * job.width * job.height
     made_with = _made_with(weights)
-    for index in range(job.images):
-        latents = _denoise(drawing, weights, pipe, embeds, index, decode_seconds)
-        drawing.update(phase="decoding", step=job.steps)
-        began = time.monotonic()
-        image = _decode(pipe, latents, spec.name)
-        png = to_png(image, job, index, made_with)
-        decode_seconds = time.monotonic() - began
-        decode_pace[spec.id] = decode_seconds / (job.width * job.height)
-        drawing.check()
-        event = drawing.latest
-        drawing.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
+    with weights.pipeline() as pipe:
+        embeds = _encode(drawing, weights, pipe)
+        for index in range(job.images):
+            latents = _denoise(drawing, weights, pipe, embeds, index, decode_seconds)
+            drawing.update(phase="decoding", step=job.steps)
+            began = time.monotonic()
+            image = _decode(pipe, latents, spec.name)
+            png = to_png(image, job, index, made_with)
+            decode_seconds = time.monotonic() - began
+            decode_pace[spec.id] = decode_seconds / (job.width * job.height)
+            drawing.check()
+            event = drawing.latest
+            drawing.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
 
 
 def _encode(drawing: Drawing, weights: Weights, pipe: Any) -> dict[str, Any]:
@@ -100,8 +101,9 @@ def _denoise(
         return tensors
 
     drawing.update(phase="denoising", step=0, image=index + 1)
-    with Previewer(weights.factors, (job.width, job.height), post) as previewer:
-        try:
+    previewer = Previewer(weights.factors, (job.width, job.height), post)
+    try:
+        with previewer:
             latents = pipe(
                 **embeds,
                 width=job.width,
@@ -113,9 +115,10 @@ def _denoise(
                 callback_on_step_end=on_step,
                 **FAMILIES[spec.family].options(spec),
             ).images
-        except Stopped:
-            previewer.show(progress, estimate())
-            raise
+    except Stopped:
+        # Once the previewer's thread has ended, which might still have posted an earlier step.
+        previewer.show(progress, estimate())
+        raise
     if not torch.isfinite(latents).all():
         raise NonFiniteLatents(
             f"{spec.name} produced numbers that are not finite, so there is no picture. Try another seed, a "
@@ -145,5 +148,5 @@ def _made_with(weights: Weights) -> dict[str, Any]:
         "device": weights.device.name,
         "dtype": weights.device.dtype,
         "threads": torch.get_num_threads(),
-        **{library: version(library) for library in ("torch", "diffusers", "transformers")},
+        **{library.__name__: str(library.__version__) for library in (torch, diffusers, transformers)},
     }

@@ -39,10 +39,14 @@ class Drawing:
         """The newest event."""
         return self._event
 
-    def events(self) -> Events:
+    def events(self, again: float | None = None) -> Events:
         """This drawing's events from now on, for `for` and `async for`; ends after the last one. Each
-        call is a reader of its own; a slow one skips to the newest."""
-        return Events(self)
+        call is a reader of its own; a slow one skips to the newest.
+
+        Args:
+            again: seconds without news after which `async for` gets the newest event once more; None: never.
+        """
+        return Events(self, again)
 
     def stop(self) -> None:
         """Ends the drawing within one step; returns at once. Its last preview stays in the last event."""
@@ -86,8 +90,8 @@ class Drawing:
 class Events:
     """A reader of one drawing: iterate it with `for` or `async for`."""
 
-    def __init__(self, drawing: Drawing) -> None:
-        self._drawing = drawing
+    def __init__(self, drawing: Drawing, again: float | None) -> None:
+        self._drawing, self._again = drawing, again
 
     def __iter__(self) -> Iterator[Event]:
         drawing, number = self._drawing, 0
@@ -117,7 +121,10 @@ class Events:
                 with drawing._changed:
                     news = (drawing._number, drawing._event) if drawing._number > number else None
                 if news is None:
-                    await changed.wait()
+                    try:
+                        await asyncio.wait_for(changed.wait(), self._again)
+                    except asyncio.TimeoutError:
+                        yield drawing._event
                     continue
                 number, event = news
                 yield event

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from pipeline.catalogue import Catalogue, ModelSpec
+from pipeline.catalogue import Catalogue
 from pipeline.draw import draw
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable, StepwiseError, Stopped, explained
 from pipeline.hardware import Need, device_for, needs
 from pipeline.line import Line
 from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.spec import ModelSpec
 from pipeline.weights import Weights, WeightsCache
 
 log = logging.getLogger("stepwise")
@@ -137,8 +138,15 @@ class Engine:
         """Loads a model's weights in the background, in its turn, so that its first drawing needn't."""
 
         def load() -> None:
-            with line.turn(nobody):
-                self._weights(spec, nobody)
+            try:
+                with line.turn(nobody), explained(spec.name, spec.license.url):
+                    weights = self._weights(spec, nobody)
+                    with (
+                        weights.pipeline()
+                    ):  # what else only a first drawing waits for: its class, tokenizers
+                        pass
+            except StepwiseError as error:
+                log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
 
         spec, nobody = self.catalogue[model], _Preload()
         line = self._lines[device_for(spec, self._device).kind]

@@ -7,8 +7,10 @@ by the classes they raise, looked up only if the library is already loaded.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 class StepwiseError(Exception):
@@ -58,6 +60,13 @@ class DrawingFailed(StepwiseError):
 
 class Stopped(Exception):
     """Raised inside a drawing's thread once its stop flag is seen; never reaches a reader."""
+
+
+def quoted(value: Any, longest: int = 60) -> str:
+    """A value as its sender wrote it (JSON), for a message: short, and safe to encode."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextlib.contextmanager

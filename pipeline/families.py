@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.catalogue import ModelSpec
     from pipeline.request import Job
+    from pipeline.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-from pipeline.catalogue import ModelSpec
+from pipeline.spec import ModelSpec
 
 GB = 10**9
 _BF16_CAPABILITY = 8
@@ -43,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a model needs: what (hardware, token, licence, disk), in which words, whether this
+    """One thing that a model needs: what (hardware, token, licence or disk), in which words, whether this
     machine has it, and where to get it."""
 
     what: str
@@ -81,10 +81,10 @@ def device_for(spec: ModelSpec, wanted: str = "auto") -> Device:
 
 
 def needs(spec: ModelSpec, wanted: str = "auto") -> list[Need]:
-    """Everything this model needs of a machine, met or not: hardware, licence and token, disk."""
+    """Everything this model needs of a machine, met or not: hardware, token, licence, disk."""
     found = [_hardware(spec, device_for(spec, wanted))]
     if not spec.local:
-        found += [_license(spec), _disk(spec)]
+        found += [*_license(spec), _disk(spec)]
     return found
 
 
@@ -102,13 +102,18 @@ def _hardware(spec: ModelSpec, device: Device) -> Need:
     return Need("hardware", f"{words}; {device.name} has {have:.0f} GB.", have >= gpu, url)
 
 
-def _license(spec: ModelSpec) -> Need:
-    words = f"Licence: {spec.license.name}."
-    if not spec.license.gated:
-        return Need("licence", words, True, spec.license.url)
-    words = f"{words} Needs HF_TOKEN, a token (scope: read) of an account that accepted it"
+def _license(spec: ModelSpec) -> list[Need]:
+    license = spec.license
+    if not license.gated:
+        return [Need("licence", f"{license.name} licence.", True, license.url)]
     has_token = get_token() is not None
-    return Need("licence", f"{words}; {'set' if has_token else 'not set'}.", has_token, spec.license.url)
+    token = "HF_TOKEN is set." if has_token else "Needs HF_TOKEN, a token of yours (scope: read)."
+    # Whether the account accepted the licence only the Hub knows, and it says so when the weights are fetched.
+    accept = f"The token’s account must have accepted the {license.name} licence."
+    return [
+        Need("token", token, has_token, "" if has_token else "https://huggingface.co/settings/tokens"),
+        Need("licence", accept, has_token, license.url),
+    ]
 
 
 def _disk(spec: ModelSpec) -> Need:
@@ -116,8 +121,9 @@ def _disk(spec: ModelSpec) -> Need:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / GB
-    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:.0f} GB free."
-    return Need("disk", words, free >= spec.needs.disk or _downloaded(spec))
+    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:.0f} GB are free."
+    met = free >= spec.needs.disk or _downloaded(spec)
+    return Need("disk", words, met, "" if met else "https://huggingface.co/docs/hub/spaces-storage")
 
 
 def _downloaded(spec: ModelSpec) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pipeline.catalogue import ModelSpec, PreviewFactors
+from pipeline.spec import ModelSpec, PreviewFactors
 
 LONGEST_SIDE = 384
 """Pixels of a preview's longer side, at most: enough to judge a composition, small enough for a phone."""
@@ -134,8 +134,9 @@ def watch(scheduler: Any) -> Callable[[], Estimate | None]:
     return lambda: last[0]
 
 
-def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int) -> bytes:
-    """An estimate as a JPEG of at most LONGEST_SIDE pixels, in the picture's own proportions.
+def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int) -> bytes | None:
+    """An estimate as a JPEG of at most LONGEST_SIDE pixels, in the picture's own proportions; None where it
+    has numbers that are not finite, which would show as black.
 
     Args:
         width, height: the finished picture's size in pixels.
@@ -143,7 +144,10 @@ def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int)
     latents = estimate.denoised()[0]
     matrix = torch.tensor(factors.factors, device=latents.device)
     rgb = torch.einsum("chw,cr->hwr", latents, matrix) + torch.tensor(factors.bias, device=latents.device)
-    pixels = rgb.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
+    rgb = rgb.cpu()
+    if not torch.isfinite(rgb).all():
+        return None
+    pixels = rgb.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
     scale = min(1.0, LONGEST_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return jpeg(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))

@@ -17,9 +17,10 @@ from typing import Annotated, Any, NoReturn
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from pipeline.catalogue import Catalogue, ModelSpec, quoted
-from pipeline.errors import InvalidRequest
+from pipeline.catalogue import Catalogue
+from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
+from pipeline.spec import ModelSpec
 
 MAX_SEED = 2**53 - 1
 """The largest integer that JavaScript's numbers carry exactly."""

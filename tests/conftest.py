@@ -15,6 +15,10 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from pipeline.catalogue import read_catalogue
+from pipeline.engine import Engine
+from tests.tiny import catalogue, entry, tiny_sd3
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -75,3 +79,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def client(server: str) -> Client:
     return Client(server, verbose=False)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """One engine in this process over the repository's models.yaml; sketch is loaded by its first drawing."""
+    return Engine(read_catalogue(ROOT / "models.yaml"))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random SD3 model of a few thousand weights; copy it before changing it."""
+    return tiny_sd3(tmp_path_factory.mktemp("tiny") / "sd3")
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path, tmp_path: Path) -> Engine:
+    """An engine of its own over that model alone, as `tiny`, with nothing loaded yet."""
+    return Engine(catalogue(tmp_path, entry(tiny_folder)))

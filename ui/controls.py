@@ -7,17 +7,42 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+if TYPE_CHECKING:
+    from pipeline.hardware import Need
 
 ASPECTS = {"1:1": (1, 1), "3:2": (3, 2), "2:3": (2, 3), "16:9": (16, 9), "9:16": (9, 16)}
+LINKS = {
+    "hardware": "Where to get it",
+    "token": "Make a token",
+    "licence": "Its licence",
+    "disk": "More disk",
+}
+"""What the link behind each kind of need is called."""
 
 
-def controls(model: dict[str, Any], guidance_off: float, about: str) -> dict[str, dict[str, Any]]:
+def model_slider(label: str, **bounds: Any) -> gr.Slider:
+    """A slider whose bounds are the chosen model's. The browser changes them without asking the server, which
+    would go on comparing with those of the first model (Gradio 6.31): it passes the value on, and the engine
+    checks it. Without Gradio's reset button, which goes back to the first model's value."""
+    slider = gr.Slider(label=label, buttons=[], **bounds)
+    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return slider
+
+
+def controls(
+    model: dict[str, Any], guidance_off: float, about: str, needs: list[Need]
+) -> dict[str, dict[str, Any]]:
     """For each setting by name: its value and properties for this model.
 
     Args:
         model: one of /models.
         guidance_off: guidance up to which the model ignores a negative prompt.
+        about: the model in one sentence.
+        needs: what the model needs of this machine.
     """
     limits, defaults = model["limits"], model["defaults"]
 
@@ -25,7 +50,7 @@ def controls(model: dict[str, Any], guidance_off: float, about: str) -> dict[str
         return {"value": defaults[name], "minimum": bounds[0], "maximum": bounds[1], "step": step}
 
     return {
-        "about": {"value": _about(model, about)},
+        "about": {"value": _about(model, about, needs)},
         "aspect": {"value": aspect_of(defaults["width"], defaults["height"])},
         "width": bounded("width", limits["side"], limits["multiple"]),
         "height": bounded("height", limits["side"], limits["multiple"]),
@@ -61,7 +86,7 @@ def aspect_of(width: int, height: int) -> str | None:
     return next((name for name, (w, h) in ASPECTS.items() if width * h == height * w), None)
 
 
-def _about(model: dict[str, Any], about: str) -> str:
+def _about(model: dict[str, Any], about: str, needs: list[Need]) -> str:
     """The words under the dropdown: what the model is, its licence, and why it can't run here."""
     license = model["license"]
     parts = [html.escape(about)] if about else []
@@ -71,19 +96,17 @@ def _about(model: dict[str, Any], about: str) -> str:
     if license["policy"]:
         parts.append(f"{link(license['policy'], 'Acceptable use')}.")
     words = f"<p>{' '.join(parts)}</p>"
-    if not model["available"]:
-        words += f'<p class="missing"><strong>Can’t run here.</strong> {linked(model["reason"])}</p>'
+    if missing := [f"<li>{need_words(need)}</li>" for need in needs if not need.met]:
+        words += f'<div class="missing"><strong>Can’t run here</strong><ul>{"".join(missing)}</ul></div>'
     return words
+
+
+def need_words(need: Need) -> str:
+    """A need as HTML, with its link."""
+    source = f" {link(need.url, LINKS[need.what])}" if need.url else ""
+    return html.escape(need.words) + source
 
 
 def link(url: str, words: str) -> str:
     """An anchor that opens beside the page."""
     return f'<a href="{html.escape(url)}" target="_blank" rel="noopener">{html.escape(words)}</a>'
-
-
-def linked(text: str) -> str:
-    """Text as HTML, with its addresses as links."""
-    return " ".join(
-        link(word, "Where to get it") if word.startswith("https://") else html.escape(word)
-        for word in text.split(" ")
-    )

@@ -7,7 +7,7 @@ const render = (items) => {
   element.querySelector(".none").hidden = items.length > 0;
   element.querySelector("ul").replaceChildren(...items.map((item) => {
     const entry = document.createElement("li"), button = document.createElement("button"), img = new Image();
-    img.src = item.thumbnail;
+    img.src = item.previews[0];
     img.alt = "";
     button.type = "button";
     button.title = `${item.settings.prompt} (seed ${item.settings.seed})`;
@@ -15,7 +15,8 @@ const render = (items) => {
     button.append(img);
     button.addEventListener("click", () => {
       window.dispatchEvent(new CustomEvent("stepwise:show", { detail: item }));
-      trigger("reuse", { settings: item.settings });
+      (window.stepwise ??= {}).chosen = item.settings;
+      trigger("reuse");
     });
     entry.append(button);
     return entry;

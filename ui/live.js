@@ -1,8 +1,17 @@
 // The picture's frame: one <figure> whose <img>s are kept and only change their src, so that nothing
 // flickers or jumps. The value is ui/live.py's; a new one comes with every preview.
+const LOST = "The server takes no more drawings now, or broke this one off. Try again in a moment.";
+const GONE = "The server has deleted this picture's file; what you see is its preview. Drawing it again with the same seed gives the same picture.";
 const find = (selector) => element.querySelector(selector);
 const page = (window.stepwise ??= {});
-let phase = null, frame = 0, stopping = false;
+let shown = {}, announced = null, frame = 0, stopping = false;
+
+const busy = (on) => {  // Draw and Stop change places; the keyboard's focus stays on the one that is there
+  const [draw, stop] = [document.querySelector("#draw"), document.querySelector("#stop")];
+  const focused = [draw, stop].includes(document.activeElement);
+  document.body.classList.toggle("busy", on);
+  if (focused) (on ? stop : draw).focus();
+};
 
 const cells = (count) => {
   const grid = find(".grid");
@@ -12,97 +21,133 @@ const cells = (count) => {
   return [...grid.children];
 };
 
-const show = (img, src, alt) => {
+const show = (img, src, alt, preview, index) => {
   img.alt = alt;
   if (!src) { img.removeAttribute("src"); img.hidden = true; img.dataset.src = ""; return; }
   if (img.dataset.src === src) return;
   img.dataset.src = src;
-  const put = () => { if (img.dataset.src === src) { img.src = src; img.hidden = false; } };
-  if (src.startsWith("data:")) return put();
+  const put = (url) => { if (img.dataset.src === src) { img.src = url; img.hidden = false; } };
+  if (src.startsWith("data:")) return put(src);
   const next = new Image();  // a file is swapped in once it is decoded; until then the preview stays
-  next.onload = () => next.decode().then(put, put);
-  next.onerror = () => { if (img.dataset.src === src && !img.getAttribute("src")) img.hidden = true; };
+  next.onload = () => next.decode().then(() => put(src), () => put(src));
+  next.onerror = () => {
+    if (img.dataset.src !== src) return;
+    if (preview) put(preview);
+    find(`.downloads [data-index="${index}"]`)?.remove();
+    notes([...(shown.warnings ?? []), GONE]);
+  };
   next.src = src;
 };
 
 const downloads = (value) => {
-  const links = find(".downloads");
   const urls = value.state === "running" ? [] : (value.pictures ?? []).slice(0, value.finished);
-  links.replaceChildren(...urls.map((url, index) => {
+  find(".downloads").replaceChildren(...urls.map((url, index) => {
     const link = document.createElement("a");
-    link.href = url; link.download = url.split("/").pop();
+    link.href = url; link.download = url.split("/").pop(); link.dataset.index = index;
     link.textContent = urls.length > 1 ? `Download ${index + 1}` : "Download";
     return link;
   }));
 };
 
+const notes = (warnings, error) => {
+  find(".notes").replaceChildren(...[...(warnings ?? []), error].filter(Boolean).map((words) => {
+    const note = document.createElement("p");
+    note.className = words === error ? "error" : "warning";
+    note.append(...words.split(/(https:\/\/\S+)/).map((part, index) => index % 2 ? anchor(part) : part));
+    return note;
+  }));
+  if (error) find(".notes").scrollIntoView({ block: "nearest" });
+};
+
+const anchor = (url) => {
+  const link = document.createElement("a");
+  link.href = url; link.target = "_blank"; link.rel = "noopener";
+  link.textContent = url.replace("https://", "");
+  return link;
+};
+
+const announce = (words) => {  // once a phase, not at every step
+  if (words && words !== announced) find(".announce").textContent = words;
+  announced = words ?? null;
+};
+
 const paint = (value) => {
   const running = value.state === "running";
+  shown = value;
   element.dataset.state = value.state ?? "empty";
-  if (value.pictures) {
+  element.dataset.job = value.job ?? "";
+  const waiting = running && !value.pictures?.length;  // until the first preview the last picture stays, dimmed
+  element.dataset.waiting = waiting;
+  if (value.pictures && !waiting) {
     const alt = running ? `Preview of: ${value.prompt}` : value.prompt;
-    cells(value.count).forEach((img, index) => show(img, value.pictures[index], alt));
+    cells(value.count).forEach((img, index) => show(img, value.pictures[index], alt, value.item?.previews[index], index));
     find(".empty").hidden = value.pictures.length > 0;
   }
   const bar = find("[role=progressbar]");
   bar.hidden = !running;
   bar.setAttribute("aria-valuenow", Math.round(100 * (value.progress ?? 0)));
   bar.firstElementChild.style.transform = `scaleX(${value.progress ?? 0})`;
-  find(".line").textContent = value.line ?? "";
+  find(".line").textContent = running && stopping ? "Stopping…" : value.line ?? "";
   downloads(value);
-  find(".notes").replaceChildren(...[...(value.warnings ?? []), value.error].filter(Boolean).map((words) => {
-    const note = document.createElement("p");
-    note.textContent = words;
-    note.className = words === value.error ? "error" : "warning";
-    return note;
-  }));
-  if (value.announce && value.announce !== phase) find(".announce").textContent = value.announce;  // once a phase
-  phase = value.announce ?? null;
+  notes(value.warnings, value.error);
+  announce(value.announce);
+};
+
+// A drawing that was not accepted, or broke off: the words, and the picture as it was.
+const refuse = (words) => {
+  const ended = shown.state === "running" ? { ...shown, state: "failed", line: "" } : shown;
+  paint({ ...ended, warnings: [], error: words, announce: words });
+  element.dataset.state = "failed";
+};
+
+const news = () => {
+  frame = 0;
+  const value = props.value ?? {};
+  if (value.state === "refused") refuse(value.error);
+  else if (value.state) paint(value);
 };
 
 watch("value", () => {
   const value = props.value ?? {};
   const running = value.state === "running";
-  document.body.classList.toggle("busy", running);
-  if (running && stopping) { stopping = false; trigger("halt", { job: value.job }); }
+  busy(running);
+  if (running && stopping && value.job !== page.halted) halt(value.job);
   if (!running) stopping = false;
   if (value.item && value.job !== page.kept) {
     page.kept = value.job;
     window.dispatchEvent(new CustomEvent("stepwise:drawn", { detail: value.item }));
   }
-  if (document.hidden) paint(value);
-  else frame ||= requestAnimationFrame(() => { frame = 0; paint(props.value ?? {}); });
+  if (document.hidden) news();
+  else frame ||= requestAnimationFrame(news);
 });
+
+const halt = (job) => { page.halted = job; trigger("halt", { job }); };
 
 window.addEventListener("stepwise:show", ({ detail: item }) => {
   if (document.body.classList.contains("busy")) return;
-  const pictures = item.pictures.length ? item.pictures : [item.thumbnail];
   const { prompt, images } = item.settings;
-  paint({ state: "finished", pictures, finished: item.pictures.length, count: images, prompt, line: item.line });
+  const pictures = [...item.pictures, ...item.previews.slice(item.pictures.length)];
+  paint({ state: "finished", pictures, finished: item.pictures.length, count: images, prompt, line: item.line, item });
 });
 
 page.begin = () => {
-  document.body.classList.add("busy");
-  stopping = false; phase = null;
+  busy(true);
+  stopping = false; announced = null;
   find(".line").textContent = "Sending…";
   find(".downloads").replaceChildren();
-  find(".notes").replaceChildren();
+  notes([]);
 };
 
 page.stop = () => {
-  const value = props.value ?? {};
+  stopping = true;  // where the server hasn't answered yet: it is told as soon as it has
   find(".line").textContent = "Stopping…";
-  if (value.state === "running") trigger("halt", { job: value.job });
-  else stopping = true;  // the server hasn't answered yet: stop as soon as it has
+  const value = props.value ?? {};
+  if (value.state === "running") halt(value.job);
 };
 
+// (Where the connection itself is lost, Gradio says so and loads the page again once the server is back.)
 page.lost = () => {
-  if (!document.body.classList.contains("busy")) return;
-  document.body.classList.remove("busy");
-  find(".line").textContent = "";
-  const note = document.createElement("p");
-  note.className = "error";
-  note.textContent = "The connection to the server was lost, or it takes no more drawings now. Try again in a moment.";
-  find(".notes").replaceChildren(note);
-  find(".announce").textContent = note.textContent;
+  busy(false);
+  stopping = false;
+  refuse(LOST);
 };

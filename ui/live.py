@@ -29,7 +29,7 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
     value: dict[str, Any] = {
         "job": job.id,
         "state": event.phase if event.last else "running",
-        "announce": f"{PHASES[event.phase]}." if event.error is None else event.error,
+        "announce": _announce(event),
         "line": _line(event),
         "progress": _progress(event),
         "pictures": [_url(path) for path in finished] + [_data(p) for p in event.previews[len(finished) :]],
@@ -47,6 +47,15 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
 def refused(words: str) -> dict[str, Any]:
     """The frame when a job was not accepted: the picture stays as it is."""
     return {"state": "refused", "announce": words, "line": "", "error": words}
+
+
+def _announce(event: Event) -> str:
+    """What a screen reader says: the same words for as long as nothing but the step changes."""
+    if event.error is not None:
+        return event.error
+    if event.job.images > 1 and event.phase in ("denoising", "decoding"):
+        return f"Drawing image {event.image} of {event.job.images}."
+    return f"{PHASES[event.phase]}."
 
 
 def _line(event: Event) -> str:
@@ -85,7 +94,7 @@ def _progress(event: Event) -> float:
 
 
 def _item(event: Event, pictures: list[str]) -> dict[str, Any]:
-    """What this visit's history keeps of a drawing: its thumbnail, pictures and settings."""
+    """What this visit's history keeps of a drawing: its previews, pictures and settings."""
     job = event.job
     settings = (
         "model",
@@ -99,7 +108,7 @@ def _item(event: Event, pictures: list[str]) -> dict[str, Any]:
         "images",
     )
     return {
-        "thumbnail": _data(event.previews[0]),
+        "previews": [_data(preview) for preview in event.previews],
         "pictures": [picture for picture in pictures if not picture.startswith("data:")],
         "line": _line(event),
         "settings": {name: getattr(job, name) for name in settings},

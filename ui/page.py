@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.endpoints import add_endpoints, stop_job
+from api.endpoints import AGAIN, add_endpoints, stop_job
 from api.pictures import PictureFiles
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
-from ui.controls import ASPECTS, aspect_of, controls, sizes
+from ui.controls import ASPECTS, controls, model_slider, sizes
 from ui.live import live_value, refused
 from ui.setup_card import setup_card
 from ui.theme import THEME
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 EXAMPLES = [
     "a fox on a blue background",
-    "a red apple on a yellow background",
+    "a red apple",
     "a rocket on a purple background",
-    "a penguin on a pink background",
     'a sign that says "HELLO"',
+    "a penguin on a pink background",
 ]
-HEAD = """<h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p>"""
+HEAD = """<div class="brand">{logo}
+<div><h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p></div></div>"""
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
-<p class="none">What you draw on this visit appears here; one click uses it again.</p>"""
+<p class="none">What you draw on this visit is kept here.
+Click a picture to use its prompt, settings and seed again.</p>"""
 SETTINGS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -50,7 +52,10 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
     models = {model["id"]: model for model in engine.models()}
     specs = {spec.id: spec for spec in engine.catalogue}
     off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
-    by_model = {name: controls(model, off[name], specs[name].about) for name, model in models.items()}
+    needs = {name: engine.needs(spec) for name, spec in specs.items()}
+    by_model = {
+        name: controls(model, off[name], specs[name].about, needs[name]) for name, model in models.items()
+    }
     first = engine.default_model
     names = list(by_model[first])
 
@@ -59,7 +64,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
 
     with gr.Blocks(title="Stepwise", delete_cache=(3600, round(keep_hours * 3600))) as demo:
         with gr.Row(elem_id="top"):
-            gr.HTML(HEAD, apply_default_css=False, elem_id="head")
+            gr.HTML(HEAD.format(logo=_read("favicon.svg")), apply_default_css=False, elem_id="head")
             gr.DuplicateButton(
                 "Duplicate", size="sm", elem_id="duplicate", visible=bool(os.environ.get("SPACE_ID"))
             )
@@ -77,8 +82,8 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
             )
             draw = gr.Button("Draw", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", variant="stop", elem_id="stop")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=7, min_width=320):
+        with gr.Row(equal_height=False, elem_id="board"):
+            with gr.Column(scale=7, min_width=320, elem_id="stage"):
                 live = gr.HTML(
                     value={},
                     html_template=_read("live.html"),
@@ -86,7 +91,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                     apply_default_css=False,
                     elem_id="live",
                 )
-            with gr.Column(scale=5, min_width=300):
+            with gr.Column(scale=5, min_width=300, elem_id="side"):
                 model = gr.Dropdown(
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
@@ -97,17 +102,17 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                         placeholder="What the picture should not show",
                         **of("negative_prompt"),
                     )
-                    aspect = gr.Radio(list(ASPECTS), label="Aspect", **of("aspect"))
+                    aspect = gr.Radio(list(ASPECTS), label="Aspect", elem_id="aspect", **of("aspect"))
                     with gr.Row():
-                        width = gr.Slider(label="Width", **of("width"))
-                        height = gr.Slider(label="Height", **of("height"))
-                    steps = gr.Slider(label="Steps", **of("steps"))
-                    guidance = gr.Slider(label="Guidance", **of("guidance"))
-                    with gr.Row():
+                        width = model_slider("Width", **of("width"))
+                        height = model_slider("Height", **of("height"))
+                    steps = model_slider("Steps", **of("steps"))
+                    guidance = model_slider("Guidance", **of("guidance"))
+                    with gr.Row(elem_id="seed"):
                         # Text, not a number: an empty gr.Number turns into 0 once shown (Gradio 6.31).
                         seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120)
-                        dice = gr.Button("🎲 Roll", elem_id="dice", size="sm")
-                    images = gr.Slider(label="Images", step=1, **of("images"))
+                        dice = gr.Button("🎲 Roll", elem_id="dice", size="sm", min_width=92)
+                    images = model_slider("Images", step=1, **of("images"))
                 with gr.Column(elem_id="examples"):
                     gr.Examples(EXAMPLES, prompt, label="Try", api_visibility="private")
                 history = gr.HTML(
@@ -117,8 +122,8 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                     apply_default_css=False,
                     elem_id="history",
                 )
-        if card := setup_card(engine.catalogue, {name: engine.needs(spec) for name, spec in specs.items()}):
-            with gr.Accordion("What the other models need", open=False):
+        if card := setup_card(engine.catalogue, needs):
+            with gr.Accordion("What the other models need", open=False, elem_id="owner"):
                 gr.HTML(card, apply_default_css=False, elem_id="setup")
 
         add_endpoints(demo, engine)
@@ -127,58 +132,52 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
             "about": about, "aspect": aspect, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
-        files = PictureFiles(live.GRADIO_CACHE)
+        files = PictureFiles(live)
         values = (model, negative_prompt, width, height, steps, guidance, seed, images)
 
         async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
-            async for value in _draw(
-                engine, files, _request(prompt, dict(zip(SETTINGS, settings, strict=True)))
-            ):
+            values = {"prompt": prompt, **dict(zip(SETTINGS, settings, strict=True))}
+            async for value in _draw(engine, files, _request(values, off)):
                 yield value
 
         async def halt(event: gr.EventData) -> None:
             await stop_job(engine, event.job)
 
-        async def reuse(event: gr.EventData) -> list[Any]:
-            try:
-                job = engine.resolve(event.settings)
-            except StepwiseError as error:
-                raise gr.Error(str(error), print_exception=False) from None
-            settings = job.model_dump() | {
-                "aspect": aspect_of(job.width, job.height),
-                "about": by_model[job.model]["about"]["value"],
-            }
-            updates = [
-                {"__type__": "update", **by_model[job.model][name], "value": settings[name]} for name in names
-            ]
-            updates[names.index("negative_prompt")]["visible"] = job.guidance > off[job.model]
-            return [job.prompt, job.model, str(job.seed), *updates]
-
         going = gr.on([prompt.submit, draw.click], run, [prompt, *values], live, js=_BEGIN, **PRIVATE)
         going.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
         stop.click(None, js="() => window.stepwise.stop()", api_visibility="private")
         live.halt(halt, queue=False, **PRIVATE)
-        history.reuse(
-            reuse, None, [prompt, model, seed, *(part[name] for name in names)], queue=False, **PRIVATE
-        )
 
-        # Switching needs no request: each model's settings are in the page.
-        model.input(
-            None, model, [part[name] for name in names], js=_switch(by_model, names), api_visibility="private"
+        # Nothing below needs a request: each model's settings are in the page, see settings.js.
+        demo.load(None, js=_settings(models, by_model, off), api_visibility="private")
+        parts = [part[name] for name in names]
+        history.reuse(
+            None,
+            None,
+            [prompt, model, seed, *parts],
+            js="() => window.stepwise.settings.again(window.stepwise.chosen)",
+            api_visibility="private",
         )
-        aspect.input(None, [aspect, model], [width, height], js=_sizes(models), api_visibility="private")
+        model.input(
+            None, model, parts, js="(model) => window.stepwise.settings.of(model)", api_visibility="private"
+        )
+        aspect.input(
+            None,
+            [aspect, model],
+            [width, height],
+            js="(aspect, model) => window.stepwise.settings.size(aspect, model)",
+            api_visibility="private",
+        )
         for side in (width, height):
             side.input(None, None, aspect, js="() => null", api_visibility="private")
         guidance.input(
             None,
             [guidance, model],
             negative_prompt,
-            js=f"(g, m) => ({{__type__: 'update', visible: g > {json.dumps(off)}[m]}})",
+            js="(guidance, model) => window.stepwise.settings.negative(guidance, model)",
             api_visibility="private",
         )
-        dice.click(
-            None, None, seed, js="() => String(Math.floor(Math.random() * 2 ** 32))", api_visibility="private"
-        )
+        dice.click(None, None, seed, js="() => window.stepwise.settings.seed()", api_visibility="private")
     return demo
 
 
@@ -188,6 +187,7 @@ def launch_options() -> dict[str, Any]:
         "theme": THEME,
         "css": _read("style.css"),
         "js": _read("page.js"),
+        "head": '<link rel="icon" type="image/svg+xml" href="favicon.ico">',  # Gradio serves it by that name
         "favicon_path": HERE / "favicon.svg",
         "footer_links": ["api", "settings"],
         "run_history": False,
@@ -203,7 +203,7 @@ async def _draw(engine: Engine, files: PictureFiles, values: dict[str, Any]) -> 
         yield refused(str(error))
         return
     try:
-        async for event in drawing.events():
+        async for event in drawing.events(again=AGAIN):
             yield live_value(event, files)
     finally:
         drawing.stop()  # a closed tab closes this generator
@@ -212,10 +212,16 @@ async def _draw(engine: Engine, files: PictureFiles, values: dict[str, Any]) -> 
 _BEGIN = "(...values) => { window.stepwise.begin(); return values; }"
 
 
-def _request(prompt: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The page's widgets as a request: an empty seed is a random one."""
-    seed = str(settings["seed"] or "").strip()
-    return {"prompt": prompt, **settings, "seed": int(seed) if seed.lstrip("-").isdecimal() else seed or None}
+def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
+    """The page's widgets as a request: an empty seed is a random one, and a negative prompt that the page
+    hides, because this guidance ignores it, isn't sent."""
+    seed = str(values["seed"] or "").strip()
+    hidden = values["model"] in off and (values["guidance"] or 0) <= off[values["model"]]
+    return {
+        **values,
+        "seed": int(seed) if seed.lstrip("-").isdecimal() else seed or None,
+        "negative_prompt": None if hidden else values["negative_prompt"],
+    }
 
 
 def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
@@ -225,17 +231,14 @@ def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _switch(by_model: dict[str, Any], names: list[str]) -> str:
-    updates = {
-        model: [{"__type__": "update", **settings[name]} for name in names]
-        for model, settings in by_model.items()
+def _settings(models: dict[str, Any], by_model: dict[str, Any], off: dict[str, float]) -> str:
+    """settings.js with what it knows about each model."""
+    table = {
+        name: {"settings": by_model[name], "sizes": sizes(model), "guidance_off": off[name]}
+        for name, model in models.items()
     }
-    return f"(model) => ({json.dumps(updates)})[model]"
-
-
-def _sizes(models: dict[str, Any]) -> str:
-    table = {name: sizes(model) for name, model in models.items()}
-    return f"(aspect, model) => ({json.dumps(table)})[model][aspect]"
+    names = list(next(iter(by_model.values())))
+    return _read("settings.js").replace("MODELS", json.dumps(table)).replace("NAMES", json.dumps(names))
 
 
 def _read(name: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import os
+from typing import TYPE_CHECKING
 
-from pipeline.catalogue import Catalogue
-from pipeline.hardware import Need
-from ui.controls import link
+from ui.controls import link, need_words
+
+if TYPE_CHECKING:
+    from pipeline.catalogue import Catalogue
+    from pipeline.hardware import Need
 
 _SPACE = "https://huggingface.co/spaces/{}/settings"
 
@@ -23,27 +26,21 @@ def setup_card(catalogue: Catalogue, needs: dict[str, list[Need]]) -> str:
         return ""
     space = os.environ.get("SPACE_ID")
     where = (
-        f"In {link(_SPACE.format(space), 'this Space’s settings')}: choose hardware, add the secret HF_TOKEN."
+        f"Choose hardware and add the secret HF_TOKEN in {link(_SPACE.format(space), 'its settings')}."
         if space
         else "Set HF_TOKEN in the environment and start again; the hardware is this machine’s."
     )
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(spec.name)}</th>"
-        f"<td><ul>{''.join(_row(need) for need in needs[spec.id])}</ul></td></tr>"
+    cards = "".join(
+        f"<section><h3>{html.escape(spec.name)}</h3>"
+        f"<ul>{''.join(_row(need) for need in needs[spec.id])}</ul></section>"
         for spec in missing
     )
-    return (
-        f"<p>{where} Make a token (scope: read) at "
-        f"{link('https://huggingface.co/settings/tokens', 'your token settings')}.</p>"
-        f"<table><thead><tr><th scope='col'>Model</th><th scope='col'>Needs</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
-    )
+    return f"<p>{where}</p><div class='cards'>{cards}</div>"
 
 
 def _row(need: Need) -> str:
     mark, word = ("✓", "met") if need.met else ("✗", "missing")
-    source = f" {link(need.url, 'Open')}" if need.url else ""
     return (
-        f"<li class='{word}'><span aria-hidden='true'>{mark}</span> "
-        f"<span class='sr-only'>{word}:</span> {html.escape(need.words)}{source}</li>"
+        f"<li class='{word}'><span class='mark' aria-hidden='true'>{mark}</span>"
+        f"<span><span class='sr-only'>{word}:</span> {need_words(need)}</span></li>"
     )

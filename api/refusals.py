@@ -1,0 +1,43 @@
+"""Refusals for REST calls that Gradio (6.31) answers with a bare 500: a parameter that is missing or
+unknown, and an endpoint that doesn't exist. What is wrong with a parameter's value is endpoints.py's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from api.endpoints import PARAMETERS
+from pipeline.errors import quoted
+
+ENDPOINTS = {"generate": tuple(PARAMETERS), "models": (), "stop": ("job",)}
+_NAMED_CALL = re.compile(r"/call/v2/([^/]*)/?$")
+_UNKNOWN = re.compile(r"^Parameter `(.*)` is not a valid key-word argument", re.DOTALL)
+_MISSING = re.compile(r"^No value provided for required argument: (.*)$", re.DOTALL)
+
+
+async def _parameter(request: Request, error: Exception) -> JSONResponse:
+    call, words = _NAMED_CALL.search(request.url.path), str(error)
+    unknown, missing = _UNKNOWN.search(words), _MISSING.search(words)
+    if call is None or (unknown is None and missing is None):
+        raise error
+    if missing is not None:
+        return JSONResponse({"detail": f"{missing[1]} is required."}, 422)
+    known = ", ".join(ENDPOINTS.get(call[1], ())) or "none"
+    name = quoted(unknown[1])  # type: ignore[index]  # one of the two is not None
+    return JSONResponse({"detail": f"{name} is not a parameter of /{call[1]}; it has: {known}."}, 422)
+
+
+async def _endpoint(request: Request, error: Exception) -> JSONResponse:
+    call = _NAMED_CALL.search(request.url.path)
+    if call is None or call[1] in ENDPOINTS:
+        raise error
+    known = ", ".join(f"/{name}" for name in ENDPOINTS)
+    return JSONResponse({"detail": f"There is no endpoint /{call[1]}; there are: {known}."}, 404)
+
+
+HANDLERS: dict[Any, Any] = {TypeError: _parameter, KeyError: _endpoint}
+"""What `Blocks.launch` is given as `app_kwargs["exception_handlers"]`."""

@@ -1,0 +1,150 @@
+"""One entry of models.yaml: what a model is, where its weights are, and the bounds of a request to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Count = Annotated[int, Field(ge=1)]
+CountRange = tuple[Count, Count]
+
+
+def _mistake(key: str, words: str) -> PydanticCustomError:
+    """A mistake that shows only when keys are compared: `key` (dotted) is where to mend it."""
+    return PydanticCustomError("mistake", "{words}", {"words": words, "key": key})
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class License(_Entry):
+    """Under which terms the weights may be used.
+
+    gated: the Hub asks for a token and a click first. notice, policy: what the licence wants shown where
+    pictures are made, and the address of its acceptable-use policy.
+    """
+
+    name: str
+    url: str
+    gated: bool = False
+    notice: str = ""
+    policy: str = ""
+
+
+class Defaults(_Entry):
+    """What a request gets where it says nothing. Sizes in pixels."""
+
+    steps: Count
+    guidance: Annotated[float, Field(ge=0)]
+    width: Count
+    height: Count
+
+
+class Limits(_Entry):
+    """The bounds of a request, each `[min, max]`, both allowed.
+
+    steps: denoising steps an image; guidance: classifier-free guidance scale; pixels: width × height of
+    one image; side: width and height, in pixels; images: images a job; tokens: what the longest-reading
+    text encoder takes, its own special tokens included; multiple: width and height are multiples of it;
+    total_pixels: the most that width × height × images may be.
+    """
+
+    steps: CountRange
+    guidance: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+    pixels: CountRange
+    side: CountRange
+    images: CountRange
+    tokens: CountRange
+    multiple: Count
+    total_pixels: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Limits:
+        for name in ("steps", "guidance", "pixels", "side", "images", "tokens"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise _mistake(name, f"must be [min, max], smaller first; got [{low}, {high}]")
+        return self
+
+
+class SkipLayerGuidance(_Entry):
+    """Skip-layer guidance of SD3.5 Medium: which blocks, how strongly, and from which to which part
+    (0 to 1) of the schedule."""
+
+    layers: list[Annotated[int, Field(ge=0)]]
+    scale: Annotated[float, Field(gt=0)]
+    start: Annotated[float, Field(ge=0, le=1)]
+    stop: Annotated[float, Field(ge=0, le=1)]
+
+
+class Needs(_Entry):
+    """What a machine must have, in GB (10⁹ bytes): GPU memory to draw, disk to hold the weights."""
+
+    gpu_memory: Annotated[float, Field(ge=0)] = 0
+    disk: Annotated[float, Field(ge=0)] = 0
+
+
+class PreviewFactors(_Entry):
+    """A linear map from latents, as the transformer sees them, to RGB in [0, 1]:
+    `factors` has a row of three for each latent channel, `bias` is what a zero latent looks like."""
+
+    factors: list[tuple[float, float, float]]
+    bias: tuple[float, float, float]
+
+
+class ModelSpec(_Entry):
+    """One entry of models.yaml.
+
+    source: a Hub id, a folder in diffusers' layout, or a single file with a transformer's weights; paths
+    are absolute once read. base: for a single file, the Hub id or folder of the pipeline that its other
+    parts come from. revision: of whichever of the two is on the Hub.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: str
+    about: str = ""
+    family: Literal["sd3", "z-image"]
+    source: str
+    base: str | None = None
+    revision: str | None = None
+    license: License
+    device: Literal["cpu"] | None = None
+    needs: Needs = Needs()
+    defaults: Defaults
+    limits: Limits
+    skip_layer_guidance: SkipLayerGuidance | None = None
+    preview: Literal["sd3", "flux"] | PreviewFactors | None = None
+
+    @property
+    def layout(self) -> str:
+        """The pipeline in diffusers' layout that this model is, or is based on: a Hub id or a folder."""
+        return self.base or self.source
+
+    @property
+    def local(self) -> bool:
+        """Whether all its weights are on this machine, nothing to be downloaded."""
+        return Path(self.layout).is_absolute()
+
+    @model_validator(mode="after")
+    def _defaults_within_limits(self) -> ModelSpec:
+        defaults, limits = self.defaults, self.limits
+        area = defaults.width * defaults.height
+        for key, name, value, (low, high) in (
+            ("defaults.steps", "steps", defaults.steps, limits.steps),
+            ("defaults.guidance", "guidance", defaults.guidance, limits.guidance),
+            ("defaults.width", "width", defaults.width, limits.side),
+            ("defaults.height", "height", defaults.height, limits.side),
+            ("defaults.width", "width × height", area, limits.pixels),
+            ("limits.total_pixels", "width × height", area, (1, limits.total_pixels)),
+        ):
+            if not low <= value <= high:
+                raise _mistake(key, f"the default {name} {value} is outside its limits [{low}, {high}]")
+        for name in ("width", "height"):
+            if (side := getattr(defaults, name)) % limits.multiple:
+                words = f"the default {name} {side} is not a multiple of {limits.multiple}"
+                raise _mistake(f"defaults.{name}", words)
+        return self

@@ -1,0 +1,37 @@
+"""Launching Chromium for the page's tests and benchmarks: Playwright's own where it is installed, else the
+distribution's. Knows nothing about the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import Browser, Playwright
+
+DISTRIBUTIONS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = [  # no GPU and no talk to the outside: what a test sees must be the page's doing alone
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def launch_chromium(playwright: Playwright) -> Browser:
+    """A headless Chromium.
+
+    Raises:
+        RuntimeError: there is none; says how to get one.
+    """
+    own = Path(playwright.chromium.executable_path).exists()
+    found = None if own else next(filter(None, map(shutil.which, DISTRIBUTIONS)), None)
+    if not own and found is None:
+        raise RuntimeError(
+            "There is no Chromium for the browser tests: run `.venv/bin/playwright install chromium`, or "
+            "install the distribution's (`apt-get install chromium`)."
+        )
+    as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=found, args=[*QUIET, *as_root])

@@ -1,0 +1,109 @@
+"""Every step is shown as the picture it is heading to, ever nearer to the finished one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.engine import Engine
+from pipeline.events import Event
+from pipeline.preview import INTERVAL, LONGEST_SIDE, Estimate, Previewer, read_factors, render
+from tests.tiny import SKETCH, SMALL, pixels
+
+FOX = {"prompt": "a fox on a blue background", "model": "sketch", "steps": 14, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def watched(engine: Engine) -> list[Event]:
+    """Every event of one drawing of a fox, read as fast as they come."""
+    return list(engine.start(engine.check(FOX)).events())
+
+
+def distance(preview: bytes, final: bytes) -> float:
+    return float(np.sqrt(np.square(pixels(preview) - pixels(final)).mean()))
+
+
+def test_each_preview_is_nearer_to_the_finished_picture(watched: list[Event]) -> None:
+    final = watched[-1].images[0]
+    shown = {e.step: e.preview for e in watched if e.phase == "denoising" and e.preview is not None}
+    assert len(set(shown.values())) >= 8
+    quarters = [preview for _, preview in sorted(shown.items())][1 :: (len(shown) - 1) // 4]
+    distances = [distance(preview, final) for preview in quarters]
+    assert len(distances) >= 4
+    assert distances == sorted(distances, reverse=True), distances
+    assert distances[-1] < 0.8 * distances[0]
+
+
+def test_the_first_step_already_shows_where_the_picture_is_heading(watched: list[Event]) -> None:
+    """A preview of the noisy latents would start as noise; the denoised estimate starts as a smooth blur."""
+    first = next(event.preview for event in watched if event.preview is not None)
+    grain = np.abs(np.diff(pixels(first), axis=1)).mean()
+    generator = np.random.default_rng(0)
+    noise = np.abs(np.diff(generator.normal(128, 50, (256, 256, 3)), axis=1)).mean()
+    assert grain < noise / 3
+
+
+def test_phases_come_in_their_order_and_steps_only_go_up(watched: list[Event]) -> None:
+    order = ["queued", "loading", "encoding", "denoising", "decoding", "finished"]
+    phases = [event.phase for event in watched]
+    assert [order.index(phase) for phase in phases] == sorted(order.index(phase) for phase in phases)
+    steps = [event.step for event in watched]
+    assert steps == sorted(steps)
+    assert steps[-1] == watched[-1].steps == 14
+
+
+def test_the_time_left_shrinks_to_nothing(watched: list[Event]) -> None:
+    left = [event.eta for event in watched if event.phase == "denoising" and event.eta is not None]
+    assert len(left) >= 4
+    assert left[-1] < left[0]
+    assert watched[-1].eta == 0
+    assert watched[-1].seconds > 0
+
+
+def test_the_last_preview_is_the_finished_picture_itself(watched: list[Event]) -> None:
+    assert distance(watched[-1].previews[0], watched[-1].images[0]) < 6  # JPEG against PNG
+
+
+def test_a_model_without_preview_factors_still_shows_its_steps() -> None:
+    posted: list[tuple[int, bytes | None]] = []
+    estimate = Estimate(torch.zeros(1, 16, 8, 8), torch.zeros(1, 16, 8, 8), 0.5)
+    with Previewer(None, (64, 64), lambda progress, preview: posted.append((progress["step"], preview))) as p:
+        p.offer({"step": 1}, estimate)
+    assert posted == [(1, None)]
+
+
+@pytest.mark.parametrize("step, at_least", [(0.02, 8), (0.0624, 8), (0.0626, 8), (0.2, 4), (1.0, 1)])
+def test_previews_come_at_every_slow_step_and_eight_times_a_second_at_fast_ones(
+    monkeypatch: pytest.MonkeyPatch, step: float, at_least: int
+) -> None:
+    """The clock stands in for steps of exact length."""
+    now = 100.0
+    monkeypatch.setattr("pipeline.preview.time.monotonic", lambda: now)
+    posted: list[float] = []
+    previewer = Previewer(None, (64, 64), lambda progress, _: posted.append(progress["at"]))
+    for _ in range(round(10 / step)):
+        now += step
+        previewer.offer({"at": now}, None)
+    a_second = len(posted) / 10
+    assert a_second >= at_least * 0.99
+    assert a_second <= 1 / step * 1.01
+    if step >= INTERVAL:
+        assert len(posted) == round(10 / step)
+
+
+def test_a_preview_keeps_the_pictures_proportions_and_stays_small(engine: Engine) -> None:
+    estimate = Estimate(torch.zeros(1, 16, 64, 192), torch.zeros(1, 16, 64, 192), 1.0)
+    factors = read_factors(engine.catalogue["sketch"], SKETCH)
+    assert factors is not None
+    height, width, _ = pixels(render(estimate, factors, 1536, 512)).shape
+    assert (width, height) == (LONGEST_SIDE, LONGEST_SIDE // 3)
+
+
+def test_several_images_are_previewed_one_after_the_other(engine: Engine) -> None:
+    events = list(engine.start(engine.check(SMALL | {"images": 2, "steps": 3})).events())
+    assert max(len(event.previews) for event in events) == 2
+    second = [event for event in events if event.image == 2 and event.phase == "denoising"]
+    assert second
+    assert all(len(event.images) == 1 for event in second)
+    assert len(events[-1].images) == 2

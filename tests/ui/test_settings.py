@@ -1,0 +1,103 @@
+"""The settings on the page: what each model changes, presets, and how a mistake is answered."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.ui.studio import Studio
+
+
+def test_switching_to_turbo_shows_its_settings_and_why_it_cannot_run_and_back_restores(tab: Studio) -> None:
+    tab.open_settings()
+    negative = tab.page.get_by_label("Negative prompt")
+    about = tab.page.locator("#about")
+    expect(negative).to_be_visible()
+    tab.choose_model("Large Turbo")
+    expect(tab.number("Steps")).to_have_value("4")
+    expect(tab.number("Guidance")).to_have_value("0")
+    expect(tab.number("Width")).to_have_value("1024")
+    expect(negative).to_be_hidden()
+    expect(about).to_contain_text("Can’t run here")
+    expect(about).to_contain_text("Needs a GPU with 32 GB of memory; this machine has none.")
+    expect(about).to_contain_text("HF_TOKEN")
+    expect(about).to_contain_text("Powered by Stability AI")
+    expect(about.get_by_role("link", name="Acceptable use")).to_be_visible()
+    tab.draw_button.click()
+    expect(tab.notes).to_contain_text("Stable Diffusion 3.5 Large Turbo can't run here.")
+    tab.choose_model("Sketch")
+    expect(tab.number("Steps")).to_have_value("28")
+    expect(tab.number("Guidance")).to_have_value("3.5")
+    expect(tab.number("Width")).to_have_value("256")
+    expect(negative).to_be_visible()
+    expect(about).not_to_contain_text("Can’t run here")
+    tab.make_quick()
+    tab.draw()
+
+
+def test_an_aspect_preset_sets_the_size(tab: Studio) -> None:
+    tab.open_settings()
+    for aspect, width, height in [("16:9", "336", "192"), ("2:3", "208", "320"), ("1:1", "256", "256")]:
+        tab.page.get_by_role("radio", name=aspect).check()
+        expect(tab.number("Width")).to_have_value(width)
+        expect(tab.number("Height")).to_have_value(height)
+
+
+def test_a_size_of_ones_own_chooses_no_preset(tab: Studio) -> None:
+    tab.set(width=320)
+    expect(tab.page.locator("#aspect input:checked")).to_have_count(0)
+
+
+def test_the_dice_roll_a_seed(tab: Studio) -> None:
+    tab.open_settings()
+    dice = tab.page.get_by_role("button", name="Roll")
+    dice.click()
+    expect(tab.seed).not_to_have_value("")
+    first = tab.seed.input_value()
+    dice.click()
+    expect(tab.seed).not_to_have_value(first)
+    assert 0 <= int(tab.seed.input_value()) < 2**32
+
+
+def test_one_click_on_an_example_fills_the_prompt(tab: Studio) -> None:
+    tab.page.get_by_role("button", name="a rocket on a purple background").click()
+    expect(tab.prompt).to_have_value("a rocket on a purple background")
+
+
+def test_a_negative_prompt_that_is_hidden_is_not_sent(tab: Studio) -> None:
+    tab.make_quick()
+    tab.page.get_by_label("Negative prompt").fill("green")
+    tab.draw()
+    assert tab.recipe()["negative_prompt"] == "green"
+    tab.set(guidance=1)
+    expect(tab.page.get_by_label("Negative prompt")).to_be_hidden()
+    tab.draw()
+    expect(tab.history).to_have_count(2)
+    assert tab.recipe()["negative_prompt"] == ""
+    expect(tab.notes).to_be_empty()
+
+
+def test_mistakes_are_answered_in_words(tab: Studio) -> None:
+    tab.prompt.fill("   ")
+    tab.draw_button.click()
+    expect(tab.notes).to_have_text("prompt is empty: write what to draw.")
+    expect(tab.page.locator("#live").get_by_role("status")).to_have_text(
+        "prompt is empty: write what to draw."
+    )
+    expect(tab.draw_button).to_be_visible()
+    tab.prompt.fill("a red apple")
+    tab.open_settings()
+    tab.seed.fill("x")
+    tab.draw_button.click()
+    expect(tab.notes).to_have_text('seed must be a whole number; got "x".')
+    tab.seed.fill("")
+    tab.make_quick()
+    tab.draw()
+    expect(tab.notes).to_be_empty()
+
+
+def test_a_prompt_too_long_for_the_model_is_drawn_with_a_warning_that_quotes_what_was_cut(
+    tab: Studio,
+) -> None:
+    tab.make_quick()
+    tab.draw("a red apple " + "and a very long story about it " * 30 + "with a green caterpillar")
+    expect(tab.notes.locator(".warning")).to_contain_text("Not read: “")
