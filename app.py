@@ -8,6 +8,8 @@ serves the page and the API; see README.md for the settings.
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Drawing on a CPU: libgomp's threads spin while they wait, and hold up the streaming of the previews.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import argparse

@@ -141,9 +141,7 @@ class Engine:
             try:
                 with line.turn(nobody), explained(spec.name, spec.license.url):
                     weights = self._weights(spec, nobody)
-                    with (
-                        weights.pipeline()
-                    ):  # what else only a first drawing waits for: its class, tokenizers
+                    with weights.pipeline():  # else the first job waits for its class and its tokenizers
                         pass
             except StepwiseError as error:
                 log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too

@@ -108,7 +108,7 @@ def _license(spec: ModelSpec) -> list[Need]:
         return [Need("licence", f"{license.name} licence.", True, license.url)]
     has_token = get_token() is not None
     token = "HF_TOKEN is set." if has_token else "Needs HF_TOKEN, a token of yours (scope: read)."
-    # Whether the account accepted the licence only the Hub knows, and it says so when the weights are fetched.
+    # Whether the account accepted the licence only the Hub knows: it says so when weights are fetched.
     accept = f"The token’s account must have accepted the {license.name} licence."
     return [
         Need("token", token, has_token, "" if has_token else "https://huggingface.co/settings/tokens"),

@@ -126,7 +126,7 @@ def test_several_mistakes_are_all_named(server: str) -> None:
     [
         ("generate", "{}", 422, "prompt is required"),
         ("generate", '{"steps": 4}', 422, "prompt is required"),
-        ("generate", '{"prompt": "a", "stepz": 4}', 422, '"stepz" is not a parameter of /generate; it has: p'),
+        ("generate", '{"prompt": "a", "stepz": 4}', 422, '"stepz" is not a parameter of /generate; it has'),
         ("generate", '{"prompt": "a", "\\ud800": 4}', 422, "is not a parameter"),
         ("stop", "{}", 422, "job is required"),
         ("models", '{"a": 1}', 422, "is not a parameter of /models"),
