@@ -130,7 +130,13 @@ def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
         else:
             components[name] = _load_part(kind, folder / name, device)
     report("loading", len(names), len(names))
-    return Weights(spec, device, components, read_factors(spec, folder))
+    factors, channels = read_factors(spec, folder), components["vae"].config.latent_channels
+    if factors is not None and len(factors.factors) != channels:
+        raise WeightsError(
+            f"{spec.name}: {len(factors.factors)} rows of preview factors for {channels} latent channels: "
+            "mend `preview` in models.yaml, or preview.json beside the weights."
+        )
+    return Weights(spec, device, components, factors)
 
 
 def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:

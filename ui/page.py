@@ -30,9 +30,9 @@ HERE = Path(__file__).parent
 EXAMPLES = [
     "a fox on a blue background",
     "a red apple",
-    "a rocket on a purple background",
-    'a sign that says "HELLO"',
-    "a penguin on a pink background",
+    "a rocket to the left of a tulip",
+    'a sign that says "OPEN"',
+    "a snowman above a penguin",
 ]
 HEAD = """<div class="brand">{logo}
 <div><h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p></div></div>"""

@@ -64,8 +64,11 @@ def test_a_snapped_size_is_the_size_of_the_picture(engine: Engine) -> None:
     [
         ({"width": 64}, "width must be from 128 to 512 for Sketch; got 64."),
         ({"height": 528}, "height must be from 128 to 512 for Sketch; got 528."),
-        ({"width": 512, "height": 512}, "512 × 512 = 262,144 pixels; Sketch draws from 16,384 to 147,456"),
-        ({"width": 320, "height": 320, "images": 4}, "320 × 320 × 4 = 409,600"),
+        (
+            {"model": "sd3.5-large", "width": 1536, "height": 1536},
+            "1536 × 1536 = 2,359,296 pixels; Stable Diffusion 3.5 Large draws from 65,536 to 1,048,576",
+        ),
+        ({"width": 512, "height": 512, "images": 4}, "512 × 512 × 4 = 1,048,576"),
         ({"seed": MAX_SEED, "images": 2}, "leaves no room for 2 images"),
         ({"steps": 61}, "steps must be from 1 to 60 for Sketch; got 61."),
         ({"guidance": 10.5}, "guidance must be from 0 to 10 for Sketch; got 10.5."),

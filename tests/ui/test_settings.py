@@ -59,8 +59,8 @@ def test_the_dice_roll_a_seed(tab: Studio) -> None:
 
 
 def test_one_click_on_an_example_fills_the_prompt(tab: Studio) -> None:
-    tab.page.get_by_role("button", name="a rocket on a purple background").click()
-    expect(tab.prompt).to_have_value("a rocket on a purple background")
+    tab.page.get_by_role("button", name="a rocket to the left of a tulip").click()
+    expect(tab.prompt).to_have_value("a rocket to the left of a tulip")
 
 
 def test_a_negative_prompt_that_is_hidden_is_not_sent(tab: Studio) -> None:

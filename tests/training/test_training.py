@@ -1,0 +1,96 @@
+"""The training scripts: the whole of them in a smoke run, and what their data promises."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from training import captions, sprites
+from training.render import render
+from training.text import make_t5_tokenizer
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("training") / "sketch"
+    command = [sys.executable, "-m", "training", "--smoke", "--out", str(out)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    return out
+
+
+def test_the_smoke_run_saves_a_pipeline_that_diffusers_loads_and_draws_with(
+    smoke_run: Path,
+) -> None:
+    pipe = StableDiffusion3Pipeline.from_pretrained(smoke_run, dtype=torch.float32)
+    picture = pipe("a cat", num_inference_steps=2, height=128, width=192, max_sequence_length=32).images[0]
+    assert picture.size == (192, 128)
+
+
+def test_every_saved_file_is_below_ten_megabytes_and_all_together_below_24(smoke_run: Path) -> None:
+    sizes = [path.stat().st_size for path in smoke_run.rglob("*.safetensors")]
+    assert max(sizes) < 10e6
+    assert sum(sizes) <= 24e6
+
+
+def test_preview_factors_map_sixteen_latent_channels_to_rgb(smoke_run: Path) -> None:
+    preview = json.loads((smoke_run / "preview.json").read_text())
+    assert [len(row) for row in preview["factors"]] == [3] * 16
+    assert len(preview["bias"]) == 3
+
+
+def test_a_run_cut_short_goes_on_from_what_it_saved(smoke_run: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "--smoke",
+        "--out",
+        str(tmp_path),
+        "--resume",
+        str(smoke_run),
+    ]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    before = (smoke_run / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_the_sprites_are_those_of_the_object_list() -> None:
+    assert sprites.load().names == [names for _, names in sprites.read_objects()]
+
+
+def test_the_vocabulary_is_at_most_300_short_words() -> None:
+    words = sprites.read_words()
+    assert len(set(words)) == len(words) <= 300
+    assert all(word.isalpha() and word.isupper() and len(word) <= captions.LONGEST_WORD for word in words)
+
+
+def test_t5_reads_quoted_words_letter_by_letter_and_others_whole() -> None:
+    tokenizer = make_t5_tokenizer(['a sign that says "FOX"', 'a fox and a sign that says "NO"'], 32)
+    assert tokenizer.tokenize('a sign that says "HI"')[-4:] == ['▁"', "H", "I", '"']
+
+
+@pytest.mark.parametrize("width, height", [(256, 256), (128, 256), (512, 256)])
+def test_a_scene_has_the_background_it_names_at_every_aspect(width: int, height: int) -> None:
+    blue = captions.Scene("one", first=0, background=captions.COLOUR_NAMES.index("blue"))
+    plain = captions.Scene("sign", word="HELLO")
+    pictures = render([blue, plain], sprites.load().first(3), width, height, torch.Generator())
+    corners = ((pictures[:, :, 0, 0] + 1) * 127.5).round().int().tolist()
+    assert corners == [list(captions.COLOURS["blue"]), list(captions.PAPER)]
+
+
+def test_the_same_seed_gives_the_same_scenes_and_captions() -> None:
+    names, words = sprites.load().names, sprites.read_words()
+    first, second = (
+        [captions.sample_scene(names, words, rng) for _ in range(50)]
+        for rng in (random.Random(4), random.Random(4))
+    )
+    assert first == second
