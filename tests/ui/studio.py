@@ -61,6 +61,9 @@ class Studio:
         fold = self.page.get_by_role("button", name="Settings ▼")
         if fold.get_attribute("aria-expanded") != "true":
             fold.click()
+            # Gradio (6.31) mounts what is folded away when it is opened, and for an instant puts the widgets'
+            # first values over what is typed there; nothing on the page tells when that has passed.
+            self.page.wait_for_timeout(400)
 
     def close_settings(self) -> None:
         fold = self.page.get_by_role("button", name="Settings ▼")
