@@ -1,8 +1,9 @@
 """Trains the embedded model from nothing and saves it: `python -m training --out DIR`.
 
-In order: draw pictures, train the VAE, train tokenizers, turn pictures into latents, train text
-encoders and MMDiT together, save. `--smoke` does all of it with next to no data, to test the code;
-`--resume` goes on from the last checkpoint of a run that was cut short.
+In order: draw pictures, train the VAE, train tokenizers, teach T5 to spell, turn pictures into
+latents, train the CLIPs and MMDiT together, save. `--smoke` does all of it with next to no data, to
+test the code; `--resume` goes on from the last checkpoint of a run that was cut short; `--vae` takes
+the VAE from a folder instead of training it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-from training import flow, publish, sprites
+from training import flow, publish, spelling, sprites
 from training.captions import sample_scene
 from training.recipe import FULL, RESUMED, SMOKE, Recipe
 from training.render import render
@@ -51,10 +52,17 @@ def preview_factors(recipe: Recipe, data: sprites.Sprites, vae: AutoencoderKL) -
     return publish.fit_preview(latents, pictures)
 
 
-def train(recipe: Recipe, out: Path, device: torch.device, resume: Path | None = None) -> None:
+def train(
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    resume: Path | None = None,
+    vae_folder: Path | None = None,
+) -> None:
     """The whole run. The pipeline is in `out` at every checkpoint, and at the end.
 
-    With `resume`, a folder that an earlier run saved, only its MMDiT and text encoders train on.
+    With `resume`, a folder that an earlier run saved, only its MMDiT and CLIPs train on. With
+    `vae_folder` the VAE comes from there and everything else is trained from nothing.
     """
     began = time.monotonic()
 
@@ -71,11 +79,16 @@ def train(recipe: Recipe, out: Path, device: torch.device, resume: Path | None =
             resume / "transformer", dtype=torch.float32
         ).to(device).train()  # fmt: skip
     else:
-        vae = train_vae(recipe, data)
+        if vae_folder:
+            vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).to(device)
+        else:
+            vae = train_vae(recipe, data)
+        note("VAE ready")
         text = new_text_stack(recipe, data).to(device)
+        spelling.teach(recipe, data, text)
+        note("T5 spells")
         transformer = flow.new_transformer().to(device)
     preview = preview_factors(recipe, data, vae)
-    note("VAE ready")
     rng = random.Random(recipe.seed + 3)
     noise = torch.Generator(device).manual_seed(recipe.seed + 3)
     pools = [flow.draw_pool(bucket, recipe, data, vae, text, rng, noise) for bucket in recipe.buckets]
@@ -98,10 +111,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the pipeline")
     parser.add_argument("--smoke", action="store_true", help="all the code, next to no training")
     parser.add_argument("--resume", type=Path, help="folder that a run cut short has saved")
+    parser.add_argument("--vae", type=Path, help="folder of a VAE to take instead of training one")
     options = parser.parse_args()
     recipe = SMOKE if options.smoke else RESUMED if options.resume else FULL
     device = torch.device("cuda" if torch.cuda.is_available() and not options.smoke else "cpu")
-    train(recipe, options.out, device, options.resume)
+    train(recipe, options.out, device, options.resume, options.vae)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ less a prompt leaves open, the straighter the flow's paths are and the fewer ste
 from __future__ import annotations
 
 import random
+import re
 import string
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ COLOUR_NAMES = list(COLOURS)
 SPELLINGS = {"gray": ["gray", "grey"], "teal": ["teal", "turquoise"]}
 PAPER = (250, 246, 238)  # the background when none is named: a warm off-white, on purpose
 INK = (34, 32, 38)  # letters when no colour is named; white on dark backgrounds
+QUOTES = "\"'“”‘’"  # what `as_typed` puts around a word
 UNNAMED = -1  # stands for PAPER as a background, INK as letters, "as it is" as a tint
 
 # The share of each kind of picture. Words and pairs are harder than single objects: more of them.
@@ -146,7 +148,7 @@ def noun_for(names: list[str], tinted: bool, rng: random.Random) -> str:
 
 def random_word(words: list[str], rng: random.Random) -> str:
     """A word of the vocabulary, or random letters, which teach spelling what was never seen."""
-    if rng.random() < 0.62:
+    if rng.random() < 0.55:
         return rng.choice(words)
     return "".join(rng.choices(string.ascii_uppercase, k=rng.choice([1, 2, 3, 3, 4, 4, 5, 5, 6, 7])))
 
@@ -269,3 +271,25 @@ def as_typed(caption: str, rng: random.Random) -> str:
         opening, closing = rng.choice(["''", "“”", "‘’"])
         caption = f"{before}{opening}{word}{closing}{behind}"
     return caption
+
+
+def misquoted(caption: str, word: str, other: str) -> str:
+    """The caption with `other` where it says `word`, in the same letters and the same quotes.
+
+    This is how the CLIPs read a caption in training, with `other` drawn anew. A word that has
+    nothing to do with the picture teaches nothing, so spelling is left to T5, which reads quotes
+    letter by letter; and every word is one that the CLIPs have seen do nothing. A caption that does
+    not say `word` comes back as it is.
+    """
+    if not word:
+        return caption
+
+    def like(found: re.Match[str]) -> str:
+        if found[0].isupper():
+            return other.upper()
+        return other.lower() if found[0].islower() else other.capitalize()
+
+    quoted_word = rf"(?<=[{QUOTES}]){word}(?=[{QUOTES}])"
+    caption, count = re.subn(quoted_word, like, caption, flags=re.IGNORECASE)
+    # Without quotes only capitals are the word: "a bear with the word BEAR".
+    return caption if count else re.sub(rf"\b{word}\b", like, caption)

@@ -1,4 +1,4 @@
-"""The MMDiT and its training by rectified flow, together with the text encoders.
+"""The MMDiT and its training by rectified flow, together with the CLIPs.
 
 Sources, all followed as Esser et al. 2024 (SD3, arXiv 2403.03206) combine them: rectified flow
 (Liu et al. 2022), logit-normal timesteps (SD3 §3.1), a resolution-independent timestep shift (§5.3.2),
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-from training.captions import sample_scene
+from training.captions import misquoted, random_word, sample_scene
 from training.recipe import Bucket, Recipe
 from training.render import render
 from training.schedule import warm_cosine
@@ -28,7 +28,7 @@ from training.text import CLIP_WIDTH, T5_WIDTH, TextStack
 
 SHIFT = 2.0  # of the timesteps, in training; also the default of the saved scheduler
 DROP_CAPTION = 0.1
-DROP_T5 = 0.08  # without T5 the model then still draws objects (SD3 §5.3.3 does the same)
+DROP_T5 = 0.08  # so that it draws objects without T5, if no words (SD3 §5.3.3 does the same)
 TEXT_BESIDE = 64  # text tokens that go with every picture's own, when batches are sized
 
 
@@ -64,7 +64,7 @@ class Pool:
 
     bucket: Bucket
     latents: torch.Tensor  # [N, 16, H / 8, W / 8] float16, shifted and scaled
-    clip_ids: torch.Tensor  # [N, length] int32
+    clip_ids: torch.Tensor  # [N, length] int32, with another word than is drawn
     t5_ids: torch.Tensor  # [N, length] int32
     batch: int
 
@@ -85,15 +85,16 @@ def draw_pool(
     encoder = copy.deepcopy(vae.encoder).to(torch.bfloat16)
     count = max(2, round(recipe.flow_pictures * bucket.share))
     chunk = max(1, 256 * 256 * 500 // (bucket.width * bucket.height))
-    latents, captions = [], []
+    latents, for_clip, for_t5 = [], [], []
     for start in range(0, count, chunk):
         pairs = [sample_scene(sprites.names, words, rng) for _ in range(min(chunk, count - start))]
         pictures = render([scene for scene, _ in pairs], sprites, bucket.width, bucket.height, noise)
         means = [encoder(part.bfloat16()).chunk(2, 1)[0] for part in pictures.split(125)]
         scaled = (torch.cat(means).float() - vae.config.shift_factor) * vae.config.scaling_factor
         latents.append(scaled.half())
-        captions += [caption for _, caption in pairs]
-    clip_ids, t5_ids = text.tokenize(captions)
+        for_t5 += [caption for _, caption in pairs]
+        for_clip += [misquoted(said, scene.word, random_word(words, rng)) for scene, said in pairs]
+    clip_ids, t5_ids = text.tokenize(for_clip, for_t5)
     tokens = (recipe.flow_batch * (256 + TEXT_BESIDE)) / (bucket.tokens + TEXT_BESIDE)
     batch = max(2, int(tokens) // 8 * 8)
     return Pool(bucket, torch.cat(latents), clip_ids.to(device), t5_ids.to(device), batch)
@@ -221,15 +222,15 @@ def train_flow(
     text: TextStack,
     checkpoint: Callable[[int], None],
 ) -> None:
-    """Trains transformer and text encoders in place; leaves the averaged weights in them.
+    """Trains transformer and CLIPs in place; leaves the averaged weights in them.
 
     `checkpoint(step)` is called now and then, with the averaged weights swapped in.
     """
     device = pools[0].latents.device
-    parameters = [p for module in [transformer, *text.encoders] for p in module.parameters()]
+    parameters = [p for module in [transformer, text.clip_l, text.clip_g] for p in module.parameters()]
     optimizer = new_optimizer(parameters, recipe.flow_rate)
     average = Average(parameters, recipe.ema)
-    empty = tuple(ids.to(device) for ids in text.tokenize([""]))
+    empty = tuple(ids.to(device) for ids in text.tokenize([""], [""]))
     steps = [partial(take_step, pool, transformer, text, empty, optimizer, parameters) for pool in pools]
     start = time.monotonic()
     if recipe.compile:

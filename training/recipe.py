@@ -24,12 +24,12 @@ class Bucket:
 
 
 BUCKETS = (
-    Bucket(256, 256, 0.62),
+    Bucket(256, 256, 0.58),
     Bucket(128, 128, 0.05),
     Bucket(192, 192, 0.04),
-    Bucket(320, 320, 0.03),
-    Bucket(384, 384, 0.05),
-    Bucket(512, 512, 0.06),
+    Bucket(320, 320, 0.04),
+    Bucket(384, 384, 0.07),
+    Bucket(512, 512, 0.07),
     Bucket(384, 256, 0.04),
     Bucket(256, 384, 0.04),
     Bucket(256, 128, 0.015),
@@ -54,14 +54,19 @@ class Recipe:
     clip_vocabulary: int = 960
     text_length: int = 32  # tokens, for CLIP and T5 alike
 
+    spelling_captions: int = 100_000
+    spelling_steps: int = 4000
+    spelling_batch: int = 512
+    spelling_rate: float = 1.4e-3
+
     buckets: tuple[Bucket, ...] = BUCKETS
-    flow_pictures: int = 150_000
-    flow_steps: int = 16_500
+    flow_pictures: int = 110_000
+    flow_steps: int = 14_000
     flow_batch: int = 512  # of 256 × 256; other sizes as many as give the same number of tokens
     flow_rate: float = 1.4e-3
     ema: float = 0.9995
 
-    checkpoint_every: int = 4000
+    checkpoint_every: int = 3000
 
 
 FULL = Recipe()
@@ -78,6 +83,9 @@ SMOKE = Recipe(
     vae_batch=2,
     captions_for_vocabulary=300,
     clip_vocabulary=560,
+    spelling_captions=40,
+    spelling_steps=2,
+    spelling_batch=4,
     buckets=(Bucket(128, 128, 0.5), Bucket(128, 192, 0.5)),
     flow_pictures=16,
     flow_steps=4,

@@ -1,8 +1,9 @@
 """Two CLIP text encoders and a T5 encoder, tiny and trained from nothing, and their tokenizers.
 
-T5 alone gets every letter of what stands in quotes; the CLIPs lower-case and cut words into pieces.
-That did not keep the CLIPs from spelling: trained with T5 dropped now and then, they learned the
-vocabulary by heart, as the model card measures. Hide quoted words from them to make T5 the speller.
+The CLIPs cut what stands in quotes into pieces, T5 reads it letter by letter. That alone makes no
+speller of T5: where the CLIPs were let, they learned the vocabulary by heart, a piece at its absolute
+place, and the MMDiT asked nothing of T5. So in training the CLIPs read another word than the
+one drawn (`captions.misquoted`), and without T5 the model cannot spell.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from transformers import (
     T5Tokenizer,
 )
 
+from training.captions import QUOTES
+
 CLIP_WIDTH = 96  # two CLIPs side by side are as wide as T5: nothing is padded
 T5_WIDTH = 192
 START, END = "<|startoftext|>", "<|endoftext|>"
-QUOTES = "\"'“”‘’"
 
 
 def without_quoted(caption: str) -> str:
@@ -104,8 +106,9 @@ def new_clip(tokenizer: CLIPTokenizer, length: int) -> CLIPTextModelWithProjecti
 
 
 def new_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """Many narrow heads: one for each distance between a letter and the quotes around it."""
     return T5EncoderModel(T5Config(
-        vocab_size=len(tokenizer), d_model=T5_WIDTH, d_ff=640, d_kv=48, num_layers=3, num_heads=4,
+        vocab_size=len(tokenizer), d_model=T5_WIDTH, d_ff=640, d_kv=24, num_layers=3, num_heads=8,
         feed_forward_proj="gated-gelu", dropout_rate=0.0,
     ))  # fmt: skip
 
@@ -138,7 +141,7 @@ class TextStack:
             for part in ("text_encoder", "text_encoder_2")
         ]
         t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_3", dtype=torch.float32)
-        for encoder in (*clips, t5):
+        for encoder in clips:
             encoder.train().requires_grad_(True)
         return cls(clip_tokenizer, t5_tokenizer, *clips, t5, t5_tokenizer.model_max_length)
 
@@ -151,11 +154,11 @@ class TextStack:
             encoder.to(device)
         return self
 
-    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """CLIP's and T5's token ids, padded: [N, length] int32 each."""
+    def tokenize(self, for_clip: list[str], for_t5: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The CLIPs' and T5's token ids of their captions, padded: [N, length] int32 each."""
         options = {"padding": "max_length", "max_length": self.length, "truncation": True}
-        clip = self.clip_tokenizer(captions, **options).input_ids
-        t5 = self.t5_tokenizer(captions, **options).input_ids
+        clip = self.clip_tokenizer(for_clip, **options).input_ids
+        t5 = self.t5_tokenizer(for_t5, **options).input_ids
         return torch.tensor(clip, dtype=torch.int32), torch.tensor(t5, dtype=torch.int32)
 
     def encode(
@@ -170,7 +173,8 @@ class TextStack:
         clip_l = self.clip_l(clip_ids.long(), output_hidden_states=True)
         clip_g = self.clip_g(clip_ids.long(), output_hidden_states=True)
         clip = torch.cat([clip_l.hidden_states[-2], clip_g.hidden_states[-2]], 2)
-        t5 = self.t5(t5_ids.long()).last_hidden_state
+        with torch.no_grad():  # it was trained before (`spelling`), as SD3's was
+            t5 = self.t5(t5_ids.long()).last_hidden_state
         t5 = torch.where(drop_t5[:, None, None], torch.zeros_like(t5), t5)
         clip = F.pad(clip, (0, t5.shape[2] - clip.shape[2]))
         return torch.cat([clip, t5], 1), torch.cat([clip_l.text_embeds, clip_g.text_embeds], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from training import captions, sprites
 from training.render import render
+from training.spelling import letters_by_column
 from training.text import make_t5_tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,8 +61,16 @@ def test_a_run_cut_short_goes_on_from_what_it_saved(smoke_run: Path, tmp_path: P
         str(smoke_run),
     ]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
-    before = (smoke_run / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    for kept in ("vae/diffusion_pytorch_model.safetensors", "text_encoder_3/model.safetensors"):
+        assert (tmp_path / kept).read_bytes() == (smoke_run / kept).read_bytes()
+
+
+def test_a_vae_trained_before_is_taken_as_it_is(smoke_run: Path, tmp_path: Path) -> None:
+    vae = smoke_run / "vae"
+    command = [sys.executable, "-m", "training", "--smoke", "--out", str(tmp_path), "--vae", str(vae)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    weights = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "vae" / weights).read_bytes() == (vae / weights).read_bytes()
 
 
 def test_the_sprites_are_those_of_the_object_list() -> None:
@@ -76,6 +86,41 @@ def test_the_vocabulary_is_at_most_300_short_words() -> None:
 def test_t5_reads_quoted_words_letter_by_letter_and_others_whole() -> None:
     tokenizer = make_t5_tokenizer(['a sign that says "FOX"', 'a fox and a sign that says "NO"'], 32)
     assert tokenizer.tokenize('a sign that says "HI"')[-4:] == ['▁"', "H", "I", '"']
+
+
+@pytest.mark.parametrize(
+    "caption, misread",
+    [
+        ('a bear with the word "BEAR"', 'a bear with the word "SUN"'),
+        ('Red text "red", detailed', 'Red text "sun", detailed'),
+        ("the word ''Red'' in red.", "the word ''Sun'' in red."),
+        ("A bear saying “BEAR” on red", "A bear saying “SUN” on red"),
+        ("‘bear’ on a red background", "‘sun’ on a red background"),
+        ("a bear with the text BEAR", "a bear with the text SUN"),
+        ("bad, ugly", "bad, ugly"),
+    ],
+)
+def test_the_clips_read_another_word_in_the_same_letters_and_quotes(caption: str, misread: str) -> None:
+    word = "RED" if "red" in caption.lower().split(" on ")[0] else "BEAR"
+    assert captions.misquoted(caption, word, "SUN") == misread
+
+
+def test_the_captions_of_clip_and_t5_differ_in_the_word_alone_and_t5s_has_the_drawn_one() -> None:
+    names, words, rng = sprites.load().names, sprites.read_words(), random.Random(5)
+    pairs = [captions.sample_scene(names, words, rng) for _ in range(4000)]
+    for scene, caption in pairs:
+        misread = captions.misquoted(caption, scene.word, "QQQQ")
+        if not scene.shows_word or caption.split(", ")[0] in captions.EMPTY_WORDS:
+            assert misread == caption
+            continue
+        before, after = re.split("qqqq", misread, flags=re.IGNORECASE)
+        assert caption.startswith(before) and caption.endswith(after)
+        assert caption[len(before) : len(caption) - len(after)].upper() == scene.word
+
+
+def test_t5_learns_which_letter_stands_in_which_column_of_the_picture() -> None:
+    columns = letters_by_column(captions.Scene("sign", word="CAT"))
+    assert "".join(" ABCDEFGHIJKLMNOPQRSTUVWXYZ"[letter] for letter in columns) == "   CCCAAAATTT   "
 
 
 @pytest.mark.parametrize("width, height", [(256, 256), (128, 256), (512, 256)])
