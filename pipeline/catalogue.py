@@ -67,10 +67,10 @@ def read_catalogue(path: Path | str) -> Catalogue:
         if any(spec.id == other.id for other in specs):
             line = _line(entries, (index, "id"))
             raise CatalogueError(f"{path}, line {line}: the id {spec.id} is used twice; give each its own.")
-        for key in ("source", "base"):
+        for key in ("source", "base") if spec.backend == "local" else ():
             if value := getattr(spec, key):
                 spec = spec.model_copy(update={key: _located(path, entries, index, key, value)})
-        if (Path(spec.source).is_file()) != (spec.base is not None):
+        if spec.backend == "local" and Path(spec.source).is_file() != (spec.base is not None):
             line = _line(entries, (index, "source"))
             raise CatalogueError(
                 f"{path}, line {line}: base: goes with a source that is a single file, and only with one: it "

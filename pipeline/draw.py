@@ -17,9 +17,10 @@ from PIL import Image
 from pipeline.drawing import Drawing
 from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.families import FAMILIES
-from pipeline.preview import Previewer, jpeg, watch
+from pipeline.preview import Previewer, watch
 from pipeline.prompts import sequence_length, truncation_warnings
 from pipeline.recipe import to_png
+from pipeline.thumbnail import jpeg
 from pipeline.weights import Weights
 
 

@@ -7,6 +7,7 @@ reader that stops reading, is closed or is collected holds nothing up: nobody wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +31,7 @@ class Drawing:
         self._listeners: set[Callable[[], None]] = set()
         self._stop = threading.Event()
         self._on_stop = on_stop
+        self._interrupt: Callable[[], object] = lambda: None
         self._began: float | None = None
 
     # The reading side.
@@ -38,6 +40,11 @@ class Drawing:
     def latest(self) -> Event:
         """The newest event."""
         return self._event
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that are left of its turn, as of the newest event; None while unknown."""
+        return self._event.eta
 
     def events(self, again: float | None = None) -> Events:
         """This drawing's events from now on, for `for` and `async for`; ends after the last one. Each
@@ -52,6 +59,7 @@ class Drawing:
         """Ends the drawing within one step; returns at once. Its last preview stays in the last event."""
         self._stop.set()
         self._on_stop()
+        self._interrupt()
 
     def result(self) -> Event:
         """Waits for the last event."""
@@ -68,6 +76,18 @@ class Drawing:
         if self._stop.is_set():
             raise Stopped
 
+    @contextlib.contextmanager
+    def interruptible(self, interrupt: Callable[[], object]) -> Iterator[None]:
+        """Within the block `stop` calls `interrupt` too, in the stopper's thread: for whoever waits there and
+        can't `check`. Called at once where the stop came before; it mustn't wait, and may be called twice."""
+        self._interrupt = interrupt
+        if self._stop.is_set():
+            interrupt()
+        try:
+            yield
+        finally:
+            self._interrupt = lambda: None
+
     def update(self, **changes: Any) -> None:
         """Posts a new event: the last one with these fields changed. After the last phase, nothing."""
         with self._changed:
@@ -82,9 +102,9 @@ class Drawing:
         for listener in listeners:
             listener()
 
-    def finish(self, phase: Phase, error: str | None = None) -> None:
-        """Posts the last event."""
-        self.update(phase=phase, error=error, eta=0.0 if phase == "finished" else None)
+    def finish(self, phase: Phase, error: str | None = None, code: str | None = None) -> None:
+        """Posts the last event. error, code: why it failed, in words and for programs."""
+        self.update(phase=phase, error=error, code=code, eta=0.0 if phase == "finished" else None)
 
 
 class Events:

@@ -1,14 +1,14 @@
 """The one core: `engine.start(job)` gives a drawing at once, and the drawing gives events.
 
-The engine knows the models, keeps their weights, and gives each device to one drawing at a time. The page
-and every API are readers in front of it.
+The engine knows the models, keeps their weights, and gives each device to one drawing at a time; what an
+Inference Provider draws is asked for by remote.py. The page and every API are readers in front of it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ import torch
 from pipeline.catalogue import Catalogue
 from pipeline.draw import draw
 from pipeline.drawing import Drawing
-from pipeline.errors import ModelUnavailable, StepwiseError, Stopped, explained
+from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
 from pipeline.hardware import Need, device_for, needs
 from pipeline.line import Line
+from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.spec import ModelSpec
 from pipeline.weights import Weights, WeightsCache
@@ -36,7 +37,7 @@ class Engine:
         Args:
             device: auto, cuda, mps or cpu, for models that aren't bound to the CPU.
             threads: of the CPU, for drawing there; None leaves it to torch.
-            max_waiting: drawings that may wait in front of each device.
+            max_waiting: drawings that may wait in front of each device, and of the Inference Providers.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -44,6 +45,11 @@ class Engine:
         self._device = device
         self._cache = WeightsCache()
         self._lines = {kind: Line(max_waiting) for kind in ("cpu", "cuda", "mps")}
+        self._lines["inference"] = Line(max_waiting, AT_ONCE)
+        self._executors: dict[str, Callable[[Drawing, ModelSpec], None]] = {
+            "local": self._draw_here,
+            "inference": draw_remotely,
+        }
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
         self._decode_pace: dict[str, float] = {}
@@ -118,7 +124,7 @@ class Engine:
         values = job.model_dump(exclude={"id", "warnings"}) | {"job": job.id}
         job = self.check(values).model_copy(update={"warnings": job.warnings})
         spec = self.catalogue[job.model]
-        line = self._lines[device_for(spec, self._device).kind]
+        line = self._line(spec)
         with self._lock:
             if job.id in self._drawings:
                 return self._drawings[job.id]
@@ -135,7 +141,8 @@ class Engine:
         return self._drawings.get(job)
 
     def preload(self, model: str) -> threading.Thread:
-        """Loads a model's weights in the background, in its turn, so that its first drawing needn't."""
+        """Loads the weights of a model that is drawn here in the background, in its turn, so that its first
+        drawing needn't."""
 
         def load() -> None:
             try:
@@ -147,7 +154,7 @@ class Engine:
                 log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
 
         spec, nobody = self.catalogue[model], _Preload()
-        line = self._lines[device_for(spec, self._device).kind]
+        line = self._line(spec)
         line.join(nobody)
         thread = threading.Thread(target=load, name=f"preload {model}", daemon=True)
         thread.start()
@@ -157,17 +164,25 @@ class Engine:
         try:
             with line.turn(drawing), explained(spec.name, spec.license.url):
                 drawing.begin()
-                draw(drawing, self._weights(spec, drawing), self._decode_pace)
+                self._executors[spec.backend](drawing, spec)
             drawing.finish("finished")
         except Stopped:
             drawing.finish("stopped")
         except StepwiseError as error:
             log.warning("job %s failed: %s", drawing.job.id, error, exc_info=error.__cause__)
-            drawing.finish("failed", str(error))
+            drawing.finish("failed", str(error), error.code)
         finally:
-            drawing.finish("failed", "The drawing ended without a result; try again.")
+            drawing.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)
             with self._lock:
                 del self._drawings[drawing.job.id]
+
+    def _line(self, spec: ModelSpec) -> Line:
+        """Where its drawings wait: in front of the device, or of the providers."""
+        remote = spec.backend == "inference"
+        return self._lines["inference" if remote else device_for(spec, self._device).kind]
+
+    def _draw_here(self, drawing: Drawing, spec: ModelSpec) -> None:
+        draw(drawing, self._weights(spec, drawing), self._decode_pace)
 
     def _weights(self, spec: ModelSpec, waiting: Drawing | _Preload) -> Weights:
         def report(phase: str, done: int, total: int) -> None:
@@ -179,6 +194,8 @@ class Engine:
 
 class _Preload:
     """Stands in the line for a preload, which nobody watches or stops."""
+
+    eta: float | None = None
 
     def check(self) -> None: ...
 

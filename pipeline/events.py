@@ -29,6 +29,9 @@ class Event:
     image is being drawn, from 1. position: drawings ahead in the line, while queued. done, total: bytes
     while downloading, parts while loading. eta: seconds left, None while unknown. seconds: since its
     turn came. previews: a JPEG for each image begun. images: the finished PNGs. error: why it failed.
+    code: which of errors.py's errors that is.
+    provider: the Inference Provider that draws, whose steps are not seen: step is 0 until an image has come,
+    and there are no previews before; None: this machine draws.
     """
 
     job: Job
@@ -44,6 +47,8 @@ class Event:
     images: tuple[bytes, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    code: str | None = None
+    provider: str | None = None
 
     @property
     def steps(self) -> int:
@@ -84,6 +89,8 @@ class Event:
             info["position"] = self.position
         if self.phase in ("downloading", "loading"):
             info |= {"done": self.done, "total": self.total}
+        if self.provider is not None:
+            info["provider"] = self.provider
         if self.error is not None:
             info["error"] = self.error
         return info

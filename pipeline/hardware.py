@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,9 @@ from pipeline.spec import ModelSpec
 GB = 10**9
 _BF16_CAPABILITY = 8
 """CUDA compute capability (major) from which bf16 runs at full speed: Ampere."""
+_TOKENS = "https://huggingface.co/settings/tokens"
+_INFERENCE_TOKENS = f"{_TOKENS}/new?ownUserPermissions=inference.serverless.write&tokenType=fineGrained"
+_HUGGING_FACE_TOKEN = re.compile(r"hf_[\w.=-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a model needs: what (hardware, token, licence or disk), in which words, whether this
-    machine has it, and where to get it."""
+    """One thing that a model needs: what (hardware, token, licence, disk or network), in which words, whether
+    this machine has it, and where to get it."""
 
     what: str
     words: str
@@ -82,6 +86,8 @@ def device_for(spec: ModelSpec, wanted: str = "auto") -> Device:
 
 def needs(spec: ModelSpec, wanted: str = "auto") -> list[Need]:
     """Everything this model needs of a machine, met or not: hardware, token, licence, disk."""
+    if spec.backend == "inference":
+        return _inference(spec)
     found = [_hardware(spec, device_for(spec, wanted))]
     if not spec.local:
         found += [*_license(spec), _disk(spec)]
@@ -111,9 +117,28 @@ def _license(spec: ModelSpec) -> list[Need]:
     # Whether the account accepted the licence only the Hub knows: it says so when weights are fetched.
     accept = f"The token’s account must have accepted the {license.name} licence."
     return [
-        Need("token", token, has_token, "" if has_token else "https://huggingface.co/settings/tokens"),
+        Need("token", token, has_token, "" if has_token else _TOKENS),
         Need("licence", accept, has_token, license.url),
     ]
+
+
+def _inference(spec: ModelSpec) -> list[Need]:
+    """What a model needs that an Inference Provider draws: a token, and to be allowed out."""
+    found = [Need("hardware", f"Drawn by {spec.drawn_by}: no GPU and no disk are needed here.", True)]
+    token = get_token()
+    if token is None:
+        words = "Needs HF_TOKEN, a token of yours that may call Inference Providers; its account pays."
+        found.append(Need("token", words, False, _INFERENCE_TOKENS))
+    elif not _HUGGING_FACE_TOKEN.fullmatch(token):
+        # huggingface_hub (2.4) would take it for the provider's own key, and send it there.
+        words = "HF_TOKEN is no token of Hugging Face (hf_, then letters and digits); its account would pay."
+        found.append(Need("token", words, False, _INFERENCE_TOKENS))
+    else:
+        found.append(Need("token", "HF_TOKEN is set; its account pays for every picture.", True))
+    if constants.is_offline_mode():
+        words = "HF_HUB_OFFLINE is set, which forbids to ask a provider: unset it and start again."
+        found.append(Need("network", words, False))
+    return found
 
 
 def _disk(spec: ModelSpec) -> Need:

@@ -1,4 +1,4 @@
-"""The line in front of one device: first come, first served, one at a time.
+"""The line in front of one device: first come, first served, one at a time (or as many as it serves at once).
 
 Whose turn it is keeps the device until it leaves the `with` block: that is, until its work has really
 ended, whatever its client did meanwhile.
@@ -17,18 +17,23 @@ from pipeline.errors import Busy
 class Waiting(Protocol):
     """What stands in a line: told how many are ahead, and asked whether it still wants its turn."""
 
+    @property
+    def eta(self) -> float | None:
+        """Seconds until its turn ends, once it has begun; None while unknown."""
+
     def check(self) -> None:
         """Raises Stopped to leave the line."""
 
     def update(self, *, position: int) -> None:
-        """position: how many are ahead."""
+        """position: how many must leave before its turn comes."""
 
 
 class Line:
-    """One device's line. `room`: how many may wait at most, the one whose turn it is not counted."""
+    """One device's line. `room`: how many may wait at most, those whose turn it is not counted. `width`: how
+    many have their turn at once."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, width: int = 1) -> None:
+        self._room, self._width = room, width
         self._waiting: list[Waiting] = []
         self._moved = threading.Condition()
 
@@ -42,20 +47,21 @@ class Line:
             Busy: no room.
         """
         with self._moved:
-            if len(self._waiting) > self._room:
+            if len(self._waiting) >= self._room + self._width:
                 raise Busy(
                     f"{self._room} drawings are waiting already, as many as this server takes. "
-                    "Try again in a minute."
+                    "Try again in a minute.",
+                    self._waiting[0].eta,
                 )
             self._waiting.append(waiting)
 
     @contextlib.contextmanager
     def turn(self, waiting: Waiting) -> Iterator[None]:
-        """Waits for the front, and leaves the line at the end of the block. `join` comes first."""
+        """Waits for a place at the front, and leaves the line at the end of the block. `join` comes first."""
         try:
             position = -1
             with self._moved:
-                while (ahead := self._waiting.index(waiting)) > 0:
+                while (ahead := self._waiting.index(waiting) - self._width + 1) > 0:
                     waiting.check()
                     if ahead != position:
                         waiting.update(position=ahead)

@@ -8,7 +8,6 @@ run in a thread of their own; where that can't keep up, the newest estimate wins
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -21,13 +20,11 @@ import torch
 from PIL import Image
 
 from pipeline.spec import ModelSpec, PreviewFactors
+from pipeline.thumbnail import LONGEST_SIDE, jpeg
 
-LONGEST_SIDE = 384
-"""Pixels of a preview's longer side, at most: enough to judge a composition, small enough for a phone."""
 INTERVAL = 0.125
 """Seconds: previews come this often where steps are faster. Gradio has no back-pressure: a client on a slow
 line falls behind for good if it is sent more than it can take."""
-JPEG_QUALITY = 80
 
 Progress = dict[str, Any]
 """The fields of an Event that a step changes."""
@@ -151,15 +148,6 @@ def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int)
     scale = min(1.0, LONGEST_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return jpeg(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """A picture as a JPEG of at most LONGEST_SIDE pixels a side."""
-    image = image.convert("RGB")
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
 
 
 class Previewer:

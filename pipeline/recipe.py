@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from pipeline import __version__
@@ -27,11 +27,12 @@ def to_png(image: Image.Image, job: Job, index: int, made_with: dict[str, Any]) 
     Args:
         index: which image of the job this is, from 0; its recipe is that one image's, seed + index.
         made_with: source, revision, device, dtype, threads and library versions: what else, besides the
-            recipe, must be the same for the same pixels.
+            recipe, must be the same for the same pixels. Or source and provider, who alone knows the rest.
     """
     recipe = {key: getattr(job, key) for key in _KEYS} | {"seed": job.seed + index}
     info = PngInfo()
-    info.add_itxt("parameters", _parameters(recipe))
+    sampler = None if "provider" in made_with else "Euler"
+    info.add_itxt("parameters", _parameters(recipe, sampler))
     info.add_itxt("stepwise", json.dumps({"version": __version__, "request": recipe, "made_with": made_with}))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=_COMPRESSION)
@@ -42,22 +43,32 @@ def read_recipe(png: Path | str | BinaryIO) -> GenerationRequest:
     """The request that draws this picture again.
 
     Raises:
-        InvalidRequest: not a PNG of ours.
+        InvalidRequest: no picture, none of ours, or its recipe was tampered with. OSError: no such file.
     """
-    with Image.open(png) as image:
-        text = image.info.get("stepwise")
+    try:
+        with Image.open(png) as image:
+            text = image.info.get("stepwise")
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        raise InvalidRequest({"picture": "This is no picture that can be read."}) from error
     if text is None:
         raise InvalidRequest({"picture": "This picture carries no Stepwise recipe."})
-    return GenerationRequest.parse(json.loads(text)["request"])
+    try:
+        request = json.loads(text)["request"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        request = None
+    if not isinstance(request, dict):
+        raise InvalidRequest({"picture": "This picture's Stepwise recipe is damaged."})
+    return GenerationRequest.parse(request)
 
 
-def _parameters(recipe: dict[str, Any]) -> str:
+def _parameters(recipe: dict[str, Any], sampler: str | None) -> str:
     """The layout AUTOMATIC1111's web UI introduced: prompt, negative prompt, then one line of settings."""
     lines = [recipe["prompt"]]
     if recipe["negative_prompt"]:
         lines.append(f"Negative prompt: {recipe['negative_prompt']}")
+    known = f"Sampler: {sampler}, " if sampler else ""
     lines.append(
-        f"Steps: {recipe['steps']}, Sampler: Euler, CFG scale: {recipe['guidance']:g}, "
+        f"Steps: {recipe['steps']}, {known}CFG scale: {recipe['guidance']:g}, "
         f"Seed: {recipe['seed']}, Size: {recipe['width']}x{recipe['height']}, "
         f"Model: {recipe['model']}, Version: Stepwise {__version__}"
     )

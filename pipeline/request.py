@@ -85,7 +85,13 @@ def _or_none(check):
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
+# What a value may be, each refused in words: other descriptions of a request are made of the same.
+Prompt = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str | None, _or_none(_text)]
+Number = Annotated[float | None, _or_none(_number)]
 Whole = Annotated[int | None, _or_none(_whole)]
+Seed = Annotated[int | None, _or_none(_seed)]
+JobId = Annotated[str | None, _or_none(_id)]
 
 
 class GenerationRequest(BaseModel):
@@ -96,16 +102,16 @@ class GenerationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: Annotated[str, BeforeValidator(_text)]
-    model: Annotated[str | None, _or_none(_text)] = None
-    negative_prompt: Annotated[str | None, _or_none(_text)] = None
+    prompt: Prompt
+    model: Text = None
+    negative_prompt: Text = None
     width: Whole = None
     height: Whole = None
     steps: Whole = None
-    guidance: Annotated[float | None, _or_none(_number)] = None
-    seed: Annotated[int | None, _or_none(_seed)] = None
+    guidance: Number = None
+    seed: Seed = None
     images: Whole = None
-    job: Annotated[str | None, _or_none(_id)] = None
+    job: JobId = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> GenerationRequest:
@@ -191,6 +197,8 @@ def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str
         warnings.append(
             f"The negative prompt does nothing at guidance {guidance:g}: {spec.name} reads it above {off:g}."
         )
+    if spec.drawn_by:
+        warnings.append(f"No previews: {spec.name} is drawn by {spec.drawn_by}, whose steps can't be seen.")
     return Job(
         id=request.job or str(uuid.uuid4()),
         model=spec.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,14 @@ from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Field(ge=1)]
 CountRange = tuple[Count, Count]
+Provider = Literal[
+    "auto", "fal-ai", "hf-inference", "nscale", "replicate", "together", "wavespeed", "zai-org"
+]
+"""The Inference Providers that draw for huggingface_hub (2.4); auto: the first that serves the model, in the
+order that the token's account prefers."""
+_LOCAL_KEYS = ("base", "revision", "device", "needs", "skip_layer_guidance", "preview")
+_INFERENCE_KEYS = ("provider", "timeout")
+_HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 
 def _mistake(key: str, words: str) -> PydanticCustomError:
@@ -99,6 +108,8 @@ class PreviewFactors(_Entry):
 class ModelSpec(_Entry):
     """One entry of models.yaml.
 
+    backend: whether it is drawn on this machine, or over HTTP by a Hugging Face Inference Provider; provider:
+    by which; timeout: seconds in which that must have given one picture.
     source: a Hub id, a folder in diffusers' layout, or a single file with a transformer's weights; paths
     are absolute once read. base: for a single file, the Hub id or folder of the pipeline that its other
     parts come from. revision: of whichever of the two is on the Hub.
@@ -108,6 +119,9 @@ class ModelSpec(_Entry):
     name: str
     about: str = ""
     family: Literal["sd3", "z-image"]
+    backend: Literal["local", "inference"] = "local"
+    provider: Provider = "auto"
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120
     source: str
     base: str | None = None
     revision: str | None = None
@@ -128,6 +142,30 @@ class ModelSpec(_Entry):
     def local(self) -> bool:
         """Whether all its weights are on this machine, nothing to be downloaded."""
         return Path(self.layout).is_absolute()
+
+    @property
+    def drawn_by(self) -> str:
+        """Who draws it, in words, where that isn't this machine; else empty."""
+        if self.backend == "local":
+            return ""
+        return (
+            "an Inference Provider" if self.provider == "auto" else f"the Inference Provider {self.provider}"
+        )
+
+    @model_validator(mode="after")
+    def _keys_of_its_backend(self) -> ModelSpec:
+        remote = self.backend == "inference"
+        for key in _LOCAL_KEYS if remote else _INFERENCE_KEYS:
+            if key not in self.model_fields_set:
+                continue
+            if remote:
+                words = "goes with models that are drawn here; with `backend: inference` remove it"
+            else:
+                words = "goes with `backend: inference` only; remove it, or add that"
+            raise _mistake(key, words)
+        if remote and not _HUB_ID.fullmatch(self.source):
+            raise _mistake("source", f"with `backend: inference` a Hub id (owner/name); got {self.source}")
+        return self
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> ModelSpec:

@@ -13,7 +13,7 @@ import gc
 import importlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from pipeline.errors import WeightsError
 from pipeline.families import FAMILIES
 from pipeline.hardware import GB, Device
+from pipeline.hub import Report, discard_damaged, fetch
 from pipeline.preview import read_factors
 from pipeline.spec import ModelSpec, PreviewFactors
 
@@ -34,10 +36,6 @@ diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-Report = Callable[[str, int, int], None]
-"""Called with (phase, done, total) while weights arrive: bytes when `downloading`, parts when `loading`.
-May raise Stopped."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +114,20 @@ def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
     Raises:
         WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
     """
-    folder = Path(spec.layout) if spec.local else _download(spec, report)
+    folder = Path(spec.layout) if spec.local else fetch(spec, report)
     index = _read_index(spec, folder)
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
     components: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise WeightsError(f"{spec.name}: {', '.join(missing)} missing in {folder}: fetch or copy it again.")
-    for done, name in enumerate(names):
-        report("loading", done, len(names))
-        kind = _class(*index[name])
-        if name == "transformer" and spec.base:
-            components[name] = _load_file(kind, spec.source, folder, device)
-        else:
-            components[name] = _load_part(kind, folder / name, device)
+    with _mended(spec, folder):
+        for done, name in enumerate(names):
+            report("loading", done, len(names))
+            kind = _class(*index[name])
+            if name == "transformer" and spec.base:
+                components[name] = _load_file(kind, spec.source, folder, device)
+            else:
+                components[name] = _load_part(kind, folder / name, device)
     report("loading", len(names), len(names))
     factors, channels = read_factors(spec, folder), components["vae"].config.latent_channels
     if factors is not None and len(factors.factors) != channels:
@@ -137,6 +136,22 @@ def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
             "mend `preview` in models.yaml, or preview.json beside the weights."
         )
     return Weights(spec, device, components, factors)
+
+
+@contextlib.contextmanager
+def _mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
+    """Where the Hub's files can't be read as weights, those that were damaged since they were fetched are
+    deleted, so that the next try mends them."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:  # diffusers (0.42) makes the one into the other
+        damaged = "" if spec.local else discard_damaged(folder)
+        if not damaged:
+            raise
+        raise WeightsError(
+            f"{spec.name}: {damaged} got damaged on this machine's disk and deleted. Try again: what is "
+            "missing is fetched anew."
+        ) from error
 
 
 def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
@@ -177,40 +192,3 @@ def _load_file(kind: Any, file: str, layout: Path, device: Device) -> Any:
         file, config=str(layout), subfolder="transformer", dtype=device.torch_dtype
     )
     return module.to(device.torch_device).eval().requires_grad_(False)
-
-
-def _download(spec: ModelSpec, report: Report) -> Path:
-    """Fetches what is missing of a Hub repository; resumes where an earlier try ended."""
-    from huggingface_hub import snapshot_download
-    from tqdm import tqdm
-
-    class Reported(tqdm):
-        """huggingface_hub's progress bar, drawn by no one: its numbers go to the drawing's events."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
-            if self.unit == "B" and self.total:
-                report("downloading", int(self.n), int(self.total))
-            return shown
-
-    report("downloading", 0, int(spec.needs.disk * GB))
-    return Path(
-        snapshot_download(
-            spec.layout,
-            revision=spec.revision,
-            # The pipeline's own parts; not the single-file checkpoints some repositories carry beside them.
-            allow_patterns=["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"],
-            ignore_patterns=["*/*.fp16*.safetensors"],
-            tqdm_class=Reported,
-        )
-    )
-
-
-class _Nowhere:
-    def write(self, _: str) -> None: ...
-
-    def flush(self) -> None: ...

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import app
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import CatalogueError
+from pipeline.spec import Provider
 from tests.tiny import ROOT
 
 GOOD = """\
@@ -90,10 +92,13 @@ def test_a_mistake_names_its_line_its_key_and_the_remedy(
     tmp_path: Path, old: str, new: str, at: str, key: str, remedy: str
 ) -> None:
     assert old in GOOD
-    text = SECOND + GOOD.replace(old, new, 1)
-    path = written(tmp_path, text)
-    second = SECOND.count("\n")
-    line = second + next(n for n, words in enumerate(text.splitlines()[second:], 1) if at in words)
+    complain(tmp_path, SECOND, GOOD.replace(old, new, 1), at, key, remedy)
+
+
+def complain(folder: Path, before: str, entry: str, at: str, key: str, remedy: str) -> None:
+    """Checks that this entry, behind another, is refused for the line that has `at` in it."""
+    path = written(folder, before + entry)
+    line = before.count("\n") + next(n for n, words in enumerate(entry.splitlines(), 1) if at in words)
     with pytest.raises(CatalogueError) as mistake:
         read_catalogue(path)
     words = str(mistake.value)
@@ -101,6 +106,74 @@ def test_a_mistake_names_its_line_its_key_and_the_remedy(
     assert remedy in words
     assert "ordereddict" not in words
     assert "Value error" not in words
+
+
+FAR = """\
+- id: far
+  name: Far
+  family: sd3
+  backend: inference
+  source: someone/far
+  license: {name: MIT, url: "https://opensource.org/license/mit"}
+"""
+FAR += GOOD[GOOD.index("  defaults:") :]
+
+
+def test_an_entry_for_inference_providers_is_read(tmp_path: Path) -> None:
+    (tmp_path / "someone" / "far").mkdir(parents=True)  # which a source on this machine would mean
+    (spec,) = read_catalogue(written(tmp_path, FAR.replace("  source", "  timeout: 60\n  source")))
+    assert (spec.backend, spec.provider, spec.timeout) == ("inference", "auto", 60)
+    assert (spec.source, spec.local) == ("someone/far", False)
+
+
+INFERENCE_MISTAKES = {
+    "unknown backend": ("inference", "cloud", "backend: cloud", "backend", "'inference'"),
+    "unknown provider": (
+        "  source",
+        "  provider: me\n  source",
+        "provider: me",
+        "provider",
+        "'hf-inference'",
+    ),
+    "no time": ("  source", "  timeout: 0\n  source", "timeout: 0", "timeout", "greater than 0"),
+    "endless time": ("  source", "  timeout: .inf\n  source", "timeout: .inf", "timeout", ""),
+    "a folder": ("someone/far", "./far", "source: ./far", "source", "owner/name"),
+    "an address": ("someone/far", "https://x.org/far", "source: http", "source", "owner/name"),
+    "a device": ("  source", "  device: cpu\n  source", "device: cpu", "device", "remove it"),
+    "a preview": ("  source", "  preview: sd3\n  source", "preview: sd3", "preview", "remove it"),
+    "a base": ("  source", "  base: a/b\n  source", "base: a/b", "base", "remove it"),
+    "a revision": ("  source", "  revision: main\n  source", "revision: main", "revision", "remove it"),
+    "needs": ("  source", "  needs: {disk: 3}\n  source", "needs:", "needs", "remove it"),
+    "layers to skip": (
+        "  source",
+        "  skip_layer_guidance: {layers: [1], scale: 1, start: 0, stop: 1}\n  source",
+        "skip_layer_guidance:",
+        "skip_layer_guidance",
+        "remove it",
+    ),
+    "a provider without the backend": (
+        "  backend: inference\n",
+        "  provider: auto\n",
+        "provider: auto",
+        "provider",
+        "`backend: inference`",
+    ),
+}
+
+
+@pytest.mark.parametrize("old, new, at, key, remedy", INFERENCE_MISTAKES.values(), ids=INFERENCE_MISTAKES)
+def test_a_mistake_in_an_entry_for_inference_providers_names_its_line_its_key_and_the_remedy(
+    tmp_path: Path, old: str, new: str, at: str, key: str, remedy: str
+) -> None:
+    assert old in FAR
+    complain(tmp_path, GOOD, FAR.replace(old, new, 1), at, key, remedy)
+
+
+def test_the_providers_of_the_catalogue_are_those_that_the_library_has_pictures_from() -> None:
+    from huggingface_hub.inference._providers import PROVIDERS  # private, and asked by this test alone
+
+    drawing = {name for name, tasks in PROVIDERS.items() if "text-to-image" in tasks}
+    assert set(get_args(Provider)) == {"auto"} | drawing
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from pipeline import hardware
@@ -147,3 +148,29 @@ def test_a_picture_without_a_recipe_says_so() -> None:
     Image.new("RGB", (8, 8)).save(blank, "PNG")
     with pytest.raises(InvalidRequest, match="carries no Stepwise recipe"):
         read_recipe(blank)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["", "{", "[]", "null", "3", '"text"', "{}", '{"request": null}', '{"request": [["a", 1]]}', "[" * 10**5],
+)
+def test_a_damaged_recipe_says_so(recipe: str) -> None:
+    doctored, info = io.BytesIO(), PngInfo()
+    info.add_itxt("stepwise", recipe)
+    Image.new("RGB", (8, 8)).save(doctored, "PNG", pnginfo=info)
+    with pytest.raises(InvalidRequest, match="recipe is damaged"):
+        read_recipe(doctored)
+
+
+def test_a_recipe_with_a_bad_value_names_it() -> None:
+    doctored, info = io.BytesIO(), PngInfo()
+    info.add_itxt("stepwise", '{"request": {"prompt": "a fox", "steps": "many"}}')
+    Image.new("RGB", (8, 8)).save(doctored, "PNG", pnginfo=info)
+    with pytest.raises(InvalidRequest, match="steps must be a whole number"):
+        read_recipe(doctored)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_a_file_that_is_no_picture_has_no_recipe(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="no picture"):
+        read_recipe(io.BytesIO(data))

@@ -1,0 +1,183 @@
+"""Weights from the Hugging Face Hub: fetched with progress, checked against the Hub's own SHA-256, stopped at
+any moment. Which files there are, and which are here, huggingface_hub knows; weights.py reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import DryRunError
+from tqdm import tqdm
+
+from pipeline.errors import Stopped, WeightsError
+from pipeline.hardware import GB
+from pipeline.spec import ModelSpec
+
+Report = Callable[[str, int, int], None]
+"""Called with (phase, done, total) while weights arrive: bytes when `downloading`, parts when `loading`.
+May raise Stopped."""
+
+# The pipeline's own parts; not the single-file checkpoints that some repositories carry beside them.
+WANTED = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+UNWANTED = ["*/*.fp16*.safetensors"]
+POLL = 0.1
+"""Seconds between two looks at a download: how late a stop and its progress may be."""
+_SHA256 = re.compile("[0-9a-f]{64}")
+_HASHERS = 8
+_PIECE = 1 << 20
+
+
+def fetch(spec: ModelSpec, report: Report) -> Path:
+    """Fetches what is missing of a Hub repository; a file that arrived whole is never fetched again.
+
+    Args:
+        report: called with ("downloading", bytes done, bytes in all), of what was missing.
+
+    Returns:
+        The folder of the snapshot, in diffusers' layout.
+
+    Raises:
+        WeightsError: no room on the disk, or a file that isn't what the Hub has; it is deleted.
+        Stopped, from `report`; what huggingface_hub raises (see `errors.explained`).
+    """
+    download = _Download(spec)
+    download.start()
+    try:
+        while download.is_alive():
+            report("downloading", download.done, download.total)
+            download.join(POLL)
+    except BaseException:
+        download.abandoned.set()
+        raise
+    if download.error is not None:
+        raise download.error
+    assert download.folder is not None
+    return download.folder
+
+
+def discard_damaged(folder: Path) -> str:
+    """Deletes the files of a snapshot that aren't what the Hub has, so that the next try fetches them again.
+
+    Returns:
+        Which they were, in words; empty where all are sound.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return _discard_damaged(folder, files, threading.Event())
+
+
+class _Download(threading.Thread):
+    """A snapshot_download in a thread of its own: huggingface_hub (2.4) tries again for up to a minute and
+    can't be interrupted, while a stop must not wait. An abandoned one ends with its next bytes."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(name=f"download {spec.id}", daemon=True)
+        self._spec = spec
+        self.done = 0
+        self.total = round(spec.needs.disk * GB)  # until the Hub has said how much it is
+        self.folder: Path | None = None
+        self.error: BaseException | None = None
+        self.abandoned = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.folder = self._fetch()
+        except BaseException as error:  # raised again where the download is waited for
+            self.error = error
+
+    def _fetch(self) -> Path:
+        missing = [file for file in self._list() if file.will_download]
+        self.total = sum(file.file_size or 0 for file in missing)
+        self._check_room()
+        folder = Path(self._snapshot())
+        damaged = _discard_damaged(folder, [Path(file.local_path) for file in missing], self.abandoned)
+        if damaged:
+            raise WeightsError(
+                f"{self._spec.name}: {damaged} arrived damaged (not the Hub's SHA-256) and deleted again. "
+                "Try again; if it goes on, check this machine's network, memory and disk."
+            )
+        return folder
+
+    def _list(self) -> list[Any]:
+        try:
+            return list(self._snapshot(dry_run=True))
+        except DryRunError:  # the Hub can't be asked: a complete copy in the cache will do
+            return []
+
+    def _snapshot(self, **options: Any) -> Any:
+        return snapshot_download(
+            self._spec.layout,
+            revision=self._spec.revision,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            tqdm_class=_bar(self),
+            **options,
+        )
+
+    def _check_room(self) -> None:
+        folder = Path(constants.HF_HUB_CACHE)
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if self.total > free:
+            raise WeightsError(
+                f"{self._spec.name} needs {self.total / GB:.1f} GB more disk, and {free / GB:.1f} GB are "
+                "free where the Hub's files are kept. Free some, or set HF_HOME to a folder on a larger disk."
+            )
+
+
+def _bar(download: _Download) -> type[tqdm]:
+    class Bar(tqdm):
+        """huggingface_hub's progress bar, drawn by no one: it counts the bytes of all files together."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Of its two bars of bytes the other counts what crossed the network, which may be compressed.
+            self._counts = kwargs.pop("name", None) == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if download.abandoned.is_set():
+                raise Stopped
+            if self._counts:
+                download.done += int(n or 0)
+            return super().update(n)
+
+    return Bar
+
+
+def _discard_damaged(folder: Path, files: list[Path], abandoned: threading.Event) -> str:
+    def sound(path: Path) -> bool:
+        # The cache names a large file's content by the SHA-256 that the Hub has for it.
+        expected = path.resolve().name
+        return not _SHA256.fullmatch(expected) or _sha256(path, abandoned) == expected
+
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        damaged = [path for path, good in zip(files, pool.map(sound, files)) if not good]
+    for path in damaged:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    names = sorted(path.relative_to(folder).as_posix() for path in damaged)
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
+
+
+def _sha256(path: Path, abandoned: threading.Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            if abandoned.is_set():
+                raise Stopped
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class _Nowhere:
+    def write(self, _: str) -> None: ...
+
+    def flush(self) -> None: ...

@@ -1,0 +1,221 @@
+"""Weights from the Hub: fetched with progress, stopped at any moment, and every failure in words that name
+the model, the cause and the remedy; nothing half-loaded stays, and the next try works once the cause is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine import Engine
+from pipeline.events import Event
+from tests.hub import FakeHub, Repository, serve_hub, use_hub
+from tests.tiny import catalogue, entry
+
+MODEL = "me/tiny"
+LICENSE = f"https://huggingface.co/{MODEL}"
+REQUEST = {"prompt": "a fox", "model": "tiny", "steps": 2}
+
+
+@pytest.fixture
+def hub(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub with one gated model; this process has a token whose account accepted its licence."""
+    with serve_hub() as hub:
+        hub.repositories[MODEL] = Repository(tiny_folder, accepted=frozenset({"hf_good"}))
+        use_hub(monkeypatch, hub, tmp_path / "hub", "hf_good")
+        yield hub
+
+
+@pytest.fixture
+def tiny(hub: FakeHub, tmp_path: Path) -> Engine:
+    license = {"name": "Some", "url": LICENSE, "gated": True}
+    return Engine(catalogue(tmp_path, entry(Path(MODEL), license=license)))
+
+
+def drawn(engine: Engine) -> Event:
+    return engine.start(engine.check(REQUEST)).result()
+
+
+def works_again(engine: Engine) -> None:
+    last = drawn(engine)
+    assert (last.phase, last.error) == ("finished", None)
+
+
+def test_a_first_drawing_downloads_with_progress_and_then_draws(tiny: Engine, hub: FakeHub) -> None:
+    hub.slow = threading.Event()
+    drawing = tiny.start(tiny.check(REQUEST))
+    totals = []
+    for event in drawing.events():
+        if event.phase == "downloading":
+            totals.append(event.total)
+            if event.total:
+                hub.slow.set()
+    weights = sum(path.stat().st_size for path in hub.repositories[MODEL].folder.rglob("*") if path.is_file())
+    assert totals[-1] == weights
+    assert drawing.latest.phase == "finished"
+    fetched = len(hub.files)
+    works_again(Engine(tiny.catalogue))  # another process would find them in the cache
+    assert len(hub.files) == fetched
+
+
+def test_a_stop_while_downloading_waits_for_no_byte(tiny: Engine, hub: FakeHub) -> None:
+    hub.slow = threading.Event()  # shut until the test ends: the Hub sends nothing
+    drawing = tiny.start(tiny.check(REQUEST))
+    for event in drawing.events():
+        if event.phase == "downloading" and hub.files:
+            drawing.stop()
+    assert drawing.latest.phase == "stopped"
+    hub.slow.set()
+    hub.slow = None
+    works_again(tiny)
+
+
+@pytest.mark.parametrize(
+    "token, words",
+    [
+        (None, ["Tiny is gated", LICENSE, "HF_TOKEN"]),
+        ("hf_other", ["the account of HF_TOKEN", LICENSE]),
+        ("hf_bad", ["doesn't accept HF_TOKEN", "https://huggingface.co/settings/tokens"]),
+    ],
+    ids=["no token", "licence not accepted", "not a token"],
+)
+def test_a_gated_model_says_which_step_is_missing(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, words: list[str]
+) -> None:
+    hub.tokens |= {"hf_other"}
+    use_hub(monkeypatch, hub, tmp_path / "hub", token)
+    engine = Engine(catalogue(tmp_path, entry(Path(MODEL), license={"name": "Some", "url": LICENSE})))
+    last = drawn(engine)
+    assert last.phase == "failed"
+    assert all(part in str(last.error) for part in words), last.error
+    use_hub(monkeypatch, hub, tmp_path / "hub", "hf_good")
+    works_again(engine)
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ({"refuse": 429}, ["Tiny", "429", "Wait some minutes"]),
+        ({"refuse": 503}, ["Tiny", "503", "Try again later"]),
+        ({"cut": 20_000}, ["Tiny", "broke off", "try again"]),
+        ({"short": True}, ["Tiny", "damaged", "deleted", "Try again"]),
+        ({"flip": True}, ["Tiny", "SHA-256", "deleted", "Try again"]),
+        ({"repositories": {}}, ["Tiny", "no repository", "`source`"]),
+    ],
+    ids=["429", "503", "cut halfway", "a truncated file", "a flipped bit", "a wrong id"],
+)
+def test_a_fault_of_the_hub_is_said_in_words_and_mended_by_the_next_try(
+    tiny: Engine,
+    hub: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any],
+    words: list[str],
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # huggingface_hub sleeps between its tries
+    before = {name: getattr(hub, name) for name in fault}
+    for name, value in fault.items():
+        setattr(hub, name, value)
+    last = drawn(tiny)
+    assert last.phase == "failed"
+    assert all(part in str(last.error) for part in words), last.error
+    for name, value in before.items():
+        setattr(hub, name, value)
+    works_again(tiny)
+
+
+def test_a_hub_out_of_reach_is_said_and_a_model_that_is_here_draws_without_it(
+    tiny: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    last = drawn(tiny)
+    assert "the Hub can't be reached: check the network" in str(last.error)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    works_again(tiny)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    works_again(Engine(tiny.catalogue))
+
+
+def test_a_download_that_was_cut_goes_on_where_it_was(
+    tiny: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.cut = 20_000
+
+    def mended(seconds: float) -> None:
+        if seconds >= 1:  # huggingface_hub waits a second after a cut, and less for a lock
+            hub.cut = None
+
+    monkeypatch.setattr("time.sleep", mended)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)  # it keeps whole pieces
+    works_again(tiny)
+    assert any(asked for _, asked in hub.files), "no file was asked for from where it was cut"
+
+
+def test_files_that_are_complete_are_not_fetched_again(
+    tiny: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.cut = 20_000  # only the small ones arrive whole
+    assert drawn(tiny).phase == "failed"
+    first = {file for file, _ in hub.files if "safetensors" not in file and "tokenizer.json" not in file}
+    hub.cut, hub.files[:] = None, []
+    works_again(tiny)
+    assert first
+    assert not first & {file for file, _ in hub.files}
+
+
+def test_a_disk_without_room_is_said_before_a_byte_is_fetched(
+    tiny: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("pipeline.hub.shutil.disk_usage", lambda _: Usage)
+    last = drawn(tiny)
+    assert "GB more disk" in str(last.error)
+    assert "HF_HOME" in str(last.error)
+    assert not hub.files
+
+
+def test_a_disk_that_becomes_full_is_said(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", full)
+        last = drawn(tiny)
+    assert "The disk became full while Tiny was fetched" in str(last.error)
+    works_again(tiny)
+
+
+def test_a_file_that_is_damaged_on_the_disk_is_fetched_anew(
+    tiny: Engine, hub: FakeHub, tmp_path: Path
+) -> None:
+    works_again(tiny)
+    (weights,) = (tmp_path / "hub").rglob("snapshots/*/vae/*.safetensors")
+    blob = weights.resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-100])
+    engine = Engine(tiny.catalogue)
+    last = drawn(engine)
+    assert "vae/diffusion_pytorch_model.safetensors got damaged on this machine's disk" in str(last.error)
+    hub.files.clear()
+    works_again(engine)
+    assert {file for file, _ in hub.files} == {"vae/diffusion_pytorch_model.safetensors"}
+
+
+def test_the_token_reaches_the_hub_and_nobody_else(
+    tiny: Engine, hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    events = list(tiny.start(tiny.check(REQUEST)).events())
+    hub.refuse = 503
+    hub.repositories["me/other"] = hub.repositories[MODEL]
+    events += [drawn(Engine(tiny.catalogue))]
+    assert "hf_good" in hub.authorization
+    assert "hf_good" not in caplog.text
+    assert "hf_good" not in repr(events) + repr([event.info() for event in events]) + repr(tiny.models())
