@@ -13,14 +13,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import argparse
-import signal
 import sys
 
 from pydantic import ValidationError
 
-from api.refusals import HANDLERS
-from pipeline.catalogue import read_catalogue
-from pipeline.engine import Engine
+from api.ending import end_when_told
+from api.guard import access_notice
+from api.routes import app_options
 from pipeline.errors import StepwiseError
 from settings import Settings
 from ui.page import build_page, launch_options
@@ -34,24 +33,38 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
+    serve()
+
+
+def serve(host: str | None = None, port: int | None = None) -> None:
+    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM.
+
+    Args:
+        host, port: where to listen; None leaves it to GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
+    """
     try:
         settings = Settings()
-        engine = Engine(
-            read_catalogue(settings.models), settings.device, settings.threads, settings.max_waiting
-        )
+        engine = settings.engine()
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
     if engine.catalogue[engine.default_model].local:
         engine.preload(engine.default_model)  # ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)
-    # Ends as on Ctrl-C, which lets Gradio delete the pictures it served.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_when_told(demo)
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     # Gradio (6.31) looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions
     # of a drawing. It is started within 20 ms this way; progress bars of its own we have none.
     demo._queue.sleep_when_free = 0.02
     demo._queue.progress_update_sleep_when_free = 0.1
-    demo.launch(**launch_options(), max_threads=MOST_CALLS, app_kwargs={"exception_handlers": HANDLERS})
+    print(access_notice(settings.api_keys), flush=True)
+    demo.launch(
+        server_name=host,
+        server_port=port,
+        **launch_options(),
+        max_threads=MOST_CALLS,
+        mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
+        app_kwargs=app_options(demo, engine, settings.api_keys),
+    )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,20 @@ What the platform sets (HF_TOKEN, GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, SPACE_
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipeline.errors import SettingError
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What may stand behind `Authorization: Bearer` (RFC 6750, 2.1)."""
 
 
 class Settings(BaseSettings):
@@ -27,3 +36,34 @@ class Settings(BaseSettings):
     """Drawings that may wait in front of a device; more are refused."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        keys = [key for part in value.split(",") if (key := part.strip())]
+        if value.strip() and not keys:
+            raise SettingError("STEPWISE_API_KEYS holds commas and no key: write one, or leave it out.")
+        for number, key in enumerate(keys, 1):
+            if not _BEARER.fullmatch(key):
+                # Not a ValueError: pydantic would put the value, a secret, into its complaint.
+                raise SettingError(
+                    f"STEPWISE_API_KEYS: key {number} has a character that a bearer key can't have: use "
+                    "letters, digits and -._~+/, and separate keys by commas."
+                )
+        return tuple(keys)
+
+    def engine(self) -> Engine:
+        """An engine with these settings, nothing loaded yet.
+
+        Raises:
+            CatalogueError: models.yaml can't be used.
+        """
+        # Here, because they import torch: seconds that whoever only reads a setting needn't wait.
+        from pipeline.catalogue import read_catalogue
+        from pipeline.engine import Engine
+
+        return Engine(read_catalogue(self.models), self.device, self.threads, self.max_waiting)

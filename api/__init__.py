@@ -1,1 +1,1 @@
-"""What a program talks to: Gradio's own endpoints now, HTTP routes beside them later. Imports no torch."""
+"""What a program talks to: Gradio's own endpoints and, beside them, OpenAI's. Imports no torch."""

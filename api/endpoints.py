@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from api.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
 from api.pictures import PictureFiles
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
 
@@ -73,10 +74,17 @@ def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
 
     functions = {function.api_name: function for function in demo.fns.values()}
     functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
-    _describe(functions["generate"], PARAMETERS, ["images", "info"])
-    _describe(functions["models"], {}, ["models"])
-    _describe(functions["stop"], {"job": "The job's id, as info gives it."}, ["info"])
-    files = PictureFiles(functions["generate"].outputs[0])
+    describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
+    describe(functions["models"], {}, ["models"], {})
+    describe(functions["stop"], {"job": "The job's id, as info gives it."}, ["info"], {"job": NO_JOB})
+    mend_snippets()
+    files = picture_files(demo)
+
+
+def picture_files(demo: gr.Blocks) -> PictureFiles:
+    """Where the pictures of programs lie: in the name of /generate's gallery."""
+    generate = next(function for function in demo.fns.values() if function.api_name == "generate")
+    return PictureFiles(generate.outputs[0])
 
 
 async def draw(
@@ -125,12 +133,3 @@ def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:
     except ModelUnavailable as error:
         return {"model": str(error)}
     return {}
-
-
-def _describe(function: Any, inputs: Mapping[str, str], outputs: list[str]) -> None:
-    """Gives an endpoint's parameters their words on the API page; gr.api (6.31) calls them 1st, 2nd, …"""
-    for block, (name, words) in zip(function.inputs, inputs.items(), strict=True):
-        block.label = name
-        block._api_info = {**block._api_info, "additional_description": words}
-    for block, words in zip(function.outputs, outputs, strict=True):
-        block.label = words

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gradio import FileData
 from gradio.blocks import Block
+from gradio.route_utils import API_PREFIX
 
 from pipeline.events import Event
 
@@ -18,6 +20,11 @@ class PictureFiles:
 
     def __init__(self, block: Block) -> None:
         self._block = block
+
+    @staticmethod
+    def path(file: dict[str, Any]) -> str:
+        """Where Gradio (6.31) serves one of these files, behind the server's address."""
+        return f"{API_PREFIX}/file={quote(file['path'])}"
 
     def gallery(self, event: Event) -> list[dict[str, Any]]:
         """The event's pictures in the shape of a gallery: previews while it runs, then the finished PNGs

@@ -133,8 +133,9 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.draw import _encode, _made_with
     from pipeline.drawing import Drawing
     from pipeline.families import FAMILIES
-    from pipeline.preview import Estimate, jpeg, render
+    from pipeline.preview import Estimate, render
     from pipeline.recipe import to_png
+    from pipeline.thumbnail import jpeg
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
     weights, encode = engine._weights(spec, drawing), FAMILIES[spec.family].encode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +18,15 @@ from gradio_client import Client
 
 from pipeline.catalogue import read_catalogue
 from pipeline.engine import Engine
-from tests.tiny import catalogue, entry, tiny_sd3
+from tests.node import node  # noqa: F401  # a fixture of every test folder
+from tests.provider import FakeProvider, Far
+from tests.tiny import catalogue, entry, models_yaml, tiny_sd3
 
 ROOT = Path(__file__).parent.parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in the background, and so would begin what the tests start: deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:
@@ -38,13 +45,12 @@ def serve(folder: Path, **settings: str) -> Iterator[str]:
     port = free_port()
     log = folder / "server.log"
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "HF_HUB_OFFLINE": "1",
         **settings,
     }
-    environment.pop("HF_TOKEN", None)
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -74,6 +80,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one app that the whole session shares."""
     with serve(tmp_path_factory.mktemp("server")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def far_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """One app that the whole session shares, whose models a stand-in for an Inference Provider draws."""
+    folder = tmp_path_factory.mktemp("far")
+    with FakeProvider(folder) as provider:
+        auto = provider.entry("auto", provider="auto", source="someone/else")
+        models = models_yaml(folder, provider.entry(about="Drawn far away."), auto)
+        with serve(folder, STEPWISE_MODELS=str(models), **provider.environment) as url:
+            yield Far(url, provider, folder / "server.log")
+
+
+@pytest.fixture
+def far(far_server: Far) -> Far:
+    """That app, its stand-in as at the start."""
+    far_server.provider.reset()
+    return far_server
 
 
 @pytest.fixture

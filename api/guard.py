@@ -1,0 +1,110 @@
+"""What stands in front of a program's routes: the key they ask for, and the bound of a request's body.
+
+ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. Gradio's own
+routes are not behind them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Refuse = Callable[[int, str, Mapping[str, str]], Response]
+"""Renders a refusal: its status, its words and its headers."""
+
+MOST_BYTES = 2**20
+"""Of one body. The longest request has four texts of 10,000 characters; each character written as two \\u
+escapes, that is 480 KB."""
+
+
+def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASGIApp:
+    """This app behind both: who has no key is refused before the body is read."""
+    return AskForKey(BoundBody(app, refuse), refuse, keys)
+
+
+def access_notice(keys: Sequence[SecretStr]) -> str:
+    """The line at the start that says who may use the routes."""
+    if not keys:
+        return "No STEPWISE_API_KEYS: /v1 and /mcp are open to everyone who reaches this address."
+    return (
+        f"/v1 and /mcp ask for a key, one of the {len(keys)} in STEPWISE_API_KEYS. The page and Gradio's own "
+        "endpoints (/gradio_api) do not."
+    )
+
+
+class AskForKey:
+    """Lets those through that send `Authorization: Bearer` and one of the keys; everyone where there are
+    no keys."""
+
+    def __init__(self, app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr]) -> None:
+        self._app, self._refuse = app, refuse
+        # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
+        self._keys = [_digest(key.get_secret_value().encode()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or not self._keys or self._known(scope):
+            await self._app(scope, receive, send)
+            return
+        words = (
+            "This server asks for a key: send one of its keys as “Authorization: Bearer …”."
+            if "authorization" not in Headers(scope=scope)
+            else "This is none of the server's keys; it expects one as “Authorization: Bearer …”."
+        )
+        await self._refuse(401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+    def _known(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        digest = _digest(key.strip())
+        # A list, not a generator: every key is compared, whichever of them it is.
+        same = any([hmac.compare_digest(digest, known) for known in self._keys])  # noqa: C419
+        return same and scheme.lower() == b"bearer"
+
+
+class BoundBody:
+    """Reads the body before the app does, and refuses one past the bound with 413, whether or not it said
+    its length. The app gets it whole."""
+
+    # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
+
+    def __init__(self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES) -> None:
+        """most: bytes."""
+        self._app, self._refuse, self._most = app, refuse, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        body, more = bytearray(), not (length.isdecimal() and int(length) > self._most)
+        too_long = not more
+        while more and not too_long:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more, too_long = message.get("more_body", False), len(body) > self._most
+        if too_long:
+            words = f"The request's body is longer than {self._most:,} bytes, the most that is read."
+            await self._refuse(413, words, {})(scope, receive, send)
+            return
+        read = False
+
+        async def again() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, again, send)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,175 @@
+"""Errors in the shape that OpenAI's clients read: which status, type and code each of ours has.
+
+The words are the errors' own. Nothing that isn't meant for the caller gets here: an unforeseen exception is
+logged, and answered without its words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from api.openai_request import problems_of
+from pipeline.errors import Busy, InvalidRequest, StepwiseError, quoted
+from pipeline.events import Event
+
+RETRY_AFTER = 10.0
+"""Seconds to come back after while the drawing in front can't say how long it takes: its weights are being
+loaded, or its first step isn't done."""
+PARAMETERS = {"images": "n", "width": "size", "height": "size"}
+"""Our names of parameters that OpenAI calls otherwise."""
+TYPES = {401: "authentication_error", 409: "conflict_error", 429: "rate_limit_error"}
+STATUSES = {
+    "invalid_request": 400,
+    "model_not_found": 404,
+    "busy": 429,
+    "model_unavailable": 503,
+    "weights_error": 503,
+    "out_of_memory": 503,
+    "provider_error": 503,
+}
+"""Of our errors' codes; any other is a drawing that failed, 500."""
+
+ErrorType = Literal[
+    "invalid_request_error", "authentication_error", "conflict_error", "rate_limit_error", "server_error"
+]
+
+
+class Problem(BaseModel):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str = Field(description="What was wrong, which value, and what to do about it.")
+    type: ErrorType
+    param: str | None = Field(description="The parameter it is about, where it is about one.")
+    code: str | None = Field(description="Which error this is, for programs.")
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that isn't a success."""
+
+    error: Problem
+
+
+class ErrorEvent(ErrorAnswer):
+    """The data of a stream's `error` event, its last."""
+
+    type: Literal["error"] = "error"
+
+
+class Refusal(Exception):
+    """An error on its way to the caller."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        kind: Any = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.status = status
+        self.problem = Problem(message=message, type=kind, param=param, code=code)
+        self.headers = dict(headers or {})
+        if code == "busy":
+            self.headers.setdefault("Retry-After", f"{math.ceil(RETRY_AFTER)}")
+        elif status == 409 or status >= 500:
+            # The clients would ask again by themselves, twice: each time a whole drawing, to the same end.
+            self.headers["x-should-retry"] = "false"
+
+    def response(self) -> JSONResponse:
+        """The answer; a page of another origin may read the headers that its client goes by."""
+        exposed = {"Access-Control-Expose-Headers": "Retry-After, x-should-retry, x-request-id"}
+        return JSONResponse(
+            ErrorAnswer(error=self.problem).model_dump(), self.status, {**self.headers, **exposed}
+        )
+
+    def data(self) -> str:
+        """The same within a stream, where the status has been sent: an `error` event's data."""
+        return ErrorEvent(error=self.problem).model_dump_json()
+
+
+def refusal_of(error: StepwiseError) -> Refusal:
+    """One of our errors, as the caller gets it."""
+    status = STATUSES.get(error.code, 500)
+    if isinstance(error, InvalidRequest):
+        named = [(PARAMETERS.get(name, name), name, words) for name, words in error.problems.items()]
+        message = " ".join(words if param == name else f"{param}: {words}" for param, name, words in named)
+        return Refusal(status, message, error.code, named[0][0] or None)
+    headers = {}
+    if isinstance(error, Busy) and error.retry_after is not None:
+        headers["Retry-After"] = f"{max(1, math.ceil(error.retry_after))}"
+    param = "model" if error.code == "model_unavailable" else None
+    return Refusal(status, str(error), error.code, param, headers)
+
+
+def refusal_after(event: Event) -> Refusal | None:
+    """Why there is no picture although the drawing has ended; None where there are pictures.
+
+    Args:
+        event: the drawing's last.
+    """
+    headers = {"x-request-id": event.job.id}
+    if event.phase == "failed":
+        code = event.code or "failed"
+        return Refusal(STATUSES.get(code, 500), event.error or "", code, headers=headers)
+    if event.phase == "stopped":
+        words = f"The drawing was stopped from elsewhere, at step {event.step} of {event.steps}."
+        return Refusal(409, words, "stopped", headers=headers)
+    return None
+
+
+def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
+    """What guard.py refuses, in this shape."""
+    code = {401: "invalid_api_key", 413: "body_too_large"}.get(status)
+    return Refusal(status, words, code, headers=headers).response()
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Makes every error of this app an answer in this shape."""
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(StepwiseError)
+    async def ours(_: Request, error: StepwiseError) -> JSONResponse:
+        return refusal_of(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return refusal_of(InvalidRequest(problems_of(error, request.headers.get("content-type")))).response()
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+        return Refusal(
+            error.status_code, _words(app, request, error), _code(error.status_code), headers=error.headers
+        ).response()
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, __: Exception) -> JSONResponse:
+        words = "Something went wrong in the server; its log has the details."
+        return Refusal(500, words, "internal_error").response()
+
+
+def _words(app: FastAPI, request: Request, error: HTTPException) -> str:
+    asked = quoted(f"{request.method} {request.url.path}", 120)[1:-1]
+    if error.status_code in (404, 405):
+        paths, prefix = app.openapi()["paths"], request.scope["root_path"]
+        known = ", ".join(f"{method.upper()} {prefix}{path}" for path in paths for method in paths[path])
+        return f"There is no {asked}; there are {known}."
+    if error.status_code == 400:
+        return "The body is not JSON that can be read: send one object, in UTF-8."
+    return str(error.detail)
+
+
+def _code(status: int) -> str | None:
+    return {400: "invalid_request", 404: "unknown_url", 405: "method_not_allowed"}.get(status)

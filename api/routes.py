@@ -1,0 +1,61 @@
+"""The routes beside Gradio's own, put together: what `Blocks.launch` is given as `app_kwargs`.
+
+Given there, they are part of the app from its first answer on. What they do stands in modules of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import Request
+from gradio.route_utils import get_root_url
+from pydantic import SecretStr
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from api.endpoints import picture_files
+from api.guard import guarded
+from api.mcp_http import mcp_app, mcp_routes, refusal
+from api.openai_errors import refuse
+from api.openai_routes import PREFIX, openai_app
+from api.refusals import HANDLERS
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+
+def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ()) -> dict[str, Any]:
+    """All of `app_kwargs`.
+
+    Args:
+        demo: the page, with the endpoints added; files are served in its name.
+        keys: what programs must send one of; none: everyone may.
+    """
+
+    def root_url(request: Request) -> str:
+        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH.
+        return get_root_url(request, request.url.path, demo.root_path)
+
+    files = picture_files(demo)
+    openai = openai_app(engine, files, root_url, bool(keys))
+    mcp = mcp_app(engine, files, root_url, bool(keys))
+    return {
+        "exception_handlers": HANDLERS,
+        "lifespan": mcp.lifespan,
+        "routes": [
+            Below(PREFIX, guarded(openai, refuse, keys)),
+            *mcp_routes(guarded(mcp, refusal, keys)),
+        ],
+    }
+
+
+class Below(Mount):
+    """All of this prefix. Starlette's own Mount (1.10) leaves a path with a line break in it to the routes
+    after it: here to Gradio, with its answers and without the guard."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)

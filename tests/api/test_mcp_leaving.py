@@ -1,0 +1,229 @@
+"""An MCP call ends its job within a step when it is cancelled, closed or killed; and sessions that nobody
+ends end by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from diffusers import SD3Transformer2DModel
+from mcp import ClientSession, McpError
+from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
+
+from api.mcp_http import Visit
+from pipeline.drawing import Drawing
+from pipeline.engine import Engine
+from tests.mcp import connected, initialize, mcp_over, words
+from tests.tiny import Gate, hold
+
+TINY = {"prompt": "a fox", "steps": 20}
+HELD = 3
+"""Which step is held: whatever ends the job then must end it before the next."""
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return hold(monkeypatch, SD3Transformer2DModel, "forward", call=HELD)
+
+
+@pytest.fixture
+def started(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Drawing]:
+    """Every drawing that this engine starts."""
+    drawings: list[Drawing] = []
+    start = tiny.start
+
+    def recorded(job: Any) -> Drawing:
+        drawings.append(start(job))
+        return drawings[-1]
+
+    monkeypatch.setattr(tiny, "start", recorded)
+    return drawings
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def stopped_in_that_step(gate: Gate, drawing: Drawing) -> bool:
+    """Lets the held step end, once the job was told to stop; no other may follow."""
+    until(drawing._stop.is_set)
+    gate.open()
+    return (drawing.result().phase, gate.calls) == ("stopped", HELD)
+
+
+async def call_in_mid_step(session: ClientSession, gate: Gate) -> asyncio.Task[Any]:
+    calling = asyncio.ensure_future(session.call_tool("draw", TINY))
+    await asyncio.to_thread(gate.wait)
+    return calling
+
+
+def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
+    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+) -> None:
+    async def run(url: str) -> None:
+        async with connected(url) as session:
+            request = session._request_id  # the next call's; the client (1.30) has no other way to cancel it
+            calling = await call_in_mid_step(session, gate)
+            cancel = CancelledNotificationParams(requestId=request, reason="changed my mind")
+            await session.send_notification(ClientNotification(CancelledNotification(params=cancel)))
+            with pytest.raises(McpError, match="cancelled"):
+                await calling
+            assert stopped_in_that_step(gate, started[0])
+            assert not (await session.call_tool("draw", TINY)).isError
+
+    with mcp_over(tiny, tmp_path) as (url, _):
+        asyncio.run(run(url))
+    assert started[1].latest.phase == "finished"
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["with its session ended", "with its connections cut"])
+def test_a_client_that_is_closed_stops_its_job_within_a_step(
+    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing], ends: bool
+) -> None:
+    async def run(url: str) -> None:
+        async with connected(url, ends) as session:
+            calling = await call_in_mid_step(session, gate)
+        calling.cancel()
+        with contextlib.suppress(asyncio.CancelledError, McpError):
+            await calling
+
+    with mcp_over(tiny, tmp_path) as (url, _):
+        asyncio.run(run(url))
+        assert stopped_in_that_step(gate, started[0])
+
+
+KILLED = """
+import asyncio, sys
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+async def main():
+    async with streamable_http_client(sys.argv[1]) as (read, write, _), ClientSession(read, write) as session:
+        await session.initialize()
+        await session.call_tool("draw", {"prompt": "a fox", "steps": 20}, progress_callback=tell)
+
+async def tell(progress, total, message):
+    print(message, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, f"{url}/mcp"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert message in (line.strip() for line in process.stdout)
+        gate.wait()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
+    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+) -> None:
+    with mcp_over(tiny, tmp_path) as (url, _):
+        kill_a_client_once_it_is_told("step 0 of 20", url, gate)
+        assert stopped_in_that_step(gate, started[0])
+        assert tiny.start(tiny.check(TINY)).result().phase == "finished"
+
+
+def test_a_client_killed_while_it_waits_leaves_the_line(
+    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+) -> None:
+    first = tiny.start(tiny.check(TINY))
+    gate.wait()
+    with mcp_over(tiny, tmp_path) as (url, _):
+        kill_a_client_once_it_is_told("waiting, 1 ahead", url, gate)
+        assert started[1].result().phase == "stopped"
+    assert not first.latest.last
+    gate.open()
+    assert first.result().phase == "finished"
+
+
+def test_two_calls_of_one_client_are_drawn_one_after_the_other(
+    tiny: Engine, tmp_path: Path, gate: Gate
+) -> None:
+    told: list[str | None] = []
+
+    async def tell(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+        if message == "waiting, 1 ahead":
+            gate.open()
+
+    async def run(url: str) -> list[str]:
+        async with connected(url) as session:
+            first = await call_in_mid_step(session, gate)
+            second = session.call_tool("draw", TINY | {"seed": 5}, progress_callback=tell)
+            return [words(result) for result in await asyncio.gather(first, second)]
+
+    with mcp_over(tiny, tmp_path) as (url, _):
+        _, second = asyncio.run(run(url))
+    assert '"seed": 5' in second
+    assert told[-1] == "step 20 of 20"
+
+
+def test_a_job_that_somebody_else_stopped_is_answered_in_words(
+    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+) -> None:
+    async def run(url: str) -> Any:
+        async with connected(url) as session:
+            calling = await call_in_mid_step(session, gate)
+            started[0].stop()
+            gate.open()
+            return await calling
+
+    with mcp_over(tiny, tmp_path) as (url, _):
+        result = asyncio.run(run(url))
+    assert result.isError
+    assert words(result) == f"The drawing was stopped at step {HELD} of 20."
+
+
+def test_a_client_that_left_before_its_job_began_is_noticed() -> None:
+    visit, told = Visit(), []
+    visit.on_leaving(lambda: told.append("first"))
+    visit.leave()
+    visit.on_leaving(lambda: told.append("second"))
+    assert told == ["first", "second"]
+
+
+def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(tiny: Engine, tmp_path: Path) -> None:
+    with mcp_over(tiny, tmp_path, idle=0.5) as (url, app):
+        with httpx.Client() as http:
+            for _ in range(200):
+                answer = initialize(url, http=http)
+        session = answer.headers["mcp-session-id"]
+        until(lambda: not app._sessions._server_instances)
+        gone = initialize(url, **{"Mcp-Session-Id": session})
+        assert gone.status_code == 404  # what makes a client begin another session
+        assert initialize(url).status_code == 200
+
+
+def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(
+    tiny: Engine, tmp_path: Path
+) -> None:
+    async def run(url: str) -> None:
+        async with connected(url) as session:
+            assert initialize(url).status_code == 200
+            refused = initialize(url)
+            assert refused.status_code == 503
+            assert "Too many open sessions" in refused.json()["error"]["message"]
+            assert len((await session.list_tools()).tools) == 2
+
+    with mcp_over(tiny, tmp_path, most_sessions=2) as (url, _):
+        asyncio.run(run(url))
