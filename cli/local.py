@@ -1,0 +1,51 @@
+"""This machine's engine as a source of pictures, with the same settings and models.yaml as the app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+import pipeline.drawing
+from cli.errors import UsageError
+from settings import Settings
+
+
+class Local:
+    """The engine, in this process."""
+
+    def __init__(self) -> None:
+        # As app.py has them: threads of libgomp that spin would hold up the bar.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        try:
+            self._engine = Settings().engine()
+        except ValidationError as error:
+            wrong = [f"STEPWISE_{str(one['loc'][0]).upper()}: {one['msg']}." for one in error.errors()]
+            raise UsageError(" ".join(wrong)) from None
+
+    def models(self) -> list[dict[str, Any]]:
+        return self._engine.models()
+
+    def start(self, values: Mapping[str, Any]) -> LocalDrawing:
+        """
+        Raises:
+            InvalidRequest, ModelUnavailable.
+        """
+        return LocalDrawing(self._engine.start(self._engine.check(values)))
+
+
+class LocalDrawing:
+    """A drawing of this process."""
+
+    def __init__(self, drawing: pipeline.drawing.Drawing) -> None:
+        self._drawing = drawing
+
+    def events(self) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
+        for event in self._drawing.events():
+            yield event.info(), event.images if event.last else ()
+
+    def stop(self) -> None:
+        self._drawing.stop()
