@@ -53,7 +53,7 @@ const notes = (warnings, error) => {
   find(".notes").replaceChildren(...[...(warnings ?? []), error].filter(Boolean).map((words) => {
     const note = document.createElement("p");
     note.className = words === error ? "error" : "warning";
-    note.append(...words.split(/(https:\/\/\S+)/).map((part, index) => index % 2 ? anchor(part) : part));
+    note.append(...words.split(/(https:\/\/\S*[^\s.,;:!?)])/).map((part, index) => index % 2 ? anchor(part) : part));
     return note;
   }));
   if (error) find(".notes").scrollIntoView({ block: "nearest" });
@@ -85,8 +85,11 @@ const paint = (value) => {
   }
   const bar = find("[role=progressbar]");
   bar.hidden = !running;
-  bar.setAttribute("aria-valuenow", Math.round(100 * (value.progress ?? 0)));
-  bar.firstElementChild.style.transform = `scaleX(${value.progress ?? 0})`;
+  const unknown = value.progress === null;  // then it has no value, and moves by itself
+  bar.toggleAttribute("data-unknown", unknown);
+  if (unknown) bar.removeAttribute("aria-valuenow");
+  else bar.setAttribute("aria-valuenow", Math.round(100 * (value.progress ?? 0)));
+  bar.firstElementChild.style.transform = unknown ? "" : `scaleX(${value.progress ?? 0})`;
   find(".line").textContent = running && stopping ? "Stopping…" : value.line ?? "";
   downloads(value);
   notes(value.warnings, value.error);

@@ -68,6 +68,10 @@ def _line(event: Event) -> str:
             parts.append(f"{event.done / 1e9:.1f} of {event.total / 1e9:.1f} GB")
         case "loading":
             parts.append(f"part {min(event.done + 1, event.total)} of {event.total}")
+        case "denoising" if event.provider is not None:
+            who = "a provider" if event.provider == "auto" else event.provider
+            image = f", image {event.image}/{job.images}" if job.images > 1 else ""
+            parts = [f"{PHASES['denoising']} at {who}{image}", "no previews"]
         case "denoising":
             image = f"image {event.image}/{job.images}, " if job.images > 1 else ""
             parts = [f"{image}step {event.step}/{job.steps}"]
@@ -77,17 +81,19 @@ def _line(event: Event) -> str:
                 )
         case "finished":
             parts = [f"{job.width} × {job.height}", f"{job.steps} steps", f"{event.seconds:.1f} s"]
-        case "stopped":
+        case "stopped" if event.provider is None:
             parts.append(f"at step {event.step}/{job.steps}")
     if event.phase not in ("queued", "downloading", "loading", "failed"):
         parts.append(f"seed {job.seed}")
     return " · ".join(parts)
 
 
-def _progress(event: Event) -> float:
-    """How much of the whole is done, 0 to 1."""
+def _progress(event: Event) -> float | None:
+    """How much of the whole is done, 0 to 1; None where nobody can see."""
     if event.last:
         return 1.0
+    if event.phase == "denoising" and event.provider is not None:
+        return None
     if event.phase in ("downloading", "loading"):
         return event.done / event.total if event.total else 0.0
     return (event.image - 1 + event.step / event.steps) / event.job.images

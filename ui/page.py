@@ -25,6 +25,7 @@ from ui.theme import THEME
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+    from pipeline.spec import ModelSpec
 
 HERE = Path(__file__).parent
 EXAMPLES = [
@@ -54,7 +55,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
     off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
     needs = {name: engine.needs(spec) for name, spec in specs.items()}
     by_model = {
-        name: controls(model, off[name], specs[name].about, needs[name]) for name, model in models.items()
+        name: controls(model, off[name], _about(specs[name]), needs[name]) for name, model in models.items()
     }
     first = engine.default_model
     names = list(by_model[first])
@@ -222,6 +223,13 @@ def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
         "seed": int(seed) if seed.lstrip("-").isdecimal() else seed or None,
         "negative_prompt": None if hidden else values["negative_prompt"],
     }
+
+
+def _about(spec: ModelSpec) -> str:
+    """The model in a sentence, and where the prompt goes to be drawn, if it leaves this machine."""
+    if not spec.drawn_by:
+        return spec.about
+    return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
 
 
 def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,68 @@
+"""The documentation's code blocks as programs: found in the Markdown files, and run as a reader would.
+
+```python runs as a file, ```js as an ES module on Node, ```sh by bash. Whatever is not to be run is
+```console, ```text, ```json or ```yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.node import PROGRAM, Node
+from tests.tiny import ROOT
+
+ADDRESS = "http://127.0.0.1:7860"
+"""What the documentation calls the server; a run puts the real one in its place."""
+TIMEOUT = 120
+"""Seconds; generous, for two noisy cores."""
+_BLOCK = re.compile(r"^```(python|js|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FILES = {"python": "snippet.py", "js": "snippet.mjs", "sh": "snippet.sh"}
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One code block. file: relative to the repository; line: of its first line, from 1."""
+
+    file: str
+    line: int
+    language: str
+    code: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.line} {self.language}"
+
+
+def snippets(*files: str) -> Iterator[Snippet]:
+    """Every block of these files that is to be run, in their order. Files are relative to the repository."""
+    for file in files:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for block in _BLOCK.finditer(text):
+            yield Snippet(file, text.count("\n", 0, block.start()) + 2, block[1], block[2])
+
+
+def run(snippet: Snippet, server: str, folder: Path, node: Node) -> subprocess.CompletedProcess[str]:
+    """Runs a snippet in an empty folder that has the command line in it, against a live server."""
+    (folder / "stepwise").symlink_to(ROOT / "stepwise")
+    (folder / "node_modules").symlink_to(node.modules, target_is_directory=True)
+    program = folder / _FILES[snippet.language]
+    program.write_text(snippet.code.replace(ADDRESS, server), encoding="utf-8")
+    command = {
+        "python": [sys.executable],
+        "js": [str(PROGRAM)],
+        "sh": ["bash", "-euo", "pipefail"],
+    }[snippet.language]
+    return subprocess.run(
+        [*command, program.name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # for what a snippet imports from this repository
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
