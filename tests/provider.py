@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
-from tests.tiny import Gate
+from tests.tiny import LIMITS, Gate
 
 SECRET = "hf_noRealToken0123456789"
 """What the app has as HF_TOKEN; may be seen in an Authorization header and nowhere else."""
@@ -87,13 +87,13 @@ class Far(NamedTuple):
 class FakeProvider:
     """A context manager. Tests set what comes back, and read `asked`.
 
-    answer: the provider's, to each request. serving: which providers the Hub says draw the model, best first.
-    hub: the Hub's whole answer instead of that. files: pictures kept elsewhere, by path. environment: what
-    the app runs with, to come here.
+    answer: the provider's, to each request; None: it never comes. serving: which providers the Hub says draw
+    the model, best first. hub: the Hub's whole answer instead of that. files: pictures kept elsewhere, by
+    path. environment: what the app runs with, to come here.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.answer: Callable[[Asked], Answer] = as_asked
+        self.answer: Callable[[Asked], Answer] | None = as_asked
         self.serving: list[str] = ["hf-inference"]
         self.hub: Callable[[], Answer] | None = None
         self.files: dict[str, bytes] = {}
@@ -131,12 +131,13 @@ class FakeProvider:
     def hold(self, call: int = 1) -> Gate:
         """Makes the `call`-th picture from now on wait for its gate."""
         gate = Gate()
+        assert self.answer is not None
         self.answer = gate.around(self.answer, call)
         return gate
 
     def hang(self) -> None:
         """From now on no answer comes: `reached` is set once one is waited for, `gone` once nobody does."""
-        self.answer = _hang
+        self.answer = None
 
     def entry(self, model: str = "far", **changes: Any) -> dict[str, Any]:
         """An entry of models.yaml for what is drawn here; `changes` replace whole keys."""
@@ -149,21 +150,8 @@ class FakeProvider:
             "source": self.model,
             "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
             "defaults": {"steps": 28, "guidance": 3.5, "width": 64, "height": 48},
-            "limits": {
-                "steps": [1, 60],
-                "guidance": [0, 10],
-                "pixels": [1024, 65536],
-                "side": [32, 256],
-                "images": [1, 4],
-                "tokens": [1, 512],
-                "multiple": 16,
-                "total_pixels": 65536,
-            },
+            "limits": LIMITS,
         } | changes
-
-
-def _hang(asked: Asked) -> Answer:
-    raise NotImplementedError("the handler waits instead")
 
 
 def _certificate(folder: Path) -> Path:
@@ -243,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = Asked(self.host, self.path, headers, body)
         fake.asked.append(asked)
-        if fake.answer is not _hang:
+        if fake.answer is not None:
             return self._send(fake.answer(asked))
         fake.reached.set()
         self.close_connection = True

@@ -44,6 +44,17 @@ ROOT = Path(__file__).parent.parent
 SKETCH = ROOT / "weights" / "sketch"
 SMALL = {"prompt": "a red apple", "model": "sketch", "width": 128, "height": 128, "steps": 4, "seed": 7}
 """A request that sketch draws in a moment."""
+LIMITS = {
+    "steps": [1, 60],
+    "guidance": [0, 10],
+    "pixels": [1024, 65536],
+    "side": [32, 256],
+    "images": [1, 4],
+    "tokens": [1, 512],
+    "multiple": 16,
+    "total_pixels": 65536,
+}
+"""The limits of what the tests make: small, and wide enough for what they ask."""
 
 
 def draw(engine: Engine, **values: Any) -> Event:
@@ -67,16 +78,7 @@ def entry(source: Path, model: str = "tiny", **changes: Any) -> dict[str, Any]:
         "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
         "device": "cpu",
         "defaults": {"steps": 4, "guidance": 3, "width": 64, "height": 64},
-        "limits": {
-            "steps": [1, 60],
-            "guidance": [0, 10],
-            "pixels": [1024, 65536],
-            "side": [32, 256],
-            "images": [1, 4],
-            "tokens": [1, 512],
-            "multiple": 16,
-            "total_pixels": 65536,
-        },
+        "limits": LIMITS,
         "preview": "sd3",
     } | changes
 
