@@ -13,10 +13,11 @@
   const prompt = document.querySelector("#prompt textarea");
   prompt?.addEventListener("focus", () => prompt.select(), { once: true });
 
-  // Gradio's accordions (6.31) don't tell a screen reader whether they are open.
-  for (const fold of document.querySelectorAll(".gr-accordion > button")) {
-    const tell = () => fold.setAttribute("aria-expanded", fold.classList.contains("open"));
-    new MutationObserver(tell).observe(fold, { attributeFilter: ["class"] });
-    tell();
-  }
+  // Gradio's accordions (6.31) don't tell a screen reader whether they are open. They may be mounted after this.
+  const tell = () => {
+    for (const fold of document.querySelectorAll(".gr-accordion > button"))
+      fold.setAttribute("aria-expanded", fold.classList.contains("open"));
+  };
+  new MutationObserver(tell).observe(document.body, { subtree: true, childList: true, attributeFilter: ["class"] });
+  tell();
 }

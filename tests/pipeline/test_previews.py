@@ -16,8 +16,10 @@ FOX = {"prompt": "a fox on a blue background", "model": "sketch", "steps": 14, "
 
 @pytest.fixture(scope="module")
 def watched(engine: Engine) -> list[Event]:
-    """Every event of one drawing of a fox, read as fast as they come."""
-    return list(engine.start(engine.check(FOX)).events())
+    """Every event of one drawing of a fox, read as fast as they come, however fast this machine draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.preview.INTERVAL", 0)
+        return list(engine.start(engine.check(FOX)).events())
 
 
 def distance(preview: bytes, final: bytes) -> float:

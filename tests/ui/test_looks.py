@@ -147,3 +147,19 @@ def test_the_tab_has_our_title_and_icon(tab: Studio) -> None:
     icon = tab.page.locator("link[rel=icon]").get_attribute("href")
     answer = tab.page.request.get(f"{tab.url}/{icon}")
     assert answer.ok and "svg" in answer.headers["content-type"] and b"<svg" in answer.body()
+
+
+def test_a_fold_that_is_mounted_late_tells_whether_it_is_open_too(tab: Studio) -> None:
+    """As Gradio mounts it on a busy machine: after the page's own script has run."""
+    tab.page.evaluate(
+        """() => {
+          const mounted = document.querySelector(".gr-accordion > button"), late = mounted.cloneNode(true);
+          late.removeAttribute("aria-expanded");
+          late.onclick = () => late.classList.toggle("open");
+          mounted.replaceWith(late);
+        }"""
+    )
+    fold = tab.page.get_by_role("button", name="Settings ▼")
+    expect(fold).to_have_attribute("aria-expanded", "false")
+    fold.click()
+    expect(fold).to_have_attribute("aria-expanded", "true")
