@@ -82,14 +82,15 @@ def draw_pool(
     """Draws and encodes this size's share of the pictures."""
     device = sprites.objects.device
     words = read_words()
-    encoder = copy.deepcopy(vae.encoder).to(torch.bfloat16)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # slower on a CPU
+    encoder = copy.deepcopy(vae.encoder).to(dtype)
     count = max(2, round(recipe.flow_pictures * bucket.share))
     chunk = max(1, 256 * 256 * 500 // (bucket.width * bucket.height))
     latents, for_clip, for_t5 = [], [], []
     for start in range(0, count, chunk):
         pairs = [sample_scene(sprites.names, words, rng) for _ in range(min(chunk, count - start))]
         pictures = render([scene for scene, _ in pairs], sprites, bucket.width, bucket.height, noise)
-        means = [encoder(part.bfloat16()).chunk(2, 1)[0] for part in pictures.split(125)]
+        means = [encoder(part.to(dtype)).chunk(2, 1)[0] for part in pictures.split(125)]
         scaled = (torch.cat(means).float() - vae.config.shift_factor) * vae.config.scaling_factor
         latents.append(scaled.half())
         for_t5 += [caption for _, caption in pairs]
@@ -177,7 +178,7 @@ def take_step(
     picks = torch.randint(0, len(pool.latents), (pool.batch,), device=device)
     clip_ids, t5_ids = drop_captions(pool.clip_ids[picks], pool.t5_ids[picks], empty)
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         loss = flow_loss(transformer, text, pool.latents[picks].float(), clip_ids, t5_ids)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)

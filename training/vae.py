@@ -105,7 +105,7 @@ def train_vae(recipe: Recipe, sprites: Sprites) -> AutoencoderKL:
         warm_cosine(optimizer, recipe.vae_rate, step, recipe.vae_steps)
         picks = torch.randint(0, len(pool), (recipe.vae_batch,), device=device)
         target = (pool[picks].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             mean, log_variance = encode(target).float().chunk(2, 1)
             log_variance = log_variance.clamp(-20, 10)
             latents = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
