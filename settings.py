@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import SettingError
+from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -30,6 +31,12 @@ class Settings(BaseSettings):
     """Which models there are."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where models draw that aren't bound to the CPU."""
+    gpu_memory: Annotated[float, Field(gt=0)] | None = None
+    """GB (10⁹ bytes) of the GPU that weights and drawing may take; what is free at the start where unset."""
+    host_memory: Annotated[float, Field(ge=0)] | None = None
+    """GB (10⁹ bytes) of host memory for weights that are not on the GPU; most of what is free where unset."""
+    plan: PlanName | None = None
+    """How models are kept in memory on a GPU (pipeline/plans.py); the fastest plan that fits where unset."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads for drawing there; torch's own choice where unset."""
     max_waiting: Annotated[int, Field(ge=1)] = 50
@@ -65,5 +72,7 @@ class Settings(BaseSettings):
         # Here, because they import torch: seconds that whoever only reads a setting needn't wait.
         from pipeline.catalogue import read_catalogue
         from pipeline.engine import Engine
+        from pipeline.hardware import Wanted
 
-        return Engine(read_catalogue(self.models), self.device, self.threads, self.max_waiting)
+        wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
+        return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting)

@@ -184,9 +184,10 @@ def _app() -> Iterator[tuple[Any, str]]:
         from api.routes import app_options
         from pipeline.catalogue import read_catalogue
         from pipeline.engine import Engine
+        from pipeline.hardware import Wanted
         from ui.page import build_page, launch_options
 
-        engine = Engine(read_catalogue(ROOT / "models.yaml"), "cpu", max_waiting=1000)
+        engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
         engine.preload("sketch").join()
         demo = build_page(engine, 1)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)

@@ -22,12 +22,14 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from statistics import median
 from typing import Any
 
 from bench.table import ROOT, server, setting, table
 
-PROMPT = "a red apple"
+PROMPT = "a red apple, {}"
+"""Numbered, so that no drawing finds its prompt's embeddings in the cache: the plain call has none."""
 SEED = 5
 IDLE_SECONDS = 20
 
@@ -59,7 +61,8 @@ def main() -> None:
 
     print(
         setting(
-            f"Model sketch, fp32 on the CPU, “{PROMPT}”, {asked.steps} steps, {asked.size}², seed {SEED}, "
+            f"Model sketch, fp32 on the CPU, “{PROMPT.format(1)}” and so on, "
+            f"{asked.steps} steps, {asked.size}², seed {SEED}, "
             f"guidance 3.5. In the process: {asked.rounds} of each in turns after one to warm up, "
             f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}. Servers: {asked.calls} of each in turns after "
             "one to warm up, torch's own number of threads; app.py sets OMP_WAIT_POLICY=PASSIVE itself, the "
@@ -82,15 +85,15 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     engine = _engine()
     pipe = plain_app.load()
-    job = engine.check({"prompt": PROMPT, **_settings(steps, size)})
-    seen = []
+    seen, mine, its = [], count(), count()
 
     def plain() -> bytes:
         buffer = io.BytesIO()
-        plain_app.draw(pipe, PROMPT, SEED, steps, size).save(buffer, "PNG")
+        plain_app.draw(pipe, PROMPT.format(next(its)), SEED, steps, size).save(buffer, "PNG")
         return buffer.getvalue()
 
     def ours() -> bytes:
+        job = engine.check({"prompt": PROMPT.format(next(mine)), **_settings(steps, size)})
         events = list(engine.start(job).events())
         seen.append(len({event.preview for event in events}) - 1)
         return events[-1].images[0]
@@ -109,7 +112,12 @@ def in_process(rounds: int, steps: int, size: int) -> None:
                 )  # fmt: skip
     print(table("Streaming every step over the plain diffusers call, in one process", rows))
     torch.set_num_threads(1)
-    print(table(f"What it is made of, for {steps} steps", _parts(engine, job, median(seen), steps)))
+    print(
+        table(
+            f"What it is made of, for {steps} steps",
+            _parts(engine, engine.check({"prompt": PROMPT, **_settings(steps, size)}), median(seen), steps),
+        )
+    )
 
 
 def _in_turns(rounds: int, *sides: Callable[[], Any]) -> list[list[tuple[float, float]]]:
@@ -130,28 +138,32 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     import torch
     from PIL import Image
 
-    from pipeline.draw import _encode, _made_with
+    from pipeline.draw import Memory, _encode, _made_with, bring
     from pipeline.drawing import Drawing
-    from pipeline.families import FAMILIES
+    from pipeline.hardware import processor
+    from pipeline.plans import RESIDENT
     from pipeline.preview import Estimate, render
     from pipeline.recipe import to_png
+    from pipeline.residency import Residency
     from pipeline.thumbnail import jpeg
+    from pipeline.weights import find
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights, encode = engine._weights(spec, drawing), FAMILIES[spec.family].encode
+    weights = find(spec, processor(), RESIDENT, lambda *_: None)
+    memory = Memory(Residency(processor()))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
     estimate = Estimate(noise, noise, torch.tensor(0.5))
-    tokens = spec.limits.tokens[1]
     values = job.model_dump(exclude={"id", "warnings"})
 
     def borrow() -> None:
-        with weights.pipeline():
-            pass
+        with weights.lent() as own:
+            own.pipeline(networks)
 
-    with torch.no_grad(), weights.pipeline() as pipe:
+    networks = bring(drawing, weights, memory.residency, weights.networks)
+    with torch.no_grad(), weights.lent() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
-        counting = _ms(lambda: _encode(drawing, weights, pipe)) - _ms(lambda: encode(pipe, job, tokens))
+        reading = _ms(lambda: _encode(drawing, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))
     borrow()  # the second set of tokenizers is copied here
     parts = {
@@ -159,7 +171,7 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
         "the finished picture's JPEG": _ms(lambda: jpeg(picture)),
         "the PNG with its recipe, over Pillow's own": png - _ms(lambda: picture.save(io.BytesIO(), "PNG")),
         "its own scheduler and pipeline object, lent tokenizers": _ms(borrow),
-        "counting tokens": counting,
+        "counting tokens, embeddings from the cache": reading,
         f"posting {steps + 6} events": (steps + 6) * _ms(lambda: drawing.update(step=1)),
         "checking the request": _ms(lambda: engine.check(values)),
     }
@@ -185,8 +197,9 @@ def _settings(steps: int, size: int) -> dict[str, Any]:
 def _engine() -> Any:
     from pipeline.catalogue import read_catalogue
     from pipeline.engine import Engine
+    from pipeline.hardware import Wanted
 
-    engine = Engine(read_catalogue(ROOT / "models.yaml"), "cpu")
+    engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
     engine.preload("sketch").join()
     return engine
 
@@ -209,12 +222,14 @@ def through_servers(calls: int, steps: int, size: int) -> None:
             "Stepwise, files not fetched": Client(url, verbose=False, download_files=False),
         }
         found: dict[str, list[Call]] = {name: [] for name in clients}
+        numbers = count()
         for number in range(calls + 1):
             for name, client in clients.items():
+                prompt = PROMPT.format(next(numbers))
                 call = (
-                    _call(client, plain_process.pid, PROMPT, SEED, steps, size)
+                    _call(client, plain_process.pid, prompt, SEED, steps, size)
                     if name == "plain function"
-                    else _call(client, process.pid, PROMPT, **_settings(steps, size))
+                    else _call(client, process.pid, prompt, **_settings(steps, size))
                 )
                 if number:  # the first of each warms up
                     found[name].append(call)

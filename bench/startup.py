@@ -70,19 +70,24 @@ def steps() -> dict[str, Any]:
     from app import Settings, build_page, launch_options
     from pipeline.catalogue import read_catalogue
     from pipeline.engine import Engine
+    from pipeline.hardware import Wanted
 
     lap("import app")
     added = {name.partition(".")[0] for name in set(sys.modules) - theirs} - {*OURS}
     took["added"] = sorted(added - {name.partition(".")[0] for name in theirs})
     settings = Settings()
-    engine = Engine(read_catalogue(settings.models), "cpu", settings.threads, settings.max_waiting)
+    engine = Engine(read_catalogue(settings.models), Wanted("cpu"), settings.threads, settings.max_waiting)
     lap("settings, models.yaml, engine")
     model = engine.default_model
     engine.preload(model).join()
     lap("weights, and the classes that read them")
-    from pipeline import hardware, weights
+    from pipeline.hardware import processor
+    from pipeline.plans import RESIDENT
+    from pipeline.residency import Residency
+    from pipeline.weights import find
 
-    weights.load(engine.catalogue[model], hardware.processor(), lambda *_: None)
+    networks = find(engine.catalogue[model], processor(), RESIDENT, lambda *_: None).networks
+    Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     demo = build_page(engine, settings.keep_hours)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)

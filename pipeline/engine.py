@@ -14,15 +14,16 @@ from typing import Any
 import torch
 
 from pipeline.catalogue import Catalogue
-from pipeline.draw import draw
 from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
-from pipeline.hardware import Need, device_for, needs
+from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
 from pipeline.line import Line
+from pipeline.local import LocalExecutor
+from pipeline.plans import Plan
 from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.residency import Resident
 from pipeline.spec import ModelSpec
-from pipeline.weights import Weights, WeightsCache
 
 log = logging.getLogger("stepwise")
 
@@ -31,28 +32,31 @@ class Engine:
     """Draws jobs. Safe to use from any thread."""
 
     def __init__(
-        self, catalogue: Catalogue, device: str = "auto", threads: int | None = None, max_waiting: int = 20
+        self,
+        catalogue: Catalogue,
+        wanted: Wanted = ANY,
+        threads: int | None = None,
+        max_waiting: int = 20,
     ) -> None:
         """
         Args:
-            device: auto, cuda, mps or cpu, for models that aren't bound to the CPU.
+            wanted: device and memory for models that aren't bound to the CPU.
             threads: of the CPU, for drawing there; None leaves it to torch.
             max_waiting: drawings that may wait in front of each device, and of the Inference Providers.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         self.catalogue = catalogue
-        self._device = device
-        self._cache = WeightsCache()
+        self._wanted = wanted
+        self._local = LocalExecutor(wanted)
         self._lines = {kind: Line(max_waiting) for kind in ("cpu", "cuda", "mps")}
         self._lines["inference"] = Line(max_waiting, AT_ONCE)
         self._executors: dict[str, Callable[[Drawing, ModelSpec], None]] = {
-            "local": self._draw_here,
+            "local": self._local,
             "inference": draw_remotely,
         }
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
-        self._decode_pace: dict[str, float] = {}
 
     # Which models there are.
 
@@ -64,18 +68,28 @@ class Engine:
 
     def needs(self, spec: ModelSpec) -> list[Need]:
         """What this model needs of this machine, met or not."""
-        return needs(spec, self._device)
+        return needs(spec, self._wanted)
 
     def reason(self, spec: ModelSpec) -> str:
         """Why this model can't run here; empty where it can."""
         return " ".join(f"{need.words} {need.url}".strip() for need in self.needs(spec) if not need.met)
+
+    def plan(self, spec: ModelSpec) -> Plan | None:
+        """How this model is kept in memory here; None: no plan fits, or it is drawn elsewhere."""
+        if spec.backend == "inference":
+            return None
+        return plan_for(spec, device_for(spec, self._wanted), self._wanted)
+
+    def residency(self) -> list[Resident]:
+        """Which networks are in memory now, and where."""
+        return self._local.residency()
 
     def models(self) -> list[dict[str, Any]]:
         """Every model with its bounds, and whether it can run here: the `/models` endpoint."""
         default = self.default_model
         found = []
         for spec in self.catalogue:
-            reason = self.reason(spec)
+            reason, plan = self.reason(spec), self.plan(spec)
             found.append(
                 {
                     "id": spec.id,
@@ -85,6 +99,7 @@ class Engine:
                     "default": spec.id == default,
                     "available": not reason,
                     "reason": reason or None,
+                    "plan": None if reason or plan is None else plan.name,
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }
@@ -147,9 +162,7 @@ class Engine:
         def load() -> None:
             try:
                 with line.turn(nobody), explained(spec.name, spec.license.url):
-                    weights = self._weights(spec, nobody)
-                    with weights.pipeline():  # else the first job waits for its class and its tokenizers
-                        pass
+                    self._local.load(spec, nobody)
             except StepwiseError as error:
                 log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
 
@@ -179,17 +192,7 @@ class Engine:
     def _line(self, spec: ModelSpec) -> Line:
         """Where its drawings wait: in front of the device, or of the providers."""
         remote = spec.backend == "inference"
-        return self._lines["inference" if remote else device_for(spec, self._device).kind]
-
-    def _draw_here(self, drawing: Drawing, spec: ModelSpec) -> None:
-        draw(drawing, self._weights(spec, drawing), self._decode_pace)
-
-    def _weights(self, spec: ModelSpec, waiting: Drawing | _Preload) -> Weights:
-        def report(phase: str, done: int, total: int) -> None:
-            waiting.check()
-            waiting.update(phase=phase, done=done, total=total)
-
-        return self._cache.get(spec, device_for(spec, self._device), report)
+        return self._lines["inference" if remote else device_for(spec, self._wanted).kind]
 
 
 class _Preload:

@@ -121,8 +121,13 @@ def explained(model: str, license_url: str) -> Iterator[None]:
         raise _translate(error, model, license_url) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no room: torch says so itself; cuBLAS and cuDNN, where it is they that lack it."""
+    return _is(error, "torch", "OutOfMemoryError") or "STATUS_ALLOC_FAILED" in str(error)
+
+
 def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
-    if _is(error, "torch", "OutOfMemoryError"):
+    if is_out_of_memory(error):
         return OutOfMemory(
             f"{model} ran out of memory on this device. Try a smaller width and height or fewer images."
         )
@@ -287,6 +292,6 @@ def without(secret: str, text: str) -> str:
     return text.replace(secret, "…") if secret else text
 
 
-def _is(error: Exception, module: str, name: str) -> bool:
+def _is(error: BaseException, module: str, name: str) -> bool:
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(error, kind)

@@ -29,7 +29,8 @@ class Event:
     image is being drawn, from 1. position: drawings ahead in the line, while queued. done, total: bytes
     while downloading, parts while loading. eta: seconds left, None while unknown. seconds: since its
     turn came. previews: a JPEG for each image begun. images: the finished PNGs. error: why it failed.
-    code: which of errors.py's errors that is.
+    code: which of errors.py's errors that is. plan: how the model is kept in memory (plans.py), once its turn
+    has come.
     provider: the Inference Provider that draws, whose steps are not seen: step is 0 until an image has come,
     and there are no previews before; None: this machine draws.
     """
@@ -48,6 +49,7 @@ class Event:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     code: str | None = None
+    plan: str | None = None
     provider: str | None = None
 
     @property
@@ -89,6 +91,8 @@ class Event:
             info["position"] = self.position
         if self.phase in ("downloading", "loading"):
             info |= {"done": self.done, "total": self.total}
+        if self.plan is not None:
+            info["plan"] = self.plan
         if self.provider is not None:
             info["provider"] = self.provider
         if self.error is not None:

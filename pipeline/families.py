@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class Reader:
     """One of a family's text encoders, as far as reading length goes.
 
-    tokenizer: the component's name. length: the tokens it reads, special ones included, from the
-    tokenizer and the `tokens` of the call. chat: whether the prompt is wrapped in a chat template.
+    tokenizer: the component's name. encoder: that of the text encoder which reads with it. length: the
+    tokens it reads, special ones included, from the tokenizer and the `tokens` of the call. chat: whether the
+    prompt is wrapped in a chat template.
     """
 
     tokenizer: str
+    encoder: str
     length: Callable[[Any, int], int]
     chat: bool = False
 
@@ -33,7 +35,8 @@ class Family:
     """How one family of diffusers pipelines is driven.
 
     pipeline: the diffusers class. guidance_off: classifier-free guidance runs above this scale, and only
-    then is a negative prompt read. readers: its text encoders, the one that reads longest last.
+    then is a negative prompt read. readers: its text encoders, the one that reads longest, which is also the
+    largest, last.
     encode: (pipe, job, tokens) → keyword arguments of the pipeline's call.
     """
 
@@ -100,9 +103,9 @@ FAMILIES = {
         pipeline="StableDiffusion3Pipeline",
         guidance_off=1,
         readers=(
-            Reader("tokenizer", _tokenizer_bound),
-            Reader("tokenizer_2", _tokenizer_bound),
-            Reader("tokenizer_3", _given),
+            Reader("tokenizer", "text_encoder", _tokenizer_bound),
+            Reader("tokenizer_2", "text_encoder_2", _tokenizer_bound),
+            Reader("tokenizer_3", "text_encoder_3", _given),
         ),
         encode=_encode_sd3,
         options=_skip_layers,
@@ -110,7 +113,7 @@ FAMILIES = {
     "z-image": Family(
         pipeline="ZImagePipeline",
         guidance_off=0,
-        readers=(Reader("tokenizer", _given, chat=True),),
+        readers=(Reader("tokenizer", "text_encoder", _given, chat=True),),
         encode=_encode_z_image,
     ),
 }

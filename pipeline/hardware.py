@@ -1,4 +1,4 @@
-"""Which device and dtype a model draws with, and whether it can run on this machine at all.
+"""Which device, dtype and memory plan a model draws with, and whether it can run on this machine at all.
 
 The answers are facts about the machine, asked once; nothing here loads weights.
 """
@@ -12,29 +12,63 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
+import psutil
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-from pipeline.spec import ModelSpec
+from pipeline.plans import RESIDENT, Plan, fitting, least, plan_named
+from pipeline.spec import ModelSpec, PlanName
 
 GB = 10**9
 _BF16_CAPABILITY = 8
 """CUDA compute capability (major) from which bf16 runs at full speed: Ampere."""
+_SPARE = 0.9
+"""The part of the free host memory that weights may take: requests, pictures and libraries need some too."""
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
+)
+_CACHED = ("inactive_file ", "total_inactive_file ")
+"""Files just read, in memory.stat: they count as used, and the kernel takes them back at any time."""
 _TOKENS = "https://huggingface.co/settings/tokens"
 _INFERENCE_TOKENS = f"{_TOKENS}/new?ownUserPermissions=inference.serverless.write&tokenType=fineGrained"
 _HUGGING_FACE_TOKEN = re.compile(r"hf_[\w.=-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What the owner chose for the models that aren't bound to the CPU.
+
+    kind: the device, or auto: the best there is. gpu_memory, host_memory: GB (10⁹ bytes) that may be taken of
+    each; None: what is free. plan: the memory plan of every model; None: each one's own.
+    """
+
+    kind: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    gpu_memory: float | None = None
+    host_memory: float | None = None
+    plan: PlanName | None = None
+
+
+ANY = Wanted()
+"""No wishes: the best device, all that is free of it, the fastest plan that fits."""
+
+
+@dataclass(frozen=True)
 class Device:
-    """Where a model draws: a torch device, the dtype of its weights there, its memory in bytes (0: not
-    known), and its name for people."""
+    """Where a model draws: a torch device, the dtype of its weights there, its name for people, and the bytes
+    that weights and drawing may take there (0: not known, so not bounded) and in host memory beside it."""
 
     kind: str
     dtype: str
     memory: int
     name: str
+    host_memory: int = 0
 
     @property
     def torch_device(self) -> torch.device:
@@ -57,20 +91,37 @@ class Need:
 
 
 @cache
-def accelerator(wanted: str = "auto") -> Device:
-    """The best device for models that are not bound to the CPU.
-
-    Args:
-        wanted: auto, cuda, mps or cpu (the setting STEPWISE_DEVICE).
-    """
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+def accelerator(wanted: Wanted = ANY) -> Device:
+    """The best device for models that are not bound to the CPU."""
+    if wanted.kind in ("auto", "cuda") and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         dtype = "bfloat16" if properties.major >= _BF16_CAPABILITY else "float16"
-        return Device("cuda", dtype, properties.total_memory, properties.name)
-    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = _bytes(wanted.gpu_memory, torch.cuda.mem_get_info(0)[0])
+        return Device("cuda", dtype, memory, properties.name, _bytes(wanted.host_memory, free_host_memory()))
+    if wanted.kind in ("auto", "mps") and torch.backends.mps.is_available():
+        # One memory for both: what leaves the GPU has nowhere else to go, and is dropped.
+        memory = _bytes(wanted.gpu_memory, torch.mps.recommended_max_memory())
         return Device("mps", "float16", memory, "Apple GPU")
     return processor()
+
+
+def _bytes(wanted: float | None, free: int) -> int:
+    return free if wanted is None else round(wanted * GB)
+
+
+def free_host_memory() -> int:
+    """Bytes of host memory for weights that are not on the GPU: most of what is available, within the limit
+    of the container (control groups version 2 or 1), which the machine's own total doesn't know."""
+    available = psutil.virtual_memory().available
+    for paths in _CGROUPS:
+        try:
+            limit, used, stat = (Path(path).read_text(encoding="ascii").strip() for path in paths)
+        except OSError:
+            continue
+        if limit.isdigit():
+            cached = sum(int(line.split()[1]) for line in stat.splitlines() if line.startswith(_CACHED))
+            available = min(available, int(limit) - int(used) + cached)
+    return max(0, int(available * _SPARE))
 
 
 @cache
@@ -79,33 +130,56 @@ def processor() -> Device:
     return Device("cpu", "float32", 0, platform.processor() or platform.machine() or "CPU")
 
 
-def device_for(spec: ModelSpec, wanted: str = "auto") -> Device:
+def device_for(spec: ModelSpec, wanted: Wanted = ANY) -> Device:
     """Where this model draws: its own `device`, else the best there is."""
     return processor() if spec.device == "cpu" else accelerator(wanted)
 
 
-def needs(spec: ModelSpec, wanted: str = "auto") -> list[Need]:
+def plan_for(spec: ModelSpec, device: Device, wanted: Wanted = ANY) -> Plan | None:
+    """How this model is kept in memory there: as its entry or the owner says, else the fastest plan that
+    fits; None: no plan does."""
+    if device.kind != "cuda":  # what leaves another device's memory has nowhere else to go
+        fits = not device.memory or RESIDENT.gpu_memory(spec.needs) <= device.memory / GB
+        return RESIDENT if fits else None
+    if name := spec.plan or wanted.plan:
+        return plan_named(name)
+    if not spec.needs.known:
+        return RESIDENT
+    return next(fitting(spec.needs, device.memory / GB, device.host_memory / GB), None)
+
+
+def needs(spec: ModelSpec, wanted: Wanted = ANY) -> list[Need]:
     """Everything this model needs of a machine, met or not: hardware, token, licence, disk."""
     if spec.backend == "inference":
         return _inference(spec)
-    found = [_hardware(spec, device_for(spec, wanted))]
+    found = [_hardware(spec, device_for(spec, wanted), wanted)]
     if not spec.local:
         found += [*_license(spec), _disk(spec)]
     return found
 
 
-def _hardware(spec: ModelSpec, device: Device) -> Need:
-    gpu = spec.needs.gpu_memory
-    if not gpu:
+def _hardware(spec: ModelSpec, device: Device, wanted: Wanted) -> Need:
+    if not spec.needs.known:
         return Need("hardware", "Runs on the CPU.", True)
     url = "https://huggingface.co/docs/hub/spaces-gpus"
-    words = f"Needs a GPU with {gpu:g} GB of memory"
     if os.environ.get("SPACES_ZERO_GPU"):
-        return Need("hardware", f"{words} of its own; ZeroGPU is not supported yet.", False, url)
+        words = "Needs a GPU of its own; ZeroGPU is not supported yet."
+        return Need("hardware", words, False, url)
     if device.kind == "cpu":
+        best, lowest = RESIDENT.gpu_memory(spec.needs), least(spec.needs, float("inf"))
+        words = f"Needs a GPU: {best:.0f} GB of its memory are best, {lowest:.0f} GB the least"
         return Need("hardware", f"{words}; this machine has none.", False, url)
     have = device.memory / GB
-    return Need("hardware", f"{words}; {device.name} has {have:.0f} GB.", have >= gpu, url)
+    plan = plan_for(spec, device, wanted)
+    if plan is not None:
+        return Need("hardware", f"{device.name}, {have:.0f} GB: {plan.words}.", True)
+    if device.kind != "cuda":
+        words = f"Needs {RESIDENT.gpu_memory(spec.needs):.0f} GB of GPU memory"
+        return Need("hardware", f"{words}; {device.name} has {have:.0f} GB.", False, url)
+    words = f"Needs {least(spec.needs, device.host_memory / GB):.0f} GB of GPU memory"
+    if least(spec.needs, float("inf")) < least(spec.needs, device.host_memory / GB):
+        words += f", or {spec.needs.weights:.0f} GB of free host memory beside less of it"
+    return Need("hardware", f"{words}; {device.name} has {have:.0f} GB.", False, url)
 
 
 def _license(spec: ModelSpec) -> list[Need]:

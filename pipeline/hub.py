@@ -18,10 +18,11 @@ from huggingface_hub.errors import DryRunError
 from tqdm import tqdm
 
 from pipeline.errors import Stopped, WeightsError
+from pipeline.events import Phase
 from pipeline.hardware import GB
 from pipeline.spec import ModelSpec
 
-Report = Callable[[str, int, int], None]
+Report = Callable[[Phase, int, int], None]
 """Called with (phase, done, total) while weights arrive: bytes when `downloading`, parts when `loading`.
 May raise Stopped."""
 

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.families import Family, Reader
+from pipeline.families import Reader
 
 USUAL_TOKENS = 256
 """The length diffusers' SD3 pipeline pads T5 to by default; a longer prompt gets the model's full length."""
 _LONGEST_QUOTE = 200
 
 
-def sequence_length(family: Family, tokenizers: dict[str, Any], prompts: list[str], longest: int) -> int:
+def sequence_length(
+    readers: list[Reader], tokenizers: dict[str, Any], prompts: list[str], longest: int
+) -> int:
     """The tokens that the longest-reading encoder is given: the usual number, or the model's most where a
     prompt needs more.
 
     Args:
         longest: `limits.tokens[1]` of the model.
     """
-    reader = family.readers[-1]
+    reader = readers[-1]
     needed = max(len(_tokens(tokenizers[reader.tokenizer], reader, prompt)) for prompt in prompts)
     return min(longest, USUAL_TOKENS) if needed <= USUAL_TOKENS else longest
 
 
 def truncation_warnings(
-    family: Family, tokenizers: dict[str, Any], name: str, prompt: str, tokens: int
+    readers: list[Reader], tokenizers: dict[str, Any], name: str, prompt: str, tokens: int
 ) -> list[str]:
     """One sentence for what was cut, quoting the words; empty where every encoder reads everything.
 
@@ -36,7 +38,7 @@ def truncation_warnings(
         name: what to call this prompt: "prompt" or "negative prompt".
         tokens: the length given to the longest-reading encoder.
     """
-    unread = [_unread(reader, tokenizers[reader.tokenizer], prompt, tokens) for reader in family.readers]
+    unread = [_unread(reader, tokenizers[reader.tokenizer], prompt, tokens) for reader in readers]
     if unread[-1]:
         return [f"The {name} is too long for this model. Not read: {_quote(unread[-1])}"]
     if longest := max(unread, key=len):

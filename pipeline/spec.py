@@ -16,7 +16,9 @@ Provider = Literal[
 ]
 """The Inference Providers that draw for huggingface_hub (2.4); auto: the first that serves the model, in the
 order that the token's account prefers."""
-_LOCAL_KEYS = ("base", "revision", "device", "needs", "skip_layer_guidance", "preview")
+PlanName = Literal["resident", "encoders-off", "offload", "quantized", "without-t5"]
+"""How a model is kept in memory on a GPU; plans.py says what each means."""
+_LOCAL_KEYS = ("base", "revision", "device", "plan", "needs", "skip_layer_guidance", "preview")
 _INFERENCE_KEYS = ("provider", "timeout")
 _HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9][\w.-]*", re.ASCII)
 
@@ -91,10 +93,29 @@ class SkipLayerGuidance(_Entry):
 
 
 class Needs(_Entry):
-    """What a machine must have, in GB (10⁹ bytes): GPU memory to draw, disk to hold the weights."""
+    """What a machine must have, in GB (10⁹ bytes). All 0: it draws anywhere.
 
-    gpu_memory: Annotated[float, Field(ge=0)] = 0
+    transformer, large_text_encoder, text_encoders: the transformer, the largest text encoder and the other
+    ones in 16 bits; drawing: what drawing at the default size adds, the VAE included; t5: whether the largest
+    text encoder is a T5 that the model can do without; disk: to hold the weights.
+    """
+
+    transformer: Annotated[float, Field(ge=0)] = 0
+    text_encoders: Annotated[float, Field(ge=0)] = 0
+    large_text_encoder: Annotated[float, Field(ge=0)] = 0
+    drawing: Annotated[float, Field(ge=0)] = 0
+    t5: bool = False
     disk: Annotated[float, Field(ge=0)] = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether the entry says what the model weighs."""
+        return self.transformer > 0
+
+    @property
+    def weights(self) -> float:
+        """GB of transformer and text encoders in 16 bits."""
+        return self.transformer + self.text_encoders + self.large_text_encoder
 
 
 class PreviewFactors(_Entry):
@@ -112,7 +133,8 @@ class ModelSpec(_Entry):
     by which; timeout: seconds in which that must have given one picture.
     source: a Hub id, a folder in diffusers' layout, or a single file with a transformer's weights; paths
     are absolute once read. base: for a single file, the Hub id or folder of the pipeline that its other
-    parts come from. revision: of whichever of the two is on the Hub.
+    parts come from. revision: of whichever of the two is on the Hub. plan: how it is kept in memory on a GPU
+    (plans.py); the fastest that fits where there is none.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -127,6 +149,7 @@ class ModelSpec(_Entry):
     revision: str | None = None
     license: License
     device: Literal["cpu"] | None = None
+    plan: PlanName | None = None
     needs: Needs = Needs()
     defaults: Defaults
     limits: Limits

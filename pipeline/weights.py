@@ -1,18 +1,15 @@
-"""Weights: fetched, read part by part onto their device, and kept.
+"""A model's weights: fetched, looked through, and turned into pipelines.
 
-One `Weights` per model, shared by all its jobs; what a job changes (scheduler, tokenizers, pipeline
-object) is its own while it is drawn, see `Weights.pipeline`. Which model goes when memory is short is
-decided here.
+What a job changes (scheduler, tokenizers, the pipeline object) is its own while it is drawn; the networks
+are shared between jobs and models, and residency.py decides where they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import importlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +20,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from pipeline.components import Component, Precision, component, component_from_file
 from pipeline.errors import WeightsError
-from pipeline.families import FAMILIES
-from pipeline.hardware import GB, Device
+from pipeline.families import FAMILIES, Reader
+from pipeline.hardware import Device
 from pipeline.hub import Report, discard_damaged, fetch
+from pipeline.plans import Plan
 from pipeline.preview import read_factors
 from pipeline.spec import ModelSpec, PreviewFactors
 
@@ -40,106 +39,120 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's components on its device. Modules are shared between jobs and never changed."""
+    """A model as it is drawn under one plan on one device; nothing of its networks is loaded yet.
+
+    networks: its text encoders, transformer and VAE by their names in the pipeline. rest: tokenizers and
+    scheduler, and None for what the pipeline may have and this model hasn't. factors: for its previews.
+    """
 
     spec: ModelSpec
     device: Device
-    components: dict[str, Any]
+    plan: Plan
+    folder: Path
+    networks: dict[str, Component]
+    rest: dict[str, Any]
     factors: PreviewFactors | None
     _idle: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
+    @property
+    def readers(self) -> list[Reader]:
+        """The text encoders that this model has under this plan."""
+        return [reader for reader in FAMILIES[self.spec.family].readers if reader.encoder in self.networks]
+
+    @property
+    def encoders(self) -> dict[str, Component]:
+        """The text encoders' networks."""
+        return {reader.encoder: self.networks[reader.encoder] for reader in self.readers}
+
+    @property
+    def painters(self) -> dict[str, Component]:
+        """The networks that make a picture: transformer and VAE."""
+        return {name: network for name, network in self.networks.items() if name not in self.encoders}
+
     @contextlib.contextmanager
-    def pipeline(self) -> Iterator[Any]:
-        """A diffusers pipeline for one job: shared modules, a scheduler and tokenizers that no other job has
-        until the block ends (both keep state during a call, and tokenizers are not thread-safe).
+    def lent(self) -> Iterator[Lent]:
+        """What one job has of its own until the block ends.
 
         Tokenizers are lent again: every call sets all their state, and copying three of SD3.5's size takes
         tenths of a second (a BPE tokenizer of 49,000 tokens alone 0.13 to 0.18 s, measured on a CPU core)."""
-        family = FAMILIES[self.spec.family]
         try:
             tokenizers = self._idle.pop()
         except IndexError:
-            tokenizers = {reader.tokenizer: self.components[reader.tokenizer] for reader in family.readers}
-            tokenizers = copy.deepcopy(tokenizers)
-        scheduler = copy.deepcopy(self.components["scheduler"])
-        pipe = getattr(diffusers, family.pipeline)(
-            **{**self.components, **tokenizers, "scheduler": scheduler}
-        )
-        pipe.set_progress_bar_config(disable=True)
+            names = [reader.tokenizer for reader in FAMILIES[self.spec.family].readers]
+            tokenizers = copy.deepcopy({name: self.rest[name] for name in names})
         try:
-            yield pipe
+            yield Lent(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
         finally:
             self._idle.append(tokenizers)
 
 
-class WeightsCache:
-    """The models in memory, least recently used first. Used by one thread at a time per device: the one
-    whose turn it is there."""
+@dataclass(frozen=True)
+class Lent:
+    """A scheduler and tokenizers that no other job has meanwhile: both keep state during a call, and
+    tokenizers are not thread-safe."""
 
-    def __init__(self) -> None:
-        self._loaded: OrderedDict[str, Weights] = OrderedDict()
+    weights: Weights
+    tokenizers: dict[str, Any]
+    scheduler: Any
 
-    def __contains__(self, model: str) -> bool:
-        return model in self._loaded
-
-    def get(self, spec: ModelSpec, device: Device, report: Report) -> Weights:
-        """The model's weights, loaded if they aren't yet.
-
-        Raises:
-            WeightsError and what `errors.explained` maps; Stopped, from `report`. Nothing half-loaded stays.
-        """
-        if spec.id not in self._loaded:
-            self._make_room(spec, device)
-            self._loaded[spec.id] = load(spec, device, report)
-        self._loaded.move_to_end(spec.id)
-        return self._loaded[spec.id]
-
-    def _make_room(self, spec: ModelSpec, device: Device) -> None:
-        """Drops the least recently used models of this device until the new one fits its memory."""
-        if not device.memory:
-            return
-        here = [weights for weights in self._loaded.values() if weights.device == device]
-        while (
-            here and sum(w.spec.needs.gpu_memory for w in here) + spec.needs.gpu_memory > device.memory / GB
-        ):
-            del self._loaded[here.pop(0).spec.id]
-        gc.collect()
-        if device.kind == "cuda":
-            torch.cuda.empty_cache()
+    def pipeline(self, networks: dict[str, torch.nn.Module]) -> Any:
+        """A diffusers pipeline of these networks, by their names, without the others; it is cheap."""
+        weights = self.weights
+        absent = dict.fromkeys(weights.networks)
+        components = {**weights.rest, **absent, **self.tokenizers, **networks, "scheduler": self.scheduler}
+        pipe = getattr(diffusers, FAMILIES[weights.spec.family].pipeline)(**components)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
 
-def load(spec: ModelSpec, device: Device, report: Report) -> Weights:
-    """Reads a model's parts in diffusers' folder layout, one after the other, straight to `device`.
+def find(spec: ModelSpec, device: Device, plan: Plan, report: Report) -> Weights:
+    """Fetches what is missing of a model, and looks what its parts are; networks are read later.
 
     Raises:
-        WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
+        WeightsError: the folder is not a pipeline, or of another family than models.yaml says; what
+            `hub.fetch` raises; Stopped, from `report`.
     """
     folder = Path(spec.layout) if spec.local else fetch(spec, report)
     index = _read_index(spec, folder)
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
-    components: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
+    rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise WeightsError(f"{spec.name}: {', '.join(missing)} missing in {folder}: fetch or copy it again.")
-    with _mended(spec, folder):
-        for done, name in enumerate(names):
-            report("loading", done, len(names))
+    networks: dict[str, Component] = {}
+    large = FAMILIES[spec.family].readers[-1].encoder
+    with mended(spec, folder):
+        for name in names:
             kind = _class(*index[name])
-            if name == "transformer" and spec.base:
-                components[name] = _load_file(kind, spec.source, folder, device)
+            if not issubclass(kind, torch.nn.Module):
+                rest[name] = kind.from_pretrained(folder / name)
+            elif name == large and plan.without_t5:
+                rest[name] = None
+            elif name == "transformer" and spec.base:
+                networks[name] = component_from_file(
+                    kind, Path(spec.source), folder, device.torch_dtype, _precision(plan, name, large)
+                )
             else:
-                components[name] = _load_part(kind, folder / name, device)
-    report("loading", len(names), len(names))
-    factors, channels = read_factors(spec, folder), components["vae"].config.latent_channels
+                networks[name] = component(
+                    kind, folder / name, device.torch_dtype, _precision(plan, name, large)
+                )
+        channels = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
+    factors = read_factors(spec, folder)
     if factors is not None and len(factors.factors) != channels:
         raise WeightsError(
             f"{spec.name}: {len(factors.factors)} rows of preview factors for {channels} latent channels: "
             "mend `preview` in models.yaml, or preview.json beside the weights."
         )
-    return Weights(spec, device, components, factors)
+    return Weights(spec, device, plan, folder, networks, rest, factors)
+
+
+def _precision(plan: Plan, name: str, large: str) -> Precision:
+    if plan.quantized and name == "transformer":
+        return "4-bit"
+    return "8-bit" if plan.quantized and name == large else "16-bit"
 
 
 @contextlib.contextmanager
-def _mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
+def mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
     """Where the Hub's files can't be read as weights, those that were damaged since they were fetched are
     deleted, so that the next try mends them."""
     try:
@@ -177,18 +190,3 @@ def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
 
 def _class(library: str, name: str) -> Any:
     return getattr(importlib.import_module(library), name)
-
-
-def _load_part(kind: Any, folder: Path, device: Device) -> Any:
-    if not issubclass(kind, torch.nn.Module):
-        return kind.from_pretrained(folder)
-    module = kind.from_pretrained(folder, dtype=device.torch_dtype, use_safetensors=True)
-    return module.to(device.torch_device).eval().requires_grad_(False)
-
-
-def _load_file(kind: Any, file: str, layout: Path, device: Device) -> Any:
-    """A transformer from one file, in its original or in diffusers' names, with the base's config."""
-    module = kind.from_single_file(
-        file, config=str(layout), subfolder="transformer", dtype=device.torch_dtype
-    )
-    return module.to(device.torch_device).eval().requires_grad_(False)

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from transformers import (
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.hardware import Device
 
 ROOT = Path(__file__).parent.parent
 SKETCH = ROOT / "weights" / "sketch"
@@ -92,6 +96,36 @@ def models_yaml(folder: Path, *entries: dict[str, Any]) -> Path:
 
 def catalogue(folder: Path, *entries: dict[str, Any]) -> Catalogue:
     return read_catalogue(models_yaml(folder, *entries))
+
+
+@dataclass(frozen=True)
+class StandIn(Device):
+    """Stands in for a CUDA GPU, which the test machine lacks: a device with memory budgets to Stepwise, the
+    CPU to torch. What leaves it for its "host memory" is really copied and moved back."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+def stand_in_gpu(
+    monkeypatch: Any, memory: int = 10**9, host_memory: int = 10**9, dtype: str = "float32"
+) -> StandIn:
+    """Makes this machine one with such a GPU; memory in bytes."""
+    gpu = StandIn("cuda", dtype, memory, "a stand-in", host_memory)
+    monkeypatch.setattr("pipeline.hardware.accelerator", lambda wanted: gpu)
+    return gpu
+
+
+def variant(folder: Path, original: Path, layers: int = 2, seed: int = 1) -> Path:
+    """Another model with the text encoders and the VAE of `original`, the very files, and a transformer of
+    its own: as SD3.5's variants are to each other."""
+    shutil.copytree(original, folder, copy_function=os.link)
+    shutil.rmtree(folder / "transformer")
+    torch.manual_seed(seed)
+    config = SD3Transformer2DModel.load_config(original / "transformer") | {"num_layers": layers}
+    SD3Transformer2DModel.from_config(config).save_pretrained(folder / "transformer")
+    return folder
 
 
 def _vae() -> AutoencoderKL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +13,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
-from pipeline import hardware
 from pipeline.engine import Engine
 from pipeline.errors import InvalidRequest
 from pipeline.recipe import read_recipe
-from pipeline.spec import ModelSpec
-from tests.tiny import SMALL, catalogue, draw, entry, hold, pixels
+from tests.tiny import SMALL, catalogue, draw, entry, hold, pixels, stand_in_gpu
 
 PROMPT = "a red “äpfel”, 🍎 on\na table: Steps: 3"
 
@@ -52,23 +50,9 @@ def test_queued_jobs_give_the_pixels_they_give_alone(engine: Engine) -> None:
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
-@dataclass(frozen=True)
-class SecondDevice(hardware.Device):
-    """Stands in for a GPU, which the test machine lacks: another device to the engine, the CPU to torch."""
-
-    @property
-    def torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-
 @pytest.fixture
-def two_devices(tiny_folder, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    second = SecondDevice("mps", "float32", 0, "a stand-in")
-
-    def device_for(spec: ModelSpec, wanted: str = "auto") -> hardware.Device:
-        return hardware.processor() if spec.device == "cpu" else second
-
-    monkeypatch.setattr("pipeline.engine.device_for", device_for)
+def two_devices(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    stand_in_gpu(monkeypatch)
     entries = entry(tiny_folder), entry(tiny_folder, "other", device=None)
     return Engine(catalogue(tmp_path, *entries))
 

@@ -9,10 +9,11 @@ import pytest
 from diffusers import AutoencoderKL, SD3Transformer2DModel, ZImageTransformer2DModel
 from transformers import CLIPTextModelWithProjection
 
-from pipeline import preview, weights
+from pipeline import preview
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.residency import Residency
 from tests.tiny import catalogue, draw, entry, hold, pixels, tiny_z_image
 
 TINY = {"model": "tiny", "width": 64, "height": 64}
@@ -39,16 +40,20 @@ def test_a_queued_job_stops_at_once_while_another_is_drawn(
     assert [first.result().phase, third.result().phase] == ["finished", "finished"]
 
 
-def test_a_job_stops_between_two_parts_of_loading(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = hold(monkeypatch, weights, "_load_part", call=3)
+def test_a_job_stops_at_once_while_a_network_is_read_and_the_next_draws_after_that(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, Residency, "_place", call=3)
     drawing = start(tiny)
     gate.wait()
-    drawing.stop()
     assert drawing.latest.phase == "loading"
-    gate.open()
+    drawing.stop()
     assert drawing.result().phase == "stopped"
-    assert gate.calls == 3
-    assert draw(tiny, **TINY).phase == "finished"
+    following = start(tiny)
+    assert following.latest.phase == "queued"  # the device isn't free before that network is there
+    gate.open()
+    assert following.result().phase == "finished"
+    assert gate.calls == 5  # each was read once: what was ready when the first one stopped stayed
 
 
 def test_a_job_stops_while_the_prompt_is_encoded(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,61 @@
+"""Prompt embeddings, kept for the next drawing with the same prompt: a new seed, another size or another
+variant with the same text encoders needn't read it again, nor have the encoders on the GPU for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+
+MOST_BYTES = 256_000_000
+"""Bytes of host memory; SD3.5's of a prompt and a negative one are 5 MB in 16 bits (333 tokens)."""
+
+Embeddings = dict[str, Any]
+"""Keyword arguments of a pipeline's call: tensors, lists of tensors, or None."""
+
+
+class EmbeddingCache:
+    """The newest embeddings, in host memory, least recently used first; at most `most` bytes of them."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._kept: OrderedDict[Hashable, Embeddings] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, device: torch.device) -> Embeddings | None:
+        """What was kept under this key, on the device; None where there is nothing.
+
+        Args:
+            key: all that determines the embeddings: text encoders, prompts, length, guidance on or off.
+        """
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return _moved(self._kept[key], device)
+
+    def put(self, key: Hashable, embeddings: Embeddings) -> None:
+        self._kept[key] = _moved(embeddings, torch.device("cpu"))
+        self._kept.move_to_end(key)
+        while sum(map(_bytes, self._kept.values())) > self._most:
+            self._kept.popitem(last=False)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(one, device) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_moved(one, device) for one in value]
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
+    return value.nbytes if isinstance(value, torch.Tensor) else 0
