@@ -18,7 +18,7 @@ from pipeline.drawing import Drawing
 from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.families import FAMILIES
 from pipeline.preview import Previewer, watch
-from pipeline.prompts import sequence_length, truncation_warnings
+from pipeline.prompts import artefact_warnings, sequence_length, truncation_warnings
 from pipeline.recipe import to_png
 from pipeline.thumbnail import jpeg
 from pipeline.weights import Weights
@@ -67,6 +67,7 @@ def _encode(drawing: Drawing, weights: Weights, pipe: Any) -> dict[str, Any]:
         for name, text in prompts.items()
         for warning in truncation_warnings(family, tokenizers, name, text, tokens)
     ]
+    cuts += artefact_warnings(spec, tokenizers, prompts)
     drawing.update(warnings=(*drawing.latest.warnings, *cuts))
     drawing.check()
     embeds = family.encode(pipe, job, tokens)
