@@ -18,7 +18,9 @@ from pipeline.draw import draw
 from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
 from pipeline.hardware import Need, device_for, needs
+from pipeline.hub import fetch
 from pipeline.line import Line
+from pipeline.preload import Preload, Preloads
 from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.spec import ModelSpec
@@ -52,6 +54,7 @@ class Engine:
         }
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
+        self._preloads = Preloads()
         self._decode_pace: dict[str, float] = {}
 
     # Which models there are.
@@ -71,7 +74,8 @@ class Engine:
         return " ".join(f"{need.words} {need.url}".strip() for need in self.needs(spec) if not need.met)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model with its bounds, and whether it can run here: the `/models` endpoint."""
+        """Every model with its bounds, whether it can run here, and how far its preload is: the `/models`
+        endpoint."""
         default = self.default_model
         found = []
         for spec in self.catalogue:
@@ -85,6 +89,7 @@ class Engine:
                     "default": spec.id == default,
                     "available": not reason,
                     "reason": reason or None,
+                    "coming": self._preloads.of(spec.id),
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }
@@ -140,25 +145,23 @@ class Engine:
         """The drawing with this id, while it is queued or drawn."""
         return self._drawings.get(job)
 
-    def preload(self, model: str) -> threading.Thread:
-        """Loads the weights of a model that is drawn here in the background, in its turn, so that its first
-        drawing needn't."""
+    def preload(self, *models: str) -> threading.Thread:
+        """Fetches and loads models that are drawn here, one after the other in the background, so that their
+        first drawings needn't; `models` says how far it is.
 
-        def load() -> None:
-            try:
-                with line.turn(nobody), explained(spec.name, spec.license.url):
-                    weights = self._weights(spec, nobody)
-                    with weights.pipeline():  # else the first job waits for its class and its tokenizers
-                        pass
-            except StepwiseError as error:
-                log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
+        Raises:
+            UnknownModel.
+        """
+        return self._preloads.start([self.catalogue[model] for model in models], self._make_ready)
 
-        spec, nobody = self.catalogue[model], _Preload()
-        line = self._line(spec)
-        line.join(nobody)
-        thread = threading.Thread(target=load, name=f"preload {model}", daemon=True)
-        thread.start()
-        return thread
+    def _make_ready(self, spec: ModelSpec, preload: Preload) -> None:
+        if reason := self.reason(spec):
+            raise ModelUnavailable(reason)
+        with explained(spec.name, spec.license.url):
+            if not spec.local:
+                fetch(spec, preload.report)  # before its turn: a download keeps no device from drawing
+            with preload.turn(self._line(spec)), self._weights(spec, preload).pipeline():
+                pass  # else the first job waits for its class and its tokenizers
 
     def _run(self, drawing: Drawing, spec: ModelSpec, line: Line) -> None:
         try:
@@ -184,19 +187,11 @@ class Engine:
     def _draw_here(self, drawing: Drawing, spec: ModelSpec) -> None:
         draw(drawing, self._weights(spec, drawing), self._decode_pace)
 
-    def _weights(self, spec: ModelSpec, waiting: Drawing | _Preload) -> Weights:
+    def _weights(self, spec: ModelSpec, waiting: Drawing | Preload) -> Weights:
         def report(phase: str, done: int, total: int) -> None:
             waiting.check()
             waiting.update(phase=phase, done=done, total=total)
 
-        return self._cache.get(spec, device_for(spec, self._device), report)
-
-
-class _Preload:
-    """Stands in the line for a preload, which nobody watches or stops."""
-
-    eta: float | None = None
-
-    def check(self) -> None: ...
-
-    def update(self, **_: Any) -> None: ...
+        weights = self._cache.get(spec, device_for(spec, self._device), report)
+        self._preloads.arrived(spec.id)
+        return weights

@@ -18,6 +18,7 @@ from api.endpoints import AGAIN, add_endpoints, stop_job
 from api.pictures import PictureFiles
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
+from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
 from ui.live import live_value, refused
 from ui.setup_card import setup_card
@@ -41,6 +42,8 @@ HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
 SETTINGS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+LOOK = 2.0
+"""Seconds between two looks at what is coming, as long as something is."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -97,6 +100,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
                 about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
+                ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
                     negative_prompt = gr.Textbox(
                         label="Negative prompt",
@@ -143,6 +147,15 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
 
         async def halt(event: gr.EventData) -> None:
             await stop_job(engine, event.job)
+
+        def look() -> tuple[Any, Any]:
+            models = engine.models()
+            words = coming(models)
+            return gr.update(value=words, visible=bool(words)), gr.Timer(active=still_coming(models))
+
+        news = gr.Timer(LOOK, active=False)
+        for event in (demo.load, news.tick):
+            event(look, None, [ready, news], queue=False, **PRIVATE)
 
         going = gr.on([prompt.submit, draw.click], run, [prompt, *values], live, js=_BEGIN, **PRIVATE)
         going.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
