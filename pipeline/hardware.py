@@ -5,6 +5,7 @@ The answers are facts about the machine, asked once; nothing here loads weights.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -48,12 +49,13 @@ class Device:
 @dataclass(frozen=True)
 class Need:
     """One thing that a model needs: what (hardware, token, licence, disk or network), in which words, whether
-    this machine has it, and where to get it."""
+    this machine has it (known: or may have it, which only the Hub can tell), and where to get it."""
 
     what: str
     words: str
     met: bool
     url: str = ""
+    known: bool = True
 
 
 @cache
@@ -88,13 +90,13 @@ def needs(spec: ModelSpec, wanted: str = "auto") -> list[Need]:
     """Everything this model needs of a machine, met or not: hardware, token, licence, disk."""
     if spec.backend == "inference":
         return _inference(spec)
-    found = [_hardware(spec, device_for(spec, wanted))]
+    found = [_hardware(spec, device_for(spec, wanted), wanted)]
     if not spec.local:
         found += [*_license(spec), _disk(spec)]
     return found
 
 
-def _hardware(spec: ModelSpec, device: Device) -> Need:
+def _hardware(spec: ModelSpec, device: Device, wanted: str) -> Need:
     gpu = spec.needs.gpu_memory
     if not gpu:
         return Need("hardware", "Runs on the CPU.", True)
@@ -102,6 +104,8 @@ def _hardware(spec: ModelSpec, device: Device) -> Need:
     words = f"Needs a GPU with {gpu:g} GB of memory"
     if os.environ.get("SPACES_ZERO_GPU"):
         return Need("hardware", f"{words} of its own; ZeroGPU is not supported yet.", False, url)
+    if device.kind == "cpu" and wanted == "cpu":
+        return Need("hardware", f"{words}; STEPWISE_DEVICE=cpu keeps to the CPU.", False)
     if device.kind == "cpu":
         return Need("hardware", f"{words}; this machine has none.", False, url)
     have = device.memory / GB
@@ -118,7 +122,7 @@ def _license(spec: ModelSpec) -> list[Need]:
     accept = f"The token’s account must have accepted the {license.name} licence."
     return [
         Need("token", token, has_token, "" if has_token else _TOKENS),
-        Need("licence", accept, has_token, license.url),
+        Need("licence", accept, has_token, license.url, known=not has_token or _downloaded(spec)),
     ]
 
 
@@ -145,10 +149,14 @@ def _disk(spec: ModelSpec) -> Need:
     folder = Path(constants.HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free / GB
-    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:.0f} GB are free."
-    met = free >= spec.needs.disk or _downloaded(spec)
-    return Need("disk", words, met, "" if met else "https://huggingface.co/docs/hub/spaces-storage")
+    free = math.floor(shutil.disk_usage(folder).free / GB * 10) / 10
+    if _downloaded(spec):
+        return Need("disk", f"Downloaded, in whole or in part; {free:g} GB are free.", True)
+    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:g} GB are free."
+    if free >= spec.needs.disk:
+        return Need("disk", words, True)
+    words += " Set HF_HOME to a folder on a larger disk."
+    return Need("disk", words, False, "https://huggingface.co/docs/hub/spaces-storage")
 
 
 def _downloaded(spec: ModelSpec) -> bool:
