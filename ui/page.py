@@ -108,6 +108,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                         **of("negative_prompt"),
                     )
                     aspect = gr.Radio(list(ASPECTS), label="Aspect", elem_id="aspect", **of("aspect"))
+                    area = gr.Radio(label="Area", elem_id="area", **of("area"))
                     with gr.Row():
                         width = model_slider("Width", **of("width"))
                         height = model_slider("Height", **of("height"))
@@ -134,7 +135,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
         add_endpoints(demo, engine)
 
         part = {
-            "about": about, "aspect": aspect, "width": width, "height": height, "steps": steps,
+            "about": about, "aspect": aspect, "area": area, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
         files = PictureFiles(live)
@@ -175,15 +176,16 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
         model.input(
             None, model, parts, js="(model) => window.stepwise.settings.of(model)", api_visibility="private"
         )
-        aspect.input(
-            None,
-            [aspect, model],
-            [width, height],
-            js="(aspect, model) => window.stepwise.settings.size(aspect, model)",
-            api_visibility="private",
-        )
+        for preset in (aspect, area):
+            preset.input(
+                None,
+                [aspect, area, model],
+                [aspect, area, width, height],
+                js="(aspect, area, model) => window.stepwise.settings.size(aspect, area, model)",
+                api_visibility="private",
+            )
         for side in (width, height):
-            side.input(None, None, aspect, js="() => null", api_visibility="private")
+            side.input(None, None, [aspect, area], js="() => [null, null]", api_visibility="private")
         guidance.input(
             None,
             [guidance, model],
