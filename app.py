@@ -45,10 +45,10 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     try:
         settings = Settings()
         engine = settings.engine()
+        preload = settings.to_preload(engine)
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
-    if engine.catalogue[engine.default_model].local:
-        engine.preload(engine.default_model)  # ready before the first visitor has typed a prompt
+    engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)
     end_when_told(demo)
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
@@ -41,10 +41,20 @@ class Settings(BaseSettings):
     """CPU threads for drawing there; torch's own choice where unset."""
     max_waiting: Annotated[int, Field(ge=1)] = 50
     """Drawings that may wait in front of a device; more are refused."""
+    preload: Annotated[tuple[str, ...] | None, NoDecode] = None
+    """Ids of the models that are fetched and loaded at the start, in this order, separated by commas; empty:
+    none. Unset: the default model, unless it would have to be fetched."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _ids(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(dict.fromkeys(model for part in value.split(",") if (model := part.strip())))
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -76,3 +86,21 @@ class Settings(BaseSettings):
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
         return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting)
+
+    def to_preload(self, engine: Engine) -> list[str]:
+        """The models to make ready at the start.
+
+        Raises:
+            SettingError: STEPWISE_PRELOAD names a model that there isn't, or that isn't drawn here.
+        """
+        if self.preload is None:
+            default = engine.catalogue[engine.default_model]
+            return [default.id] if default.local else []
+        known = {spec.id: spec for spec in engine.catalogue if spec.backend == "local"}
+        for model in self.preload:
+            if model not in known:
+                raise SettingError(
+                    f"STEPWISE_PRELOAD: {quoted(model)} is no model that can be loaded here. Separate ids by "
+                    f"commas, of: {', '.join(known)}."
+                )
+        return list(self.preload)

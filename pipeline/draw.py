@@ -24,7 +24,7 @@ from pipeline.events import Phase
 from pipeline.families import FAMILIES
 from pipeline.hardware import GB
 from pipeline.preview import Previewer, watch
-from pipeline.prompts import sequence_length, truncation_warnings
+from pipeline.prompts import artefact_warnings, sequence_length, truncation_warnings
 from pipeline.recipe import to_png
 from pipeline.residency import Residency
 from pipeline.thumbnail import jpeg
@@ -139,6 +139,7 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
         for name, text in prompts.items()
         for warning in truncation_warnings(readers, tokenizers, name, text, tokens)
     ]
+    cuts += artefact_warnings(spec, readers[-1], tokenizers, prompts)
     drawing.update(warnings=tuple(dict.fromkeys((*drawing.latest.warnings, *cuts))))
     drawing.check()
     needed = weights.encoders if weights.plan.staged else weights.networks

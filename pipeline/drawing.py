@@ -22,6 +22,9 @@ from pipeline.request import Job
 class Drawing:
     """One job on its way to pictures. Made by `Engine.start`."""
 
+    preloads = ""
+    """It draws: see `line.Waiting`."""
+
     def __init__(self, job: Job, on_stop: Callable[[], None] = lambda: None) -> None:
         """on_stop: called once the stop flag is set, to wake whoever waits with it."""
         self.job = job

@@ -17,9 +17,11 @@ from pipeline.catalogue import Catalogue
 from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
 from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
+from pipeline.hub import fetch
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan
+from pipeline.preload import Preload, Preloads
 from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.residency import Resident
@@ -57,6 +59,7 @@ class Engine:
         }
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
+        self._preloads = Preloads()
 
     # Which models there are.
 
@@ -85,7 +88,8 @@ class Engine:
         return self._local.residency()
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model with its bounds, and whether it can run here: the `/models` endpoint."""
+        """Every model with its bounds, whether it can run here, and how far its preload is: the `/models`
+        endpoint."""
         default = self.default_model
         found = []
         for spec in self.catalogue:
@@ -100,6 +104,7 @@ class Engine:
                     "available": not reason,
                     "reason": reason or None,
                     "plan": None if reason or plan is None else plan.name,
+                    "coming": self._preloads.of(spec.id),
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }
@@ -155,29 +160,30 @@ class Engine:
         """The drawing with this id, while it is queued or drawn."""
         return self._drawings.get(job)
 
-    def preload(self, model: str) -> threading.Thread:
-        """Loads the weights of a model that is drawn here in the background, in its turn, so that its first
-        drawing needn't."""
+    def preload(self, *models: str) -> threading.Thread:
+        """Fetches and loads models that are drawn here, one after the other in the background, so that their
+        first drawings needn't; `models` says how far it is.
 
-        def load() -> None:
-            try:
-                with line.turn(nobody), explained(spec.name, spec.license.url):
-                    self._local.load(spec, nobody)
-            except StepwiseError as error:
-                log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
+        Raises:
+            UnknownModel.
+        """
+        return self._preloads.start([self.catalogue[model] for model in models], self._make_ready)
 
-        spec, nobody = self.catalogue[model], _Preload()
-        line = self._line(spec)
-        line.join(nobody)
-        thread = threading.Thread(target=load, name=f"preload {model}", daemon=True)
-        thread.start()
-        return thread
+    def _make_ready(self, spec: ModelSpec, preload: Preload) -> None:
+        if reason := self.reason(spec):
+            raise ModelUnavailable(reason)
+        with explained(spec.name, spec.license.url):
+            if not spec.local:
+                fetch(spec, preload.report)  # before its turn: a download keeps no device from drawing
+            with preload.turn(self._line(spec)):
+                self._local.load(spec, preload)
 
     def _run(self, drawing: Drawing, spec: ModelSpec, line: Line) -> None:
         try:
             with line.turn(drawing), explained(spec.name, spec.license.url):
                 drawing.begin()
                 self._executors[spec.backend](drawing, spec)
+            self._preloads.arrived(spec.id)  # whatever became of its preload
             drawing.finish("finished")
         except Stopped:
             drawing.finish("stopped")
@@ -193,13 +199,3 @@ class Engine:
         """Where its drawings wait: in front of the device, or of the providers."""
         remote = spec.backend == "inference"
         return self._lines["inference" if remote else device_for(spec, self._wanted).kind]
-
-
-class _Preload:
-    """Stands in the line for a preload, which nobody watches or stops."""
-
-    eta: float | None = None
-
-    def check(self) -> None: ...
-
-    def update(self, **_: Any) -> None: ...

@@ -26,11 +26,12 @@ class Event:
     """How a drawing stands. Plain data: pickles, and says everything that happened so far.
 
     job: what is drawn. step: denoising steps done of the current image, 0 to job.steps. image: which
-    image is being drawn, from 1. position: drawings ahead in the line, while queued. done, total: bytes
-    while downloading, parts while loading. eta: seconds left, None while unknown. seconds: since its
-    turn came. previews: a JPEG for each image begun. images: the finished PNGs. error: why it failed.
-    code: which of errors.py's errors that is. plan: how the model is kept in memory (plans.py), once its turn
-    has come.
+    image is being drawn, from 1. position: how many are ahead in the line, while queued; preload: the name
+    of the model that one of these makes ready, empty where all are drawings. done, total: bytes while
+    downloading (in all 0 until that is known), parts while loading. eta: seconds left, None while unknown.
+    seconds: since its turn came. previews: a JPEG for each image begun. images: the finished PNGs.
+    error: why it failed. code: which of errors.py's errors that is. plan: how the model is kept in memory
+    (plans.py), once its turn has come.
     provider: the Inference Provider that draws, whose steps are not seen: step is 0 until an image has come,
     and there are no previews before; None: this machine draws.
     """
@@ -40,6 +41,7 @@ class Event:
     step: int = 0
     image: int = 1
     position: int = 0
+    preload: str = ""
     done: int = 0
     total: int = 0
     eta: float | None = None
@@ -89,6 +91,8 @@ class Event:
         }
         if self.phase == "queued":
             info["position"] = self.position
+            if self.preload:
+                info["preload"] = self.preload
         if self.phase in ("downloading", "loading"):
             info |= {"done": self.done, "total": self.total}
         if self.plan is not None:

@@ -5,6 +5,7 @@ The answers are facts about the machine, asked once; nothing here loads weights.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -82,12 +83,13 @@ class Device:
 @dataclass(frozen=True)
 class Need:
     """One thing that a model needs: what (hardware, token, licence, disk or network), in which words, whether
-    this machine has it, and where to get it."""
+    this machine has it (known: or may have it, which only the Hub can tell), and where to get it."""
 
     what: str
     words: str
     met: bool
     url: str = ""
+    known: bool = True
 
 
 @cache
@@ -165,6 +167,9 @@ def _hardware(spec: ModelSpec, device: Device, wanted: Wanted) -> Need:
     if os.environ.get("SPACES_ZERO_GPU"):
         words = "Needs a GPU of its own; ZeroGPU is not supported yet."
         return Need("hardware", words, False, url)
+    if device.kind == "cpu" and wanted.kind == "cpu":
+        words = "Needs a GPU; STEPWISE_DEVICE=cpu keeps to the CPU."
+        return Need("hardware", words, False)
     if device.kind == "cpu":
         best, lowest = RESIDENT.gpu_memory(spec.needs), least(spec.needs, float("inf"))
         words = f"Needs a GPU: {best:.0f} GB of its memory are best, {lowest:.0f} GB the least"
@@ -192,7 +197,7 @@ def _license(spec: ModelSpec) -> list[Need]:
     accept = f"The token’s account must have accepted the {license.name} licence."
     return [
         Need("token", token, has_token, "" if has_token else _TOKENS),
-        Need("licence", accept, has_token, license.url),
+        Need("licence", accept, has_token, license.url, known=not has_token or _downloaded(spec)),
     ]
 
 
@@ -219,10 +224,14 @@ def _disk(spec: ModelSpec) -> Need:
     folder = Path(constants.HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free / GB
-    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:.0f} GB are free."
-    met = free >= spec.needs.disk or _downloaded(spec)
-    return Need("disk", words, met, "" if met else "https://huggingface.co/docs/hub/spaces-storage")
+    free = math.floor(shutil.disk_usage(folder).free / GB * 10) / 10
+    if _downloaded(spec):
+        return Need("disk", f"Downloaded, in whole or in part; {free:g} GB are free.", True)
+    words = f"Downloads {spec.needs.disk:g} GB on first use; {free:g} GB are free."
+    if free >= spec.needs.disk:
+        return Need("disk", words, True)
+    words += " Set HF_HOME to a folder on a larger disk."
+    return Need("disk", words, False, "https://huggingface.co/docs/hub/spaces-storage")
 
 
 def _downloaded(spec: ModelSpec) -> bool:

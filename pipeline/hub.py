@@ -4,18 +4,19 @@ any moment. Which files there are, and which are here, huggingface_hub knows; we
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import DryRunError
-from tqdm import tqdm
+from huggingface_hub.utils import tqdm
 
 from pipeline.errors import Stopped, WeightsError
 from pipeline.events import Phase
@@ -37,10 +38,12 @@ _PIECE = 1 << 20
 
 
 def fetch(spec: ModelSpec, report: Report) -> Path:
-    """Fetches what is missing of a Hub repository; a file that arrived whole is never fetched again.
+    """Fetches what is missing of a Hub repository; a file that arrived whole is never fetched again, and who
+    asks for a repository that is being fetched waits for the same download.
 
     Args:
-        report: called with ("downloading", bytes done, bytes in all), of what was missing.
+        report: called with ("downloading", bytes done, bytes in all), of what was missing; in all 0 until
+            the Hub has said how much that is, and where nothing is missing.
 
     Returns:
         The folder of the snapshot, in diffusers' layout.
@@ -49,15 +52,10 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
         WeightsError: no room on the disk, or a file that isn't what the Hub has; it is deleted.
         Stopped, from `report`; what huggingface_hub raises (see `errors.explained`).
     """
-    download = _Download(spec)
-    download.start()
-    try:
+    with _shared(spec) as download:
         while download.is_alive():
             report("downloading", download.done, download.total)
             download.join(POLL)
-    except BaseException:
-        download.abandoned.set()
-        raise
     if download.error is not None:
         raise download.error
     assert download.folder is not None
@@ -81,8 +79,9 @@ class _Download(threading.Thread):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(name=f"download {spec.id}", daemon=True)
         self._spec = spec
+        self.waiting = 0
         self.done = 0
-        self.total = round(spec.needs.disk * GB)  # until the Hub has said how much it is
+        self.total = 0
         self.folder: Path | None = None
         self.error: BaseException | None = None
         self.abandoned = threading.Event()
@@ -134,14 +133,38 @@ class _Download(threading.Thread):
             )
 
 
+_downloads: dict[tuple[str, str | None], _Download] = {}
+_joining = threading.Lock()
+
+
+@contextlib.contextmanager
+def _shared(spec: ModelSpec) -> Iterator[_Download]:
+    """The download of this repository that is under way, or a new one; abandoned once nobody waits for it."""
+    key = (spec.layout, spec.revision)
+    with _joining:
+        download = _downloads.get(key)
+        if download is None:
+            download = _downloads[key] = _Download(spec)
+            download.start()
+        download.waiting += 1
+    try:
+        yield download
+    finally:
+        with _joining:
+            download.waiting -= 1
+            if not download.waiting:
+                download.abandoned.set()
+                del _downloads[key]
+
+
 def _bar(download: _Download) -> type[tqdm]:
     class Bar(tqdm):
         """huggingface_hub's progress bar, drawn by no one: it counts the bytes of all files together."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # Of its two bars of bytes the other counts what crossed the network, which may be compressed.
-            self._counts = kwargs.pop("name", None) == "huggingface_hub.snapshot_download"
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
+            self._counts = kwargs.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
             if download.abandoned.is_set():
@@ -176,9 +199,3 @@ def _sha256(path: Path, abandoned: threading.Event) -> str:
                 raise Stopped
             digest.update(piece)
     return digest.hexdigest()
-
-
-class _Nowhere:
-    def write(self, _: str) -> None: ...
-
-    def flush(self) -> None: ...

@@ -18,14 +18,19 @@ class Waiting(Protocol):
     """What stands in a line: told how many are ahead, and asked whether it still wants its turn."""
 
     @property
+    def preloads(self) -> str:
+        """The name of the model that it only makes ready; empty for a drawing."""
+
+    @property
     def eta(self) -> float | None:
         """Seconds until its turn ends, once it has begun; None while unknown."""
 
     def check(self) -> None:
         """Raises Stopped to leave the line."""
 
-    def update(self, *, position: int) -> None:
-        """position: how many must leave before its turn comes."""
+    def update(self, *, position: int, preload: str) -> None:
+        """position: how many must leave before its turn comes. preload: the name of the model that one of
+        these makes ready; empty where all are drawings."""
 
 
 class Line:
@@ -64,7 +69,9 @@ class Line:
                 while (ahead := self._waiting.index(waiting) - self._width + 1) > 0:
                     waiting.check()
                     if ahead != position:
-                        waiting.update(position=ahead)
+                        before = self._waiting[: self._waiting.index(waiting)]
+                        preload = next((one.preloads for one in before if one.preloads), "")
+                        waiting.update(position=ahead, preload=preload)
                     position = ahead
                     self._moved.wait()
             waiting.check()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.families import Reader
+from pipeline.spec import ModelSpec
 
 USUAL_TOKENS = 256
 """The length diffusers' SD3 pipeline pads T5 to by default; a longer prompt gets the model's full length."""
@@ -44,6 +45,27 @@ def truncation_warnings(
     if longest := max(unread, key=len):
         return [f"The {name} is too long for CLIP; only T5 reads its end: {_quote(longest)}"]
     return []
+
+
+def artefact_warnings(
+    spec: ModelSpec, reader: Reader, tokenizers: dict[str, Any], prompts: dict[str, str]
+) -> list[str]:
+    """One sentence for each prompt that is longer than what the model draws cleanly (`clean_tokens`).
+
+    Args:
+        reader: the one that reads longest.
+        prompts: by what to call them.
+    """
+    if spec.clean_tokens is None:
+        return []
+    tokenizer = tokenizers[reader.tokenizer]
+    lengths = {name: len(_tokens(tokenizer, reader, text)) for name, text in prompts.items()}
+    return [
+        f"The {name} is {length} tokens long. Past {spec.clean_tokens}, {spec.name} may draw artefacts at "
+        "the picture's edges: shorten it if they show."
+        for name, length in lengths.items()
+        if length > spec.clean_tokens
+    ]
 
 
 def _unread(reader: Reader, tokenizer: Any, prompt: str, tokens: int) -> str:

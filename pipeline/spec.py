@@ -18,7 +18,16 @@ Provider = Literal[
 order that the token's account prefers."""
 PlanName = Literal["resident", "encoders-off", "offload", "quantized", "without-t5"]
 """How a model is kept in memory on a GPU; plans.py says what each means."""
-_LOCAL_KEYS = ("base", "revision", "device", "plan", "needs", "skip_layer_guidance", "preview")
+_LOCAL_KEYS = (
+    "base",
+    "revision",
+    "device",
+    "plan",
+    "needs",
+    "skip_layer_guidance",
+    "clean_tokens",
+    "preview",
+)
 _INFERENCE_KEYS = ("provider", "timeout")
 _HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9][\w.-]*", re.ASCII)
 
@@ -133,8 +142,9 @@ class ModelSpec(_Entry):
     by which; timeout: seconds in which that must have given one picture.
     source: a Hub id, a folder in diffusers' layout, or a single file with a transformer's weights; paths
     are absolute once read. base: for a single file, the Hub id or folder of the pipeline that its other
-    parts come from. revision: of whichever of the two is on the Hub. plan: how it is kept in memory on a GPU
-    (plans.py); the fastest that fits where there is none.
+    parts come from. revision: of whichever of the two is on the Hub. clean_tokens: the longest prompt, in
+    tokens of the longest-reading encoder, that the model draws without artefacts; None: all that it reads.
+    plan: how it is kept in memory on a GPU (plans.py); the fastest that fits where there is none.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -154,6 +164,7 @@ class ModelSpec(_Entry):
     defaults: Defaults
     limits: Limits
     skip_layer_guidance: SkipLayerGuidance | None = None
+    clean_tokens: Count | None = None
     preview: Literal["sd3", "flux"] | PreviewFactors | None = None
 
     @property

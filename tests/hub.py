@@ -27,10 +27,12 @@ CHUNK = 16_384
 
 @dataclass
 class Repository:
-    """One model. accepted: tokens whose account accepted its licence; None: not gated."""
+    """One model. accepted: tokens whose account accepted its licence; None: not gated. commit: its newest,
+    and the only one there is."""
 
     folder: Path
     accepted: frozenset[str] | None = None
+    commit: str = COMMIT
 
 
 @dataclass
@@ -39,7 +41,8 @@ class FakeHub:
 
     tokens: those that exist. refuse: answers every request with this status. cut: closes a file's connection
     after so many bytes, every time. short: leaves out the last bytes of files and says they are whole. flip:
-    flips a bit of each weights file. slow: an event that holds each chunk until it is set.
+    flips a bit of each weights file. slow: an event that holds the files whose path begins with `held` until
+    it is set.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class FakeHub:
     short: bool = False
     flip: bool = False
     slow: threading.Event | None = None
+    held: str = ""
     url: str = ""
     files: list[tuple[str, str | None]] = field(default_factory=list)
     """(path, Range header) of every file that was fetched."""
@@ -110,12 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(self.hub.refuse, "", "The server refuses.")
         elif token and token not in self.hub.tokens:
             self._refuse(401, "", "Invalid credentials in Authorization header")
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
-            self._info(found[1])
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
-            self._tree(found[1])
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            self._file(found[1], found[2], token, body)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+            self._info(found[1], found[2] or "main")
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            self._tree(found[1], found[2])
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._file(found[1], found[2], found[3], token, body)
         else:
             self._refuse(404, "", "Not found")
 
@@ -141,18 +145,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _repository(self, name: str) -> Repository | None:
+    def _repository(self, name: str, revision: str) -> Repository | None:
         repository = self.hub.repositories.get(name)
         if repository is None:  # the Hub says so for private ones, too
             self._refuse(401, "RepoNotFound", "Repository not found")
+        elif revision not in ("main", repository.commit):
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
         return repository
 
-    def _info(self, name: str) -> None:
-        if repository := self._repository(name):
-            self._json({"id": name, "sha": COMMIT, "gated": repository.accepted is not None and "auto"})
+    def _info(self, name: str, revision: str) -> None:
+        if repository := self._repository(name, revision):
+            gated = repository.accepted is not None and "auto"
+            self._json({"id": name, "sha": repository.commit, "gated": gated})
 
-    def _tree(self, name: str) -> None:
-        if repository := self._repository(name):
+    def _tree(self, name: str, revision: str) -> None:
+        if repository := self._repository(name, revision):
             found = [path for path in sorted(repository.folder.rglob("*")) if path.is_file()]
             self._json([self._entry(repository, path) for path in found])
 
@@ -168,8 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
             entry["lfs"] = {"oid": _sha256(path), "size": size, "pointerSize": 130}
         return entry
 
-    def _file(self, name: str, file: str, token: str, body: bool) -> None:
-        repository = self._repository(name)
+    def _file(self, name: str, revision: str, file: str, token: str, body: bool) -> None:
+        repository = self._repository(name, revision)
         if repository is None:
             pass
         elif repository.accepted is not None and token not in repository.accepted:
@@ -177,9 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif not (repository.folder / file).is_file():
             self._refuse(404, "EntryNotFound", "Entry not found")
         else:
-            self._content(file, repository.folder / file, body)
+            self._content(file, repository.folder / file, repository.commit, body)
 
-    def _content(self, file: str, path: Path, body: bool) -> None:
+    def _content(self, file: str, path: Path, commit: str, body: bool) -> None:
         """A file, from the byte that is asked for."""
         content = path.read_bytes()
         etag = _sha256(path) if len(content) >= LARGE else _sha256(path)[:40]
@@ -195,17 +203,17 @@ class _Handler(BaseHTTPRequestHandler):
         if asked:
             self.send_header("Content-Range", f"bytes {begin}-{whole - 1}/{whole}")
         self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit)
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if body:
             self.hub.files.append((file, asked))
-            self._send(content)
+            self._send(file, content)
 
-    def _send(self, content: bytes) -> None:
+    def _send(self, file: str, content: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that has gone
             for begin in range(0, len(content), CHUNK):
-                if self.hub.slow is not None:
+                if self.hub.slow is not None and file.startswith(self.hub.held):
                     self.hub.slow.wait(60)
                 if self.hub.cut is not None and begin >= self.hub.cut:
                     self.close_connection = True

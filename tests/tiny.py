@@ -26,6 +26,7 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from PIL import Image
+from ruamel.yaml import YAML
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,
@@ -87,6 +88,20 @@ def entry(source: Path, model: str = "tiny", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def own_entries() -> dict[str, dict[str, Any]]:
+    """The entries of the repository's own models.yaml by id. Changed is only what binds them to a GPU, and
+    which sizes they draw, too large for a CPU."""
+    entries = YAML(typ="safe").load(ROOT / "models.yaml")
+    for one in entries:
+        if one["source"] == "weights/sketch":
+            one["source"] = str(SKETCH)
+            continue
+        del one["needs"]
+        one["defaults"] = one["defaults"] | {"width": 64, "height": 64}
+        one["limits"] = one["limits"] | {name: LIMITS[name] for name in ("pixels", "side", "total_pixels")}
+    return {one["id"]: one for one in entries}
+
+
 def models_yaml(folder: Path, *entries: dict[str, Any]) -> Path:
     """A models.yaml with these entries (JSON is YAML)."""
     path = folder / "models.yaml"
@@ -144,8 +159,8 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def tiny_sd3(folder: Path, layers: int = 2) -> Path:
-    """A random SD3 pipeline under `folder`, with sketch's tokenizers."""
+def tiny_sd3(folder: Path, layers: int = 2, **transformer: Any) -> Path:
+    """A random SD3 pipeline under `folder`, with sketch's tokenizers. transformer: of its configuration."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(SKETCH / "tokenizer")
     tokenizer_3 = T5Tokenizer.from_pretrained(SKETCH / "tokenizer_3")
@@ -172,6 +187,7 @@ def tiny_sd3(folder: Path, layers: int = 2) -> Path:
             caption_projection_dim=16,
             pooled_projection_dim=32,
             pos_embed_max_size=32,
+            **transformer,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(),
@@ -183,6 +199,13 @@ def tiny_sd3(folder: Path, layers: int = 2) -> Path:
         tokenizer_3=tokenizer_3,
     ).save_pretrained(folder)
     return folder
+
+
+def tiny_sd35(folder: Path, medium: bool = False) -> Path:
+    """A random pipeline of SD3.5's shape: RMS norms of queries and keys; Medium's with enough layers for its
+    skip-layer guidance, the first 13 of them with attention twice."""
+    shape = {"qk_norm": "rms_norm", "dual_attention_layers": tuple(range(13)) if medium else ()}
+    return tiny_sd3(folder, 14 if medium else 2, **shape)
 
 
 def tiny_z_image(folder: Path) -> Path:

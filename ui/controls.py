@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pipeline.hardware import Need
 
 ASPECTS = {"1:1": (1, 1), "3:2": (3, 2), "2:3": (2, 3), "16:9": (16, 9), "9:16": (9, 16)}
+MUCH_MORE = 1.5
+"""A model that can draw so many times its usual area has presets for its largest one, too."""
 LINKS = {
     "hardware": "Where to get it",
     "token": "Make a token",
@@ -44,7 +46,7 @@ def controls(
         about: the model in one sentence.
         needs: what the model needs of this machine.
     """
-    limits, defaults = model["limits"], model["defaults"]
+    limits, defaults, areas = model["limits"], model["defaults"], list(sizes(model))
 
     def bounded(name: str, bounds: list[float], step: float) -> dict[str, Any]:
         return {"value": defaults[name], "minimum": bounds[0], "maximum": bounds[1], "step": step}
@@ -52,6 +54,7 @@ def controls(
     return {
         "about": {"value": _about(model, about, needs)},
         "aspect": {"value": aspect_of(defaults["width"], defaults["height"])},
+        "area": {"choices": [(name, name) for name in areas], "value": areas[0], "visible": len(areas) > 1},
         "width": bounded("width", limits["side"], limits["multiple"]),
         "height": bounded("height", limits["side"], limits["multiple"]),
         "steps": bounded("steps", limits["steps"], 1),
@@ -61,22 +64,25 @@ def controls(
     }
 
 
-def sizes(model: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """For each aspect preset the (width, height) in pixels that has about the default's area, within the
-    model's limits."""
+def sizes(model: dict[str, Any]) -> dict[str, dict[str, tuple[int, int]]]:
+    """The presets' (width, height) in pixels, by area and aspect: with about the default's area and, where
+    the model's limits allow much more, with the most. An area is called by the side of its square: 1024²."""
     limits, defaults = model["limits"], model["defaults"]
-    area = defaults["width"] * defaults["height"]
-    return {name: _fit(ratio, area, limits) for name, ratio in ASPECTS.items()}
+    usual, most = defaults["width"] * defaults["height"], limits["pixels"][1]
+    areas = [usual, most] if most >= MUCH_MORE * usual else [usual]
+    return {
+        f"{math.sqrt(area):.0f}²": {name: _fit(ratio, area, limits) for name, ratio in ASPECTS.items()}
+        for area in areas
+    }
 
 
 def _fit(ratio: tuple[int, int], area: int, limits: dict[str, Any]) -> tuple[int, int]:
+    """The sides of this ratio whose product is next to the area, as far as no side leaves its limits."""
     multiple, (low, high) = limits["multiple"], limits["side"]
-    width = math.sqrt(area * ratio[0] / ratio[1])
-    sides = [
-        min(max(round(side / multiple) * multiple, low), high)
-        for side in (width, width * ratio[1] / ratio[0])
-    ]
-    while sides[0] * sides[1] > limits["pixels"][1]:
+    shape = ratio[0] / ratio[1]
+    width = min(math.sqrt(area * shape), high, high * shape)
+    sides = [max(round(side / multiple) * multiple, low) for side in (width, width / shape)]
+    while max(sides) > high or sides[0] * sides[1] > limits["pixels"][1]:
         sides[sides.index(max(sides))] -= multiple
     return sides[0], sides[1]
 

@@ -62,10 +62,16 @@ def _line(event: Event) -> str:
     job = event.job
     parts = [PHASES[event.phase]]
     match event.phase:
+        case "queued" if event.preload and event.position == 1:
+            parts = [f"Waiting while {event.preload} is loaded"]
+        case "queued" if event.preload:
+            parts = [f"{PHASES['queued']}, {event.position} ahead, one of them to load {event.preload}"]
         case "queued" if event.position:
             parts = [f"{PHASES['queued']}, {event.position} ahead"]
+        case "downloading" if not event.total:
+            parts = ["Looking up the model’s files"]
         case "downloading":
-            parts.append(f"{event.done / 1e9:.1f} of {event.total / 1e9:.1f} GB")
+            parts.append(amount(event.done, event.total))
         case "loading":
             parts.append(f"part {min(event.done + 1, event.total)} of {event.total}")
         case "denoising" if event.provider is not None:
@@ -86,6 +92,12 @@ def _line(event: Event) -> str:
     if event.phase not in ("queued", "downloading", "loading", "failed"):
         parts.append(f"seed {job.seed}")
     return " · ".join(parts)
+
+
+def amount(done: int, total: int) -> str:
+    """Bytes of bytes, as people say it."""
+    unit, size = ("GB", 1e9) if total >= 1e9 else ("MB", 1e6)
+    return f"{done / size:.1f} of {total / size:.1f} {unit}"
 
 
 def _progress(event: Event) -> float | None:

@@ -18,6 +18,7 @@ from api.endpoints import AGAIN, add_endpoints, stop_job
 from api.pictures import PictureFiles
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
+from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
 from ui.live import live_value, refused
 from ui.setup_card import setup_card
@@ -41,6 +42,8 @@ HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
 SETTINGS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+LOOK = 2.0
+"""Seconds between two looks at what is coming, as long as something is."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -97,6 +100,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
                 about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
+                ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
                     negative_prompt = gr.Textbox(
                         label="Negative prompt",
@@ -104,6 +108,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
                         **of("negative_prompt"),
                     )
                     aspect = gr.Radio(list(ASPECTS), label="Aspect", elem_id="aspect", **of("aspect"))
+                    area = gr.Radio(label="Area", elem_id="area", **of("area"))
                     with gr.Row():
                         width = model_slider("Width", **of("width"))
                         height = model_slider("Height", **of("height"))
@@ -130,7 +135,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
         add_endpoints(demo, engine)
 
         part = {
-            "about": about, "aspect": aspect, "width": width, "height": height, "steps": steps,
+            "about": about, "aspect": aspect, "area": area, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
         files = PictureFiles(live)
@@ -143,6 +148,15 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
 
         async def halt(event: gr.EventData) -> None:
             await stop_job(engine, event.job)
+
+        def look() -> tuple[Any, Any]:
+            models = engine.models()
+            words = coming(models)
+            return gr.update(value=words, visible=bool(words)), gr.Timer(active=still_coming(models))
+
+        news = gr.Timer(LOOK, active=False)
+        for event in (demo.load, news.tick):
+            event(look, None, [ready, news], queue=False, **PRIVATE)
 
         going = gr.on([prompt.submit, draw.click], run, [prompt, *values], live, js=_BEGIN, **PRIVATE)
         going.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
@@ -162,15 +176,16 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
         model.input(
             None, model, parts, js="(model) => window.stepwise.settings.of(model)", api_visibility="private"
         )
-        aspect.input(
-            None,
-            [aspect, model],
-            [width, height],
-            js="(aspect, model) => window.stepwise.settings.size(aspect, model)",
-            api_visibility="private",
-        )
+        for preset in (aspect, area):
+            preset.input(
+                None,
+                [aspect, area, model],
+                [aspect, area, width, height],
+                js="(aspect, area, model) => window.stepwise.settings.size(aspect, area, model)",
+                api_visibility="private",
+            )
         for side in (width, height):
-            side.input(None, None, aspect, js="() => null", api_visibility="private")
+            side.input(None, None, [aspect, area], js="() => [null, null]", api_visibility="private")
         guidance.input(
             None,
             [guidance, model],

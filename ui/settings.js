@@ -5,13 +5,19 @@
   const update = (properties) => ({ __type__: "update", ...properties });
   (window.stepwise ??= {}).settings = {
     of: (model) => names.map((name) => update(models[model].settings[name])),
-    size: (aspect, model) => models[model].sizes[aspect],
+    size: (aspect, area, model) => {  // a preset chosen where none was: the other half of it is the first one
+      const { sizes } = models[model];
+      const [of, at] = [aspect ?? "1:1", area ?? Object.keys(sizes)[0]];
+      return [of, at, ...sizes[at][of]];
+    },
     negative: (guidance, model) => update({ visible: guidance > models[model].guidance_off }),
     seed: () => String(Math.floor(Math.random() * 2 ** 32)),
     again: (chosen) => {  // prompt, model, seed, and then every setting by name
       const { sizes, guidance_off, settings } = models[chosen.model];
-      const preset = Object.keys(sizes).find((name) => sizes[name].join() === [chosen.width, chosen.height].join());
-      const values = { ...chosen, aspect: preset ?? null, about: settings.about.value };
+      const is = ([width, height]) => width === chosen.width && height === chosen.height;
+      const area = Object.keys(sizes).find((at) => Object.values(sizes[at]).some(is)) ?? null;
+      const aspect = area && Object.keys(sizes[area]).find((of) => is(sizes[area][of]));
+      const values = { ...chosen, aspect, area, about: settings.about.value };
       const updates = names.map((name) => update({ ...settings[name], value: values[name] }));
       updates[names.indexOf("negative_prompt")].visible = chosen.guidance > guidance_off;
       return [chosen.prompt, chosen.model, String(chosen.seed), ...updates];

@@ -40,6 +40,8 @@ def setup_card(catalogue: Catalogue, needs: dict[str, list[Need]]) -> str:
 
 def _row(need: Need) -> str:
     mark, word = ("✓", "met") if need.met else ("✗", "missing")
+    if not need.known:
+        mark, word = "?", "unknown"
     return (
         f"<li class='{word}'><span class='mark' aria-hidden='true'>{mark}</span>"
         f"<span><span class='sr-only'>{word}:</span> {need_words(need)}</span></li>"

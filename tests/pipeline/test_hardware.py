@@ -166,3 +166,68 @@ def test_too_little_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = Engine(read_catalogue(ROOT / "models.yaml")).models()[0]["reason"]
     assert "Downloads 28 GB" in reason
     assert "5 GB" in reason
+
+
+def reason(monkeypatch: pytest.MonkeyPatch, model: str, token: str | None, free: float = 500) -> str:
+    """Why this model can't run, on a machine with this token and these GB free."""
+    monkeypatch.setattr(hardware, "get_token", lambda: token)
+    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 10**9))
+    models = Engine(read_catalogue(ROOT / "models.yaml")).models()
+    return next(one["reason"] or "" for one in models if one["id"] == model)
+
+
+GPUS = "https://huggingface.co/docs/hub/spaces-gpus"
+
+
+def test_with_a_token_and_no_gpu_the_gpu_alone_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_gpu(monkeypatch)
+    words = reason(monkeypatch, "sd3.5-medium", "hf_some")
+    assert (
+        words == f"Needs a GPU: 20 GB of its memory are best, 5 GB the least; this machine has none. {GPUS}"
+    )
+
+
+def test_with_a_gpu_and_no_token_the_token_and_the_licence_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
+    words = reason(monkeypatch, "sd3.5-medium", None)
+    assert words == (
+        "Needs HF_TOKEN, a token of yours (scope: read). https://huggingface.co/settings/tokens "
+        "The token’s account must have accepted the Stability AI Community licence. "
+        "https://huggingface.co/stabilityai/stable-diffusion-3.5-medium"
+    )
+    assert reason(monkeypatch, "z-image-turbo", None) == ""
+
+
+def test_too_little_disk_alone_is_told_with_what_is_free_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
+    assert reason(monkeypatch, "sd3.5-large", "hf_some", free=27.96) == (
+        "Downloads 28 GB on first use; 27.9 GB are free. Set HF_HOME to a folder on a larger disk. "
+        "https://huggingface.co/docs/hub/spaces-storage"
+    )
+
+
+def test_a_gpu_that_the_owner_leaves_unused_is_not_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
+    engine = Engine(read_catalogue(ROOT / "models.yaml"), wanted=hardware.Wanted("cpu"))
+    hardware_need = engine.needs(engine.catalogue["z-image-turbo"])[0]
+    assert hardware_need.words == "Needs a GPU; STEPWISE_DEVICE=cpu keeps to the CPU."
+
+
+def test_whether_a_licence_was_accepted_is_not_claimed_before_the_hub_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "get_token", lambda: "hf_some")
+    spec = read_catalogue(ROOT / "models.yaml")["sd3.5-large"]
+
+    def licence() -> hardware.Need:
+        return next(need for need in hardware.needs(spec) if need.what == "licence")
+
+    assert (licence().met, licence().known) == (True, False)
+    monkeypatch.setattr(hardware, "try_to_load_from_cache", lambda *_, **__: "model_index.json")
+    assert (licence().met, licence().known) == (True, True)

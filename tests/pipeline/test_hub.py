@@ -47,16 +47,22 @@ def works_again(engine: Engine) -> None:
 
 
 def test_a_first_drawing_downloads_with_progress_and_then_draws(tiny: Engine, hub: FakeHub) -> None:
-    hub.slow = threading.Event()
+    hub.slow, hub.held = threading.Event(), "transformer/diffusion"
+    folder = hub.repositories[MODEL].folder
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    held = (folder / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
+    # What is in two files is fetched once.
+    others, whole = sum(map(len, set(files))) - held, sum(map(len, files))
     drawing = tiny.start(tiny.check(REQUEST))
-    totals = []
+    seen = []
     for event in drawing.events():
         if event.phase == "downloading":
-            totals.append(event.total)
-            if event.total:
+            seen.append((event.done, event.total))
+            if event.done >= others:
                 hub.slow.set()
-    weights = sum(path.stat().st_size for path in hub.repositories[MODEL].folder.rglob("*") if path.is_file())
-    assert totals[-1] == weights
+    assert seen[0] == (0, 0), "how much it is, nobody has said yet"
+    assert (others, whole) in seen
+    assert seen == sorted(seen)
     assert drawing.latest.phase == "finished"
     fetched = len(hub.files)
     works_again(Engine(tiny.catalogue))  # another process would find them in the cache
@@ -219,3 +225,45 @@ def test_the_token_reaches_the_hub_and_nobody_else(
     assert "hf_good" in hub.authorization
     assert "hf_good" not in caplog.text
     assert "hf_good" not in repr(events) + repr([event.info() for event in events]) + repr(tiny.models())
+
+
+def test_who_asks_for_a_model_that_is_being_fetched_waits_for_the_same_download(
+    tiny: Engine, hub: FakeHub, tmp_path: Path
+) -> None:
+    """Two engines as two devices of one: each has a line of its own."""
+    hub.slow, hub.held = threading.Event(), "transformer/diffusion"
+    other = Engine(tiny.catalogue)
+    drawings = [engine.start(engine.check(REQUEST)) for engine in (tiny, other)]
+    for drawing in drawings:
+        for event in drawing.events():
+            if event.phase == "downloading" and event.total and event.done:
+                break
+    assert drawings[0].latest.total == drawings[1].latest.total
+    drawings[0].stop()
+    assert drawings[0].result().phase == "stopped"
+    hub.slow.set()
+    assert drawings[1].result().phase == "finished"
+    fetched = [file for file, _ in hub.files]
+    assert len(fetched) == len(set(fetched))
+
+
+def test_a_pinned_revision_is_the_one_that_is_fetched_and_an_unknown_one_is_said(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    commit = "0123456789" * 4
+    hub.repositories[MODEL].commit = commit
+
+    def pinned(revision: str) -> Engine:
+        return Engine(catalogue(tmp_path, entry(Path(MODEL), revision=revision, needs={"disk": 1e9})))
+
+    engine = pinned(commit)
+    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    assert not need.met
+    engine = Engine(catalogue(tmp_path, entry(Path(MODEL), revision=commit)))
+    works_again(engine)
+    assert (tmp_path / "hub" / "models--me--tiny" / "snapshots" / commit / "model_index.json").exists()
+    engine = pinned(commit)
+    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    assert need.met, "it is here: no more room is needed"
+    other = Engine(catalogue(tmp_path, entry(Path(MODEL), revision="f" * 40)))
+    assert "no such revision of Tiny: check `revision` in models.yaml" in str(drawn(other).error)

@@ -42,9 +42,53 @@ def test_an_aspect_preset_sets_the_size(tab: Studio) -> None:
         expect(tab.number("Height")).to_have_value(height)
 
 
-def test_a_size_of_ones_own_chooses_no_preset(tab: Studio) -> None:
+def test_a_model_that_draws_larger_has_presets_for_that_too(tab: Studio) -> None:
+    tab.open_settings()
+    for name, sizes in {
+        "3.5 Medium": [("1440²", 1440, 1440), ("16:9", 1904, 1088), ("1024²", 1360, 768)],
+        "Sketch": [("512²", 512, 512), ("9:16", 288, 512), ("256²", 192, 336)],
+    }.items():
+        tab.choose_model(name)
+        for preset, width, height in sizes:
+            tab.page.get_by_role("radio", name=preset).check()
+            expect(tab.number("Width")).to_have_value(str(width))
+            expect(tab.number("Height")).to_have_value(str(height))
+    tab.choose_model("3.5 Large Turbo")
+    expect(tab.page.locator("#area")).to_be_hidden()
+
+
+def test_a_size_of_ones_own_chooses_no_preset_and_a_preset_gives_one_again(tab: Studio) -> None:
     tab.set(width=320)
-    expect(tab.page.locator("#aspect input:checked")).to_have_count(0)
+    expect(tab.page.locator("#aspect input:checked, #area input:checked")).to_have_count(0)
+    tab.page.get_by_role("radio", name="512²").check()
+    expect(tab.page.get_by_role("radio", name="1:1")).to_be_checked()
+    expect(tab.number("Width")).to_have_value("512")
+
+
+def test_using_a_picture_again_chooses_its_preset(tab: Studio) -> None:
+    tab.set(steps=2)
+    tab.page.get_by_role("radio", name="512²").check()
+    tab.page.get_by_role("radio", name="16:9").check()
+    tab.draw()
+    tab.page.get_by_role("radio", name="256²").check()
+    tab.history.first.click()
+    expect(tab.page.get_by_role("radio", name="512²")).to_be_checked()
+    expect(tab.page.get_by_role("radio", name="16:9")).to_be_checked()
+    expect(tab.number("Height")).to_have_value("288")
+
+
+def test_z_image_reads_a_negative_prompt_at_any_guidance_above_zero_and_turbo_above_one(tab: Studio) -> None:
+    tab.open_settings()
+    negative = tab.page.get_by_label("Negative prompt")
+    for name, shown in {
+        "Z-Image": {0: False, 0.5: True},
+        "Large Turbo": {0: False, 1: False, 1.5: True},
+    }.items():
+        tab.choose_model(name)
+        expect(negative).to_be_hidden()
+        for guidance, visible in shown.items():
+            tab.set(guidance=guidance)
+            expect(negative).to_be_visible(visible=visible)
 
 
 def test_the_dice_roll_a_seed(tab: Studio) -> None:

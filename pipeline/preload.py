@@ -1,0 +1,113 @@
+"""Models that are made ready before anyone asks for them, one after the other in the background, and how far
+each is. How a model is fetched and loaded, the engine knows; whoever lists the models shows what is coming.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pipeline.errors import Busy, StepwiseError
+from pipeline.line import Line
+from pipeline.spec import ModelSpec
+
+log = logging.getLogger("stepwise")
+
+AGAIN = 1.0
+"""Seconds after which a preload that finds a device's line full asks for its place again."""
+
+
+@dataclass(frozen=True)
+class Coming:
+    """How a preload stands. phase: `queued` until it begins, and while drawings have the device it loads
+    onto. done, total: bytes while downloading, parts while loading. error: why it failed, and what to do."""
+
+    phase: Literal["queued", "downloading", "loading", "failed"] = "queued"
+    done: int = 0
+    total: int = 0
+    error: str | None = None
+
+
+class Preloads:
+    """What is coming, by model. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._coming: dict[str, Coming] = {}
+
+    def start(
+        self, specs: Sequence[ModelSpec], make_ready: Callable[[ModelSpec, Preload], None]
+    ) -> threading.Thread:
+        """Makes these models ready in this order, in a thread that is returned. One that fails says why in
+        `of`, and keeps no other from its turn.
+
+        Args:
+            make_ready: fetches and loads a model, reporting to the Preload; raises StepwiseError.
+        """
+        self._coming.update({spec.id: Coming() for spec in specs})
+
+        def run() -> None:
+            for spec in specs:
+                try:
+                    make_ready(spec, Preload(self, spec))
+                    self.arrived(spec.id)
+                except StepwiseError as error:
+                    log.warning("%s can't be made ready: %s", spec.name, error, exc_info=error.__cause__)
+                    self._coming[spec.id] = Coming("failed", error=str(error))
+
+        thread = threading.Thread(target=run, name="preload", daemon=True)
+        thread.start()
+        return thread
+
+    def of(self, model: str) -> dict[str, Any] | None:
+        """How this model's preload stands, as plain data; None where nothing is coming, or it has come."""
+        coming = self._coming.get(model)
+        return None if coming is None else asdict(coming)
+
+    def arrived(self, model: str) -> None:
+        """The model is loaded, by its preload or by a drawing."""
+        self._coming.pop(model, None)
+
+    def update(self, model: str, **changes: Any) -> None:
+        """Notes how far it is."""
+        self._coming[model] = replace(self._coming.get(model, Coming()), **changes)
+
+
+class Preload:
+    """One model's preload: what stands in the line for it, and what it reports to."""
+
+    eta: float | None = None
+
+    def __init__(self, among: Preloads, spec: ModelSpec) -> None:
+        self._among, self._model = among, spec.id
+        self.preloads = spec.name
+
+    def check(self) -> None:
+        """A preload isn't stopped."""
+
+    def update(self, **changes: Any) -> None:
+        """As of a drawing: phase, done and total, or its place in the line."""
+        if changes.pop("position", 0):
+            changes = {"phase": "queued"}
+        self._among.update(self._model, **changes)
+
+    def report(self, phase: str, done: int, total: int) -> None:
+        """A `hub.Report`."""
+        self.update(phase=phase, done=done, total=total)
+
+    @contextlib.contextmanager
+    def turn(self, line: Line) -> Iterator[None]:
+        """Its turn at a device, however many drawings wait there."""
+        while True:
+            try:
+                line.join(self)
+                break
+            except Busy:
+                self.update(phase="queued")
+                time.sleep(AGAIN)
+        with line.turn(self):
+            yield
