@@ -12,6 +12,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+if os.environ.get("SPACES_ZERO_GPU"):
+    import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
+
 import argparse
 import sys
 
@@ -47,6 +50,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         engine = settings.engine()
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
+    engine.hold()
     if engine.catalogue[engine.default_model].local:
         engine.preload(engine.default_model)  # ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Drawings that may wait in front of a device; more are refused."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
+    zerogpu_size: Literal["large", "xlarge"] = "large"
+    """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
 
@@ -66,4 +68,5 @@ class Settings(BaseSettings):
         from pipeline.catalogue import read_catalogue
         from pipeline.engine import Engine
 
-        return Engine(read_catalogue(self.models), self.device, self.threads, self.max_waiting)
+        catalogue = read_catalogue(self.models)
+        return Engine(catalogue, self.device, self.threads, self.max_waiting, self.zerogpu_size)

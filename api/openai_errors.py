@@ -34,6 +34,8 @@ STATUSES = {
     "weights_error": 503,
     "out_of_memory": 503,
     "provider_error": 503,
+    "quota_exceeded": 429,
+    "zerogpu_error": 503,
 }
 """Of our errors' codes; any other is a drawing that failed, 500."""
 

@@ -6,6 +6,7 @@ Inference Provider draws is asked for by remote.py. The page and every API are r
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -17,12 +18,15 @@ from pipeline.catalogue import Catalogue
 from pipeline.draw import draw
 from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
+from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.hardware import Need, device_for, needs
 from pipeline.line import Line
 from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.spec import ModelSpec
 from pipeline.weights import Weights, WeightsCache
+from pipeline.zerogpu import AT_ONCE as WORKERS
+from pipeline.zerogpu import ZeroGpu
 
 log = logging.getLogger("stepwise")
 
@@ -31,13 +35,19 @@ class Engine:
     """Draws jobs. Safe to use from any thread."""
 
     def __init__(
-        self, catalogue: Catalogue, device: str = "auto", threads: int | None = None, max_waiting: int = 20
+        self,
+        catalogue: Catalogue,
+        device: str = "auto",
+        threads: int | None = None,
+        max_waiting: int = 20,
+        gpu_size: GpuSize = "large",
     ) -> None:
         """
         Args:
             device: auto, cuda, mps or cpu, for models that aren't bound to the CPU.
             threads: of the CPU, for drawing there; None leaves it to torch.
             max_waiting: drawings that may wait in front of each device, and of the Inference Providers.
+            gpu_size: of the GPUs that ZeroGPU lends, where this is a Space of its.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -50,6 +60,10 @@ class Engine:
             "local": self._draw_here,
             "inference": draw_remotely,
         }
+        self._zero = ZeroGpu(self._draw_here, gpu_size) if ON_ZEROGPU else None
+        if self._zero is not None:
+            self._lines["zerogpu"] = Line(max_waiting, WORKERS)
+            self._executors["zerogpu"] = self._zero.draw
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
         self._decode_pace: dict[str, float] = {}
@@ -64,7 +78,10 @@ class Engine:
 
     def needs(self, spec: ModelSpec) -> list[Need]:
         """What this model needs of this machine, met or not."""
-        return needs(spec, self._device)
+        found = needs(spec, self._device)
+        if self._zero is not None and self._executor(spec) == "zerogpu":
+            found += [Need("hardware", words, False) for words in [self._zero.refusal(spec)] if words]
+        return found
 
     def reason(self, spec: ModelSpec) -> str:
         """Why this model can't run here; empty where it can."""
@@ -131,14 +148,23 @@ class Engine:
             drawing = Drawing(job, on_stop=line.wake)
             line.join(drawing)
             self._drawings[job.id] = drawing
+        # In the caller's context, where the platform that lends a GPU finds who asked for the picture.
+        run = contextvars.copy_context().run
         threading.Thread(
-            target=self._run, args=(drawing, spec, line), name=f"drawing {job.id}", daemon=True
+            target=run, args=(self._run, drawing, spec, line), name=f"drawing {job.id}", daemon=True
         ).start()
         return drawing
 
     def find(self, job: str) -> Drawing | None:
         """The drawing with this id, while it is queued or drawn."""
         return self._drawings.get(job)
+
+    def hold(self) -> None:
+        """On ZeroGPU, before the page is launched and in the main thread: loads what its workers draw with.
+        Elsewhere there is nothing to do."""
+        if self._zero is not None:
+            specs = [spec for spec in self.catalogue if self._executor(spec) == "zerogpu"]
+            self._zero.hold([spec for spec in specs if not self.reason(spec)], self._load)
 
     def preload(self, model: str) -> threading.Thread:
         """Loads the weights of a model that is drawn here in the background, in its turn, so that its first
@@ -147,9 +173,7 @@ class Engine:
         def load() -> None:
             try:
                 with line.turn(nobody), explained(spec.name, spec.license.url):
-                    weights = self._weights(spec, nobody)
-                    with weights.pipeline():  # else the first job waits for its class and its tokenizers
-                        pass
+                    self._load(spec)
             except StepwiseError as error:
                 log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
 
@@ -164,7 +188,7 @@ class Engine:
         try:
             with line.turn(drawing), explained(spec.name, spec.license.url):
                 drawing.begin()
-                self._executors[spec.backend](drawing, spec)
+                self._executors[self._executor(spec)](drawing, spec)
             drawing.finish("finished")
         except Stopped:
             drawing.finish("stopped")
@@ -176,13 +200,22 @@ class Engine:
             with self._lock:
                 del self._drawings[drawing.job.id]
 
+    def _executor(self, spec: ModelSpec) -> str:
+        """Who draws it: what is bound to the CPU takes no GPU of ZeroGPU's, and nothing of a quota."""
+        lent = self._zero is not None and spec.backend == "local" and spec.device != "cpu"
+        return "zerogpu" if lent else spec.backend
+
     def _line(self, spec: ModelSpec) -> Line:
-        """Where its drawings wait: in front of the device, or of the providers."""
-        remote = spec.backend == "inference"
-        return self._lines["inference" if remote else device_for(spec, self._device).kind]
+        """Where its drawings wait: in front of the device, of the providers, or of ZeroGPU."""
+        executor = self._executor(spec)
+        return self._lines[device_for(spec, self._device).kind if executor == "local" else executor]
 
     def _draw_here(self, drawing: Drawing, spec: ModelSpec) -> None:
         draw(drawing, self._weights(spec, drawing), self._decode_pace)
+
+    def _load(self, spec: ModelSpec) -> None:
+        with self._weights(spec, _Preload()).pipeline():
+            pass  # else the first job waits for its class and its tokenizers
 
     def _weights(self, spec: ModelSpec, waiting: Drawing | _Preload) -> Weights:
         def report(phase: str, done: int, total: int) -> None:

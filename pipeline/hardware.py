@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
+from pipeline.gpu_sizes import ON_ZEROGPU
 from pipeline.spec import ModelSpec
 
 GB = 10**9
@@ -23,6 +24,7 @@ _BF16_CAPABILITY = 8
 """CUDA compute capability (major) from which bf16 runs at full speed: Ampere."""
 _TOKENS = "https://huggingface.co/settings/tokens"
 _INFERENCE_TOKENS = f"{_TOKENS}/new?ownUserPermissions=inference.serverless.write&tokenType=fineGrained"
+_ZEROGPU = "https://huggingface.co/docs/hub/spaces-zerogpu#usage-tiers"
 _HUGGING_FACE_TOKEN = re.compile(r"hf_[\w.=-]+", re.ASCII)
 
 
@@ -100,8 +102,10 @@ def _hardware(spec: ModelSpec, device: Device) -> Need:
         return Need("hardware", "Runs on the CPU.", True)
     url = "https://huggingface.co/docs/hub/spaces-gpus"
     words = f"Needs a GPU with {gpu:g} GB of memory"
-    if os.environ.get("SPACES_ZERO_GPU"):
-        return Need("hardware", f"{words} of its own; ZeroGPU is not supported yet.", False, url)
+    if ON_ZEROGPU:
+        # Which models it holds at a time is decided at the start: see zerogpu.py.
+        words = "ZeroGPU lends a GPU for each drawing: its seconds come from the visitor's daily quota."
+        return Need("hardware", words, True, _ZEROGPU)
     if device.kind == "cpu":
         return Need("hardware", f"{words}; this machine has none.", False, url)
     have = device.memory / GB

@@ -1,0 +1,70 @@
+"""ZeroGPU's two sizes of GPU, and which models one of them holds: decided before anything is loaded, by what
+their weights take in 16 bits. Facts and arithmetic only; zerogpu.py draws.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+from pipeline.spec import ModelSpec
+
+ON_ZEROGPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+"""Whether this is a Space on ZeroGPU, as `spaces` (0.51) tells it."""
+
+GpuSize = Literal["large", "xlarge"]
+"""Half an RTX Pro 6000 Blackwell with 48 GB, or a whole one with 96 GB at twice the quota
+(https://huggingface.co/docs/hub/spaces-zerogpu)."""
+
+GB = 10**9
+ROOM = {"large": 45_097_156_608, "xlarge": 96 * GB}
+"""Bytes of weights that each size holds; the rest is for drawing. large: above this much `spaces` (0.51,
+zero/configs.json: xlarge_threshold) takes `xlarge` without a word, where the code names no size. xlarge: the
+card's 102.0 GB (same file) less the 5.9 GB that `large` leaves free."""
+
+_SD3 = {"SD3's text encoders and VAE": round(11.33 * GB)}
+_PARTS = {
+    "sd3.5-large": _SD3 | {"sd3.5-large": round(16.12 * GB)},
+    "sd3.5-large-turbo": _SD3 | {"sd3.5-large-turbo": round(16.12 * GB)},
+    "sd3.5-medium": _SD3 | {"sd3.5-medium": round(4.94 * GB)},
+    "z-image-turbo": {"z-image-turbo": round(20.2 * GB)},
+}
+"""By model id, its parts in bytes, in 16 bits; what has one name is one thing and held once. CLIP-L 0.25,
+CLIP-G 1.39, T5-XXL 9.52 and VAE 0.17 GB; transformers of 8.06 and 2.24 + 0.23 billion parameters (counted);
+Z-Image's 6 billion, Qwen3-4B and a VAE (model cards)."""
+
+
+def parts(spec: ModelSpec) -> dict[str, int]:
+    """A model's parts by name, in bytes. Of one that isn't in the table only `needs.gpu_memory` is known,
+    which has the memory for drawing in it: rather too much than too little."""
+    return _PARTS.get(spec.id) or {spec.id: round(spec.needs.gpu_memory * GB)}
+
+
+def models_to_hold(specs: Iterable[ModelSpec], size: GpuSize) -> list[ModelSpec]:
+    """The models that fit on the GPU together: the first, and each later one that still fits beside those
+    before.
+
+    All are on the GPU whenever anything is drawn, for every worker gets all that was put on "cuda" at the
+    start. Of models.yaml `large` holds Large and Large Turbo (43.6 GB); with Medium it would be 48.5.
+    `xlarge` holds all.
+
+    Args:
+        specs: those that could run here, best first; what is drawn on the CPU or elsewhere isn't among them.
+    """
+    held: list[ModelSpec] = []
+    taken: dict[str, int] = {}
+    for spec in specs:
+        together = taken | parts(spec)
+        if sum(together.values()) <= ROOM[size]:
+            held.append(spec)
+            taken = together
+    return held
+
+
+def bytes_of(specs: Iterable[ModelSpec]) -> int:
+    """What these models' weights take together, shared parts once."""
+    together: dict[str, int] = {}
+    for spec in specs:
+        together |= parts(spec)
+    return sum(together.values())
