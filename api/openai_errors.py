@@ -83,7 +83,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
         if code == "busy":
             self.headers.setdefault("Retry-After", f"{math.ceil(RETRY_AFTER)}")
-        elif status == 409 or status >= 500:
+        elif status == 409 or status >= 500 or code == "quota_exceeded":
             # The clients would ask again by themselves, twice: each time a whole drawing, to the same end.
             self.headers["x-should-retry"] = "false"
 

@@ -173,7 +173,8 @@ class Engine:
         def load() -> None:
             try:
                 with line.turn(nobody), explained(spec.name, spec.license.url):
-                    self._load(spec)
+                    if self._executor(spec) == "local":  # ZeroGPU's are held already
+                        self._load(spec)
             except StepwiseError as error:
                 log.warning("%s can't be loaded yet: %s", spec.name, error)  # its first job says so too
 

@@ -89,20 +89,26 @@ class ZeroGpu:
             load: puts a model on "cuda" in this process, to stay there.
         """
         held: list[ModelSpec] = []
-        for spec in models_to_hold(specs, self.size):
+        while waiting := [spec for spec in self._choice(specs) if spec not in held]:
+            spec = waiting[0]
             try:
                 with explained(spec.name, spec.license.url):
                     load(spec)
                 held.append(spec)
-            except StepwiseError as error:
+            except StepwiseError as error:  # its room is for another
                 log.warning("%s can't be loaded: %s", spec.name, error)
-                words = f"It couldn't be loaded when this Space started: {error} Then restart the Space."
-                self._refused[spec.id] = words
+                cause = str(error).rstrip(".")
+                self._refused[spec.id] = (
+                    f"It couldn't be loaded when this Space started: {cause}. Then restart it."
+                )
         for spec in specs:
             if spec not in held:
                 self._refused.setdefault(spec.id, self._no_room(spec, held))
         self._held = held
         self._seconds = GpuSeconds(self.size, bytes_of(held), self._factor)
+
+    def _choice(self, specs: list[ModelSpec]) -> list[ModelSpec]:
+        return models_to_hold([spec for spec in specs if spec.id not in self._refused], self.size)
 
     def refusal(self, spec: ModelSpec) -> str:
         """Why this model can't be drawn here, besides what `hardware.needs` says; empty where it can."""

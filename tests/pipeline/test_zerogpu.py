@@ -105,6 +105,16 @@ def test_a_drawing_that_was_held_up_does_not_make_the_next_ask_for_everything() 
     assert asks.needed(large, spec) <= MARGIN * (2 + 3 * seconds("sd3.5-large"))
 
 
+def test_the_readme_says_what_a_first_picture_asks_of_the_quota() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = dict(zip(BIG, ("Large", "Turbo", "Medium", "Z-Image Turbo"), strict=True))
+    for size in ("large", "xlarge"):
+        specs = models_to_hold([MODELS[name] for name in BIG], size)
+        asks = GpuSeconds(size, bytes_of(specs))
+        costs = ", ".join(f"{names[spec.id]} {asks.needed(job(spec.id), spec):.0f} s" for spec in specs)
+        assert f"{costs} |" in readme
+
+
 # Which models.
 
 
@@ -247,18 +257,20 @@ def test_an_unforeseen_exception_is_explained_before_it_crosses() -> None:
     assert "secret" not in str(drawing.latest.error)
 
 
-def test_a_model_that_could_not_be_loaded_at_the_start_is_refused_with_the_cause() -> None:
+def test_a_model_that_can_not_be_loaded_is_refused_with_the_cause_and_another_gets_its_room() -> None:
     def load(spec: ModelSpec) -> None:
         if spec.id == "sd3.5-large":
             raise FileNotFoundError("no such file")
+        loaded.append(spec.id)
 
+    loaded: list[str] = []
     zero = here(lambda drawing, spec: None)
     assert zero.refusal(MODELS["sd3.5-large"]) == ""
     zero.hold([MODELS[name] for name in BIG], load)
-    assert "can't be read: no such file" in zero.refusal(MODELS["sd3.5-large"])
-    assert zero.refusal(MODELS["sd3.5-large-turbo"]) == ""
-    assert "4.9 GB" not in zero.refusal(MODELS["sd3.5-large-turbo"])
-    assert "don't fit beside" in zero.refusal(MODELS["sd3.5-medium"])
+    assert loaded == ["sd3.5-large-turbo", "sd3.5-medium"]
+    assert "can't be read: no such file. Then restart it." in zero.refusal(MODELS["sd3.5-large"])
+    assert zero.refusal(MODELS["sd3.5-medium"]) == ""
+    assert "(20.2 GB) don't fit beside" in zero.refusal(MODELS["z-image-turbo"])
 
 
 # Words.

@@ -4,6 +4,7 @@ and every failure in words. `spaces` is real here; the GPU and the API that lend
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import hardware
 from pipeline.engine import Engine
 from tests.conftest import serve
+from tests.mcp import connected
 from tests.tiny import catalogue, draw, entry, models_yaml, pixels
 from tests.zerogpu import FakeZeroGpu
 
@@ -164,6 +167,9 @@ def test_a_visitor_without_quota_left_is_told_how_much_is_left_and_when_there_is
     assert "12 s are left of your daily quota" in told
     assert "1:00:00" in told
     assert space.api.given_back == []
+    answer = httpx.post(f"{space.url}/v1/images/generations", json=APPLE, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert answer.headers["x-should-retry"] == "false"  # more of the same wouldn't help
 
 
 def test_a_caller_whom_zerogpu_does_not_see_is_told_that_the_space_pays(space: Space) -> None:
@@ -186,13 +192,27 @@ def test_the_quota_asked_is_the_visitors_and_grows_with_the_drawing(space: Space
     assert 1 <= int(few["durationSeconds"]) <= int(many["durationSeconds"]) < 60
 
 
+def test_callers_of_the_routes_beside_gradio_pay_with_their_own_quota_too(space: Space) -> None:
+    headers = {"X-IP-Token": VISITOR}
+    asked = {"json": APPLE, "headers": headers, "timeout": 60}
+    httpx.post(f"{space.url}/v1/images/generations", **asked).raise_for_status()
+
+    async def call_tool(**headers: str) -> None:
+        async with connected(space.url, **headers) as session:
+            await session.call_tool("draw", APPLE)
+
+    asyncio.run(call_tool())
+    asyncio.run(call_tool(**headers))
+    assert [asked.get("token") for asked in space.api.asked] == [VISITOR, None, VISITOR]
+
+
 def test_a_stop_does_not_wait_for_a_gpu_and_one_that_is_lent_too_late_is_given_back(space: Space) -> None:
     space.api.waiting.set()
     job = str(uuid.uuid4())
     drawing = space.visitor.submit(**APPLE, job=job, api_name="/generate")
     assert space.api.in_line.wait(60)
     space.visitor.predict(job, api_name="/stop")
-    assert drawing.outputs()[-1][1]["phase"] == "stopped"
+    assert [info["phase"] for _, info in drawing][-1] == "stopped"
     assert space.api.given_back == []
     space.api.lent.set()
     assert space.api.returned.wait(60)
