@@ -12,6 +12,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+if os.environ.get("SPACES_ZERO_GPU"):
+    import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
+
 import argparse
 import sys
 
@@ -48,6 +51,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         preload = settings.to_preload(engine)
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
+    engine.hold()
     engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)
     end_when_told(demo)

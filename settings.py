@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     none. Unset: the default model, unless it would have to be fetched."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
+    zerogpu_size: Literal["large", "xlarge"] = "large"
+    """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
 
@@ -85,7 +87,7 @@ class Settings(BaseSettings):
         from pipeline.hardware import Wanted
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting)
+        return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting, self.zerogpu_size)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.

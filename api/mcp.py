@@ -31,6 +31,7 @@ from starlette.requests import Request
 from api.endpoints import AGAIN
 from api.mcp_tools import INSTRUCTIONS, tools
 from api.pictures import PictureFiles
+from api.visitor import asked_by
 from pipeline import __version__
 from pipeline.drawing import Drawing
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
@@ -106,6 +107,7 @@ async def draw(
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
     job = engine.check(arguments)
+    asked_by(context.request)  # the session's task has the context of its first request
     drawing = engine.start(job)
     context.request.state.visit.on_leaving(drawing.stop)
     token = None if context.meta is None else context.meta.progressToken

@@ -34,6 +34,8 @@ STATUSES = {
     "weights_error": 503,
     "out_of_memory": 503,
     "provider_error": 503,
+    "quota_exceeded": 429,
+    "zerogpu_error": 503,
 }
 """Of our errors' codes; any other is a drawing that failed, 500."""
 
@@ -81,7 +83,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
         if code == "busy":
             self.headers.setdefault("Retry-After", f"{math.ceil(RETRY_AFTER)}")
-        elif status == 409 or status >= 500:
+        elif status == 409 or status >= 500 or code == "quota_exceeded":
             # The clients would ask again by themselves, twice: each time a whole drawing, to the same end.
             self.headers["x-should-retry"] = "false"
 

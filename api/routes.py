@@ -22,6 +22,7 @@ from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
 from api.refusals import HANDLERS
+from api.visitor import seen_from_gradio
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -46,8 +47,8 @@ def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ())
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,
         "routes": [
-            Below(PREFIX, guarded(openai, refuse, keys)),
-            *mcp_routes(guarded(mcp, refusal, keys)),
+            Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],
     }
 

@@ -18,6 +18,8 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from pipeline.gpu_sizes import ON_ZEROGPU
+
 Precision = Literal["16-bit", "8-bit", "4-bit"]
 """How a component's matrices are kept; 16-bit stands for the device's own dtype, fp32 on a CPU."""
 
@@ -48,13 +50,16 @@ def component(kind: Any, folder: Path, dtype: torch.dtype, precision: Precision)
 
     def read(device: torch.device) -> torch.nn.Module:
         # A device map of one device: the libraries copy each tensor from the file to its place, none twice.
+        # Not where "cuda" is what `spaces` (0.51) makes of it: nothing is read straight to that.
+        direct = precision != "16-bit" or (device.type != "cpu" and not ON_ZEROGPU)
         module = kind.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
-            device_map=None if device.type == "cpu" and precision == "16-bit" else {"": device},
+            device_map={"": device} if direct else None,
             **_quantization(kind, precision, dtype),
         )
+        module = module if direct else module.to(device)
         return module.eval().requires_grad_(False)
 
     return _component(

@@ -54,7 +54,7 @@ class Drawing:
         call is a reader of its own; a slow one skips to the newest.
 
         Args:
-            again: seconds without news after which `async for` gets the newest event once more; None: never.
+            again: seconds without news after which the newest event comes once more; None: never.
         """
         return Events(self, again)
 
@@ -121,7 +121,8 @@ class Events:
         while True:
             with drawing._changed:
                 while drawing._number == number:
-                    drawing._changed.wait()
+                    if not drawing._changed.wait(self._again):
+                        break
                 number, event = drawing._number, drawing._event
             yield event
             if event.last:

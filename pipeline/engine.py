@@ -6,6 +6,7 @@ Inference Provider draws is asked for by remote.py. The page and every API are r
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import torch
 from pipeline.catalogue import Catalogue
 from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
+from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
 from pipeline.hub import fetch
 from pipeline.line import Line
@@ -26,6 +28,8 @@ from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.residency import Resident
 from pipeline.spec import ModelSpec
+from pipeline.zerogpu import AT_ONCE as WORKERS
+from pipeline.zerogpu import ZeroGpu
 
 log = logging.getLogger("stepwise")
 
@@ -39,12 +43,14 @@ class Engine:
         wanted: Wanted = ANY,
         threads: int | None = None,
         max_waiting: int = 20,
+        gpu_size: GpuSize = "large",
     ) -> None:
         """
         Args:
             wanted: device and memory for models that aren't bound to the CPU.
             threads: of the CPU, for drawing there; None leaves it to torch.
             max_waiting: drawings that may wait in front of each device, and of the Inference Providers.
+            gpu_size: of the GPUs that ZeroGPU lends, where this is a Space of its.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -57,6 +63,10 @@ class Engine:
             "local": self._local,
             "inference": draw_remotely,
         }
+        self._zero = ZeroGpu(self._local, gpu_size) if ON_ZEROGPU else None
+        if self._zero is not None:
+            self._lines["zerogpu"] = Line(max_waiting, WORKERS)
+            self._executors["zerogpu"] = self._zero.draw
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
         self._preloads = Preloads()
@@ -71,7 +81,10 @@ class Engine:
 
     def needs(self, spec: ModelSpec) -> list[Need]:
         """What this model needs of this machine, met or not."""
-        return needs(spec, self._wanted)
+        found = needs(spec, self._wanted)
+        if self._zero is not None and self._executor(spec) == "zerogpu":
+            found += [Need("hardware", words, False) for words in [self._zero.refusal(spec)] if words]
+        return found
 
     def reason(self, spec: ModelSpec) -> str:
         """Why this model can't run here; empty where it can."""
@@ -151,14 +164,23 @@ class Engine:
             drawing = Drawing(job, on_stop=line.wake)
             line.join(drawing)
             self._drawings[job.id] = drawing
+        # In the caller's context, where the platform that lends a GPU finds who asked for the picture.
+        run = contextvars.copy_context().run
         threading.Thread(
-            target=self._run, args=(drawing, spec, line), name=f"drawing {job.id}", daemon=True
+            target=run, args=(self._run, drawing, spec, line), name=f"drawing {job.id}", daemon=True
         ).start()
         return drawing
 
     def find(self, job: str) -> Drawing | None:
         """The drawing with this id, while it is queued or drawn."""
         return self._drawings.get(job)
+
+    def hold(self) -> None:
+        """On ZeroGPU, before the page is launched and in the main thread: loads what its workers draw with.
+        Elsewhere there is nothing to do."""
+        if self._zero is not None:
+            specs = [spec for spec in self.catalogue if self._executor(spec) == "zerogpu"]
+            self._zero.hold([spec for spec in specs if not self.reason(spec)], self._hold)
 
     def preload(self, *models: str) -> threading.Thread:
         """Fetches and loads models that are drawn here, one after the other in the background, so that their
@@ -169,7 +191,13 @@ class Engine:
         """
         return self._preloads.start([self.catalogue[model] for model in models], self._make_ready)
 
+    def _hold(self, spec: ModelSpec) -> None:
+        self._local.load(spec, Preload(self._preloads, spec))
+        self._preloads.arrived(spec.id)
+
     def _make_ready(self, spec: ModelSpec, preload: Preload) -> None:
+        if self._executor(spec) == "zerogpu":
+            return  # held already, or its reason says why not
         if reason := self.reason(spec):
             raise ModelUnavailable(reason)
         with explained(spec.name, spec.license.url):
@@ -182,7 +210,7 @@ class Engine:
         try:
             with line.turn(drawing), explained(spec.name, spec.license.url):
                 drawing.begin()
-                self._executors[spec.backend](drawing, spec)
+                self._executors[self._executor(spec)](drawing, spec)
             self._preloads.arrived(spec.id)  # whatever became of its preload
             drawing.finish("finished")
         except Stopped:
@@ -195,7 +223,12 @@ class Engine:
             with self._lock:
                 del self._drawings[drawing.job.id]
 
+    def _executor(self, spec: ModelSpec) -> str:
+        """Who draws it: what is bound to the CPU takes no GPU of ZeroGPU's, and nothing of a quota."""
+        lent = self._zero is not None and spec.backend == "local" and spec.device != "cpu"
+        return "zerogpu" if lent else spec.backend
+
     def _line(self, spec: ModelSpec) -> Line:
-        """Where its drawings wait: in front of the device, or of the providers."""
-        remote = spec.backend == "inference"
-        return self._lines["inference" if remote else device_for(spec, self._wanted).kind]
+        """Where its drawings wait: in front of the device, of the providers, or of ZeroGPU."""
+        executor = self._executor(spec)
+        return self._lines[device_for(spec, self._wanted).kind if executor == "local" else executor]

@@ -88,6 +88,18 @@ class ProviderError(StepwiseError):
     code = "provider_error"
 
 
+class QuotaExceeded(StepwiseError):
+    """The visitor's daily quota of ZeroGPU doesn't allow this drawing: says what does, and when it will."""
+
+    code = "quota_exceeded"
+
+
+class ZeroGpuError(StepwiseError):
+    """ZeroGPU gave no GPU, or took it back before there was a picture: says why, and what to do."""
+
+    code = "zerogpu_error"
+
+
 class DrawingFailed(StepwiseError):
     """Anything else that went wrong while drawing; the log has the traceback."""
 
@@ -285,6 +297,58 @@ def _status_words(error: Any, status: int, model: str, source: str, license_url:
             "settings. Try again later; another `provider` in models.yaml may do better."
         )
     return f"The provider doesn't draw {model} (HTTP {status}). Try again later, or another model."
+
+
+_SAVING = "Fewer steps, a smaller size or fewer images need less; Sketch needs none."
+
+
+def zerogpu_error(error: Exception, model: str, needed: float) -> StepwiseError:
+    """What went wrong with a call to ZeroGPU, in words for whoever asked for the picture.
+
+    Args:
+        error: of `spaces` (0.51), which raises Gradio's with a title of its own, or of its HTTP library.
+        model: the model's name.
+        needed: seconds of GPU that the drawing asked for.
+    """
+    title = str(getattr(error, "title", ""))
+    said = str(getattr(error, "message", "")) if _is(error, "gradio", "Error") else str(error)
+    if "No GPU was available" in said:
+        return ZeroGpuError(
+            "No GPU became free on ZeroGPU within a minute. Try again; who is signed in to Hugging Face is "
+            "served first."
+        )
+    if title == "ZeroGPU quota exceeded":
+        return QuotaExceeded(_quota_words(said, needed))
+    if title == "ZeroGPU illegal duration":
+        return QuotaExceeded(
+            f"This drawing needs {needed:.0f} s of GPU, more than ZeroGPU lends for one drawing. {_SAVING}"
+        )
+    if title == "ZeroGPU pending credits exceeded":
+        return QuotaExceeded("Drawings of yours on ZeroGPU are still running: try again when one has ended.")
+    if "proxy token" in said:
+        return ZeroGpuError("ZeroGPU no longer knows this page's visitor: reload the page and try again.")
+    if "task aborted" in said:
+        return ZeroGpuError(
+            "ZeroGPU ended the drawing, or its process died: it may have taken longer than the "
+            f"{needed:.0f} s it asked for. Try again, or with fewer steps, a smaller size or fewer images."
+        )
+    if title == "ZeroGPU worker error":
+        return ZeroGpuError(f"The GPU's process failed at {model} ({quoted(said)}). Try again.")
+    if _is(error, "httpx", "TransportError"):
+        return ZeroGpuError("ZeroGPU can't be reached from this Space. Try again in a minute.")
+    return ZeroGpuError(f"ZeroGPU gave no GPU ({quoted(said or type(error).__name__, 200)}). Try again.")
+
+
+def _quota_words(said: str, needed: float) -> str:
+    if "Space app" in said:  # `spaces` found no visitor's token: see README, ZeroGPU
+        return (
+            "This Space's own share of ZeroGPU is used up for now: it pays where ZeroGPU can't see who asks. "
+            "Use the Space's page on huggingface.co, signed in, or try again later."
+        )
+    left, wait = re.search(r"(-?\d+)s left", said), re.search(r"again in ([^.]*\d)", said)
+    have = f"and {max(0, int(left[1]))} s are left of your daily quota" if left else "more than you have left"
+    when = f" There is more in {wait[1]}, and with a Hugging Face account or PRO." if wait else ""
+    return f"This drawing needs {needed:.0f} s of ZeroGPU, {have}. {_SAVING}{when}"
 
 
 def without(secret: str, text: str) -> str:

@@ -6,7 +6,6 @@ The answers are facts about the machine, asked once; nothing here loads weights.
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 import shutil
@@ -19,6 +18,7 @@ import psutil
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
+from pipeline.gpu_sizes import ON_ZEROGPU
 from pipeline.plans import RESIDENT, Plan, fitting, least, plan_named
 from pipeline.spec import ModelSpec, PlanName
 
@@ -39,6 +39,7 @@ _CACHED = ("inactive_file ", "total_inactive_file ")
 """Files just read, in memory.stat: they count as used, and the kernel takes them back at any time."""
 _TOKENS = "https://huggingface.co/settings/tokens"
 _INFERENCE_TOKENS = f"{_TOKENS}/new?ownUserPermissions=inference.serverless.write&tokenType=fineGrained"
+_ZEROGPU = "https://huggingface.co/docs/hub/spaces-zerogpu#usage-tiers"
 _HUGGING_FACE_TOKEN = re.compile(r"hf_[\w.=-]+", re.ASCII)
 
 
@@ -95,6 +96,8 @@ class Need:
 @cache
 def accelerator(wanted: Wanted = ANY) -> Device:
     """The best device for models that are not bound to the CPU."""
+    if ON_ZEROGPU:  # what lies on the GPU was chosen at the start (gpu_sizes.py), and stays
+        return Device("cuda", "bfloat16", 0, "ZeroGPU")
     if wanted.kind in ("auto", "cuda") and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         dtype = "bfloat16" if properties.major >= _BF16_CAPABILITY else "float16"
@@ -145,7 +148,7 @@ def plan_for(spec: ModelSpec, device: Device, wanted: Wanted = ANY) -> Plan | No
         return RESIDENT if fits else None
     if name := spec.plan or wanted.plan:
         return plan_named(name)
-    if not spec.needs.known:
+    if not spec.needs.known or not device.memory:
         return RESIDENT
     return next(fitting(spec.needs, device.memory / GB, device.host_memory / GB), None)
 
@@ -164,9 +167,10 @@ def _hardware(spec: ModelSpec, device: Device, wanted: Wanted) -> Need:
     if not spec.needs.known:
         return Need("hardware", "Runs on the CPU.", True)
     url = "https://huggingface.co/docs/hub/spaces-gpus"
-    if os.environ.get("SPACES_ZERO_GPU"):
-        words = "Needs a GPU of its own; ZeroGPU is not supported yet."
-        return Need("hardware", words, False, url)
+    if ON_ZEROGPU:
+        # Which models it holds at a time is decided at the start: see zerogpu.py.
+        words = "ZeroGPU lends a GPU for each drawing: its seconds come from the visitor's daily quota."
+        return Need("hardware", words, True, _ZEROGPU)
     if device.kind == "cpu" and wanted.kind == "cpu":
         words = "Needs a GPU; STEPWISE_DEVICE=cpu keeps to the CPU."
         return Need("hardware", words, False)

@@ -36,7 +36,9 @@ class LocalExecutor:
             Stopped, and what `draw` raises.
         """
         plan = self.plan(spec)
-        fallback = cheaper(plan, spec.needs, self._device(spec).host_memory / GB)
+        device = self._device(spec)
+        # A lent GPU (ZeroGPU) has no budget, and no time to read a model anew.
+        fallback = cheaper(plan, spec.needs, device.host_memory / GB) if device.memory else None
         try:
             self._draw(drawing, spec, plan)
             return

@@ -36,11 +36,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, **settings: str) -> Iterator[str]:
+def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
     """Runs `python app.py` as an owner would, with these environment variables; gives its address.
 
     Args:
         folder: for its log and Gradio's files.
+        script: what to run instead of app.py.
     """
     port = free_port()
     log = folder / "server.log"
@@ -53,7 +54,11 @@ def serve(folder: Path, **settings: str) -> Iterator[str]:
     }
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, *(script or ("app.py",))],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         try:
             url = f"http://127.0.0.1:{port}"

@@ -1,0 +1,332 @@
+"""What a drawing asks of its visitor's quota, which models ZeroGPU's sizes hold, what crosses to a worker and
+in which words ZeroGPU's refusals are told. test_zerogpu_space.py runs the app there.
+
+Off ZeroGPU `spaces` leaves a function as it is, so that here the worker's side runs in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import httpx
+import pytest
+from gradio import Error
+
+from pipeline import hardware
+from pipeline.catalogue import read_catalogue
+from pipeline.drawing import Drawing
+from pipeline.engine import Engine
+from pipeline.errors import NonFiniteLatents, QuotaExceeded, Stopped, ZeroGpuError, zerogpu_error
+from pipeline.events import Event
+from pipeline.gpu_seconds import MARGIN, GpuSeconds, drawing_seconds
+from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold
+from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.spec import ModelSpec
+from pipeline.zerogpu import Started, ZeroGpu
+from tests.tiny import ROOT
+
+MODELS = read_catalogue(ROOT / "models.yaml")
+BIG = ["sd3.5-large", "sd3.5-large-turbo", "sd3.5-medium", "z-image-turbo"]
+
+
+def job(model: str, **values: Any) -> Job:
+    return resolve(
+        GenerationRequest.parse({"prompt": "a fox", "model": model, "seed": 7} | values), MODELS, ""
+    )
+
+
+def seconds(model: str, size: GpuSize = "large", **values: Any) -> float:
+    return drawing_seconds(job(model, **values), MODELS[model], size)
+
+
+# How long.
+
+
+@pytest.mark.parametrize("model", BIG)
+def test_more_steps_pixels_images_or_guidance_never_take_less(model: str) -> None:
+    plain = seconds(model, guidance=0)
+    assert seconds(model, guidance=4) > plain
+    assert seconds(model, guidance=0, steps=MODELS[model].limits.steps[1]) > plain
+    assert seconds(model, guidance=0, images=2) > plain
+    sides = [seconds(model, guidance=3, width=side, height=side) for side in (256, 512, 768, 1024)]
+    assert sides == sorted(sides)
+    assert seconds(model, "xlarge") < seconds(model, "large")
+
+
+@pytest.mark.parametrize("size", ["large", "xlarge"])
+@pytest.mark.parametrize("model", BIG)
+def test_what_is_asked_is_what_is_needed_and_a_margin_and_never_above_ten_minutes(
+    model: str, size: GpuSize
+) -> None:
+    spec = MODELS[model]
+    held = bytes_of(models_to_hold([MODELS[name] for name in BIG], size))
+    most = {"steps": spec.limits.steps[1], "guidance": spec.limits.guidance[1], "images": 4}
+    for values in ({}, {"steps": 1, "width": 256, "height": 256}, most):
+        asked = GpuSeconds(size, held, factor=1.5).asked(job(model, **values), spec) * 1.5
+        needed = 2 + held / 5e9 + seconds(model, size, **values)
+        assert needed <= asked <= MARGIN * needed + 1.5
+        assert asked <= 600
+
+
+def test_the_medium_part_with_skip_layer_guidance_takes_a_third_forward() -> None:
+    without = MODELS["sd3.5-medium"].model_copy(update={"skip_layer_guidance": None})
+    medium = job("sd3.5-medium")
+    assert drawing_seconds(medium, without, "large") < seconds("sd3.5-medium")
+
+
+def test_what_was_measured_corrects_the_table() -> None:
+    spec, large = MODELS["sd3.5-large"], job("sd3.5-large")
+    table = seconds("sd3.5-large")
+    asks = GpuSeconds("large", held=40 * GB)
+    before = asks.needed(large, spec)
+    asks.started(3.0)
+    asks.drawn(large, spec, 0.5 * table)
+    assert asks.needed(large, spec) == pytest.approx(MARGIN * (3.0 + 0.5 * table))
+    assert asks.needed(large, spec) < before
+    asks.drawn(large, spec, table)
+    assert asks.needed(large, spec) == pytest.approx(MARGIN * (3.0 + 0.75 * table))
+    other = job("sd3.5-medium")
+    assert asks.needed(other, MODELS["sd3.5-medium"]) == pytest.approx(
+        MARGIN * (3.0 + seconds("sd3.5-medium"))
+    )
+
+
+def test_a_drawing_that_was_held_up_does_not_make_the_next_ask_for_everything() -> None:
+    spec, large = MODELS["sd3.5-large"], job("sd3.5-large")
+    asks = GpuSeconds("large", held=0)
+    asks.drawn(large, spec, 10_000)
+    assert asks.needed(large, spec) <= MARGIN * (2 + 3 * seconds("sd3.5-large"))
+
+
+def test_the_readme_says_what_a_first_picture_asks_of_the_quota() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = dict(zip(BIG, ("Large", "Turbo", "Medium", "Z-Image Turbo"), strict=True))
+    for size in ("large", "xlarge"):
+        specs = models_to_hold([MODELS[name] for name in BIG], size)
+        asks = GpuSeconds(size, bytes_of(specs))
+        costs = ", ".join(f"{names[spec.id]} {asks.needed(job(spec.id), spec):.0f} s" for spec in specs)
+        assert f"{costs} |" in readme
+
+
+# Which models.
+
+
+def held(names: list[str], size: GpuSize) -> list[str]:
+    return [spec.id for spec in models_to_hold([MODELS[name] for name in names], size)]
+
+
+def test_large_holds_large_and_turbo_and_xlarge_holds_all() -> None:
+    assert held(BIG, "large") == BIG[:2]
+    assert held(BIG, "xlarge") == BIG
+
+
+def test_shared_parts_count_once_and_all_three_variants_cross_the_line() -> None:
+    assert bytes_of(MODELS[name] for name in BIG[:2]) / GB == pytest.approx(43.4, abs=0.1)
+    assert bytes_of(MODELS[name] for name in BIG[:3]) > ROOM["large"]
+
+
+def test_the_first_models_come_first_and_later_ones_fill_what_room_is_left() -> None:
+    assert held(["z-image-turbo", "sd3.5-large", "sd3.5-medium"], "large") == [
+        "z-image-turbo",
+        "sd3.5-medium",
+    ]
+
+
+def test_a_model_of_the_owners_counts_with_what_its_entry_says_and_shares_its_familys_encoders() -> None:
+    own = MODELS["sd3.5-medium"].model_copy(update={"id": "my-medium"})
+    assert bytes_of([own]) / GB == pytest.approx(16.1, abs=0.1)
+    assert bytes_of([MODELS["sd3.5-large"], own]) / GB == pytest.approx(32.2, abs=0.1)
+
+
+def test_the_line_that_large_keeps_below_is_the_one_that_spaces_draws() -> None:
+    cards = json.loads(files("spaces.zero").joinpath("configs.json").read_text())
+    assert ROOM["large"] in [card["xlarge_threshold"] for card in cards]
+
+
+def test_on_zerogpu_a_model_needs_no_gpu_of_its_own_but_its_visitors_quota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "ON_ZEROGPU", True)
+    need = hardware.needs(MODELS["z-image-turbo"])[0]
+    assert need.met
+    assert "daily quota" in need.words
+    assert hardware.needs(MODELS["sketch"])[0].words == "Runs on the CPU."
+
+
+# What crosses.
+
+
+def test_all_that_crosses_to_a_worker_and_back_pickles_and_a_drawing_does_not() -> None:
+    for name in (*BIG, "sketch"):
+        one = job(name)
+        event = Event(one, phase="denoising", step=3, previews=(b"jpeg",), images=(b"png",))
+        for thing in (one, MODELS[name], event, Started(1.5), None):
+            assert pickle.loads(pickle.dumps(thing)) == thing
+    with pytest.raises(TypeError, match="Lock"):
+        pickle.dumps(Drawing(job("sketch")))
+
+
+# The executor, its worker's side in this process.
+
+
+SPEC = MODELS["sketch"]
+
+
+def here(paint: Callable[[Drawing, ModelSpec], None]) -> ZeroGpu:
+    return ZeroGpu(paint, "large")
+
+
+def test_every_step_and_its_preview_reach_the_reader() -> None:
+    seen: list[Event] = []
+    read = threading.Semaphore(0)
+
+    def paint(drawing: Drawing, _: ModelSpec) -> None:
+        for step in range(1, 6):
+            drawing.update(phase="denoising", step=step, previews=(b"%d" % step,))
+            assert read.acquire(timeout=60)  # steps that are slower than their reader
+
+    class Watched(Drawing):
+        def update(self, **changes: Any) -> None:
+            super().update(**changes)
+            if changes.get("phase") == "denoising":
+                seen.append(self.latest)
+                read.release()
+
+    drawing = Watched(job("sketch"))
+    here(paint).draw(drawing, SPEC)
+    assert [(event.step, event.preview) for event in seen] == [(n, b"%d" % n) for n in range(1, 6)]
+    assert drawing.latest.phase == "finished"
+
+
+def test_a_stop_ends_the_workers_thread_before_the_turn_ends() -> None:
+    drawing = Drawing(job("sketch"))
+
+    def paint(inner: Drawing, _: ModelSpec) -> None:
+        while True:
+            inner.update(phase="denoising", step=inner.latest.step + 1, previews=(b"shown",))
+            drawing.stop()
+            inner.check()
+
+    with pytest.raises(Stopped):
+        here(paint).draw(drawing, SPEC)
+    names = [thread.name for thread in threading.enumerate()]
+    assert f"drawing {drawing.job.id}" not in names
+    assert "ZeroGPU" not in names
+
+
+def test_a_stop_is_seen_while_the_worker_has_no_news() -> None:
+    """As while weights are loaded: `spaces` looks for a stop when the worker yields."""
+    drawing, stuck = Drawing(job("sketch")), threading.Event()
+
+    def paint(inner: Drawing, _: ModelSpec) -> None:
+        threading.Timer(0.1, drawing.stop).start()
+        with inner.interruptible(stuck.set):
+            assert stuck.wait(60)
+        inner.check()
+
+    with pytest.raises(Stopped):
+        here(paint).draw(drawing, SPEC)
+
+
+def test_a_failure_is_an_event_with_its_words_and_its_code() -> None:
+    def paint(_: Drawing, __: ModelSpec) -> None:
+        raise NonFiniteLatents("No picture, try another seed.")
+
+    drawing = Drawing(job("sketch"))
+    here(paint).draw(drawing, SPEC)
+    last = drawing.latest
+    assert (last.phase, last.error, last.code) == (
+        "failed", "No picture, try another seed.", "non_finite_latents",
+    )  # fmt: skip
+
+
+def test_an_unforeseen_exception_is_explained_before_it_crosses() -> None:
+    def paint(_: Drawing, __: ModelSpec) -> None:
+        raise KeyError("secret")
+
+    drawing = Drawing(job("sketch"))
+    here(paint).draw(drawing, SPEC)
+    assert drawing.latest.code == "drawing_failed"
+    assert "KeyError" in str(drawing.latest.error)
+    assert "secret" not in str(drawing.latest.error)
+
+
+def test_a_model_that_can_not_be_loaded_is_refused_with_the_cause_and_another_gets_its_room() -> None:
+    def load(spec: ModelSpec) -> None:
+        if spec.id == "sd3.5-large":
+            raise FileNotFoundError("no such file")
+        loaded.append(spec.id)
+
+    loaded: list[str] = []
+    zero = here(lambda drawing, spec: None)
+    assert zero.refusal(MODELS["sd3.5-large"]) == ""
+    zero.hold([MODELS[name] for name in BIG], load)
+    assert loaded == ["sd3.5-large-turbo", "sd3.5-medium"]
+    assert "can't be read: no such file. Then restart it." in zero.refusal(MODELS["sd3.5-large"])
+    assert zero.refusal(MODELS["sd3.5-medium"]) == ""
+    assert "(20.4 GB) don't fit beside" in zero.refusal(MODELS["z-image-turbo"])
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    "title, said, kind, words",
+    [
+        ("ZeroGPU quota exceeded",
+         "You have exceeded your free ZeroGPU quota (37s requested vs. 12s left). Try again in 3:12:05. ",
+         QuotaExceeded, ["needs 36 s", "12 s are left", "3:12:05", "Sketch needs none"]),
+        ("ZeroGPU quota exceeded", "You have exceeded your ZeroGPU runs limit. ",
+         QuotaExceeded, ["more than you have left"]),
+        ("ZeroGPU quota exceeded", "Space app has reached its GPU limit. Try re-running outside of examples",
+         QuotaExceeded, ["Space's own share", "signed in"]),
+        ("ZeroGPU quota exceeded", "No GPU was available after 60s. Try re-running outside of examples",
+         ZeroGpuError, ["No GPU became free"]),
+        ("ZeroGPU queue timeout", "No GPU was available after 60s. Retry later",
+         ZeroGpuError, ["No GPU became free"]),
+        ("ZeroGPU client error", "No GPU was available", ZeroGpuError, ["No GPU became free"]),
+        ("ZeroGPU client error", "Expired ZeroGPU proxy token", ZeroGpuError, ["reload the page"]),
+        ("ZeroGPU illegal duration", "The requested GPU duration (400s) is larger than the maximum allowed",
+         QuotaExceeded, ["36 s", "Fewer steps"]),
+        ("ZeroGPU pending credits exceeded", "You have too many ZeroGPU credits allocated to running tasks.",
+         QuotaExceeded, ["when one has ended"]),
+        ("ZeroGPU worker error", "GPU task aborted", ZeroGpuError, ["its process died", "36 s"]),
+        ("ZeroGPU worker error", "AssertionError", ZeroGpuError, ["AssertionError"]),
+    ],
+)  # fmt: skip
+def test_each_refusal_of_zerogpu_is_told_in_words_with_what_to_do(
+    title: str, said: str, kind: type, words: list[str]
+) -> None:
+    error = zerogpu_error(Error(said, title=title), "Large", 36.4)
+    assert type(error) is kind
+    for word in words:
+        assert word in str(error)
+    assert "http" not in str(error)
+
+
+def test_other_failures_of_zerogpu_are_told_too() -> None:
+    unreachable = zerogpu_error(httpx.ConnectError("refused"), "Large", 36)
+    assert "can't be reached" in str(unreachable)
+    unknown = zerogpu_error(RuntimeError("ZeroGPU API /schedule error: 500"), "Large", 36)
+    assert "500" in str(unknown)
+    assert unknown.code == "zerogpu_error"
+
+
+# Elsewhere.
+
+
+def test_elsewhere_nothing_imports_spaces() -> None:
+    check = "import sys, app, settings; settings.Settings().engine(); sys.exit('spaces' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=120).returncode == 0
+
+
+def test_elsewhere_an_engine_has_nothing_to_hold(engine: Engine) -> None:
+    engine.hold()
+    assert engine.needs(SPEC)[0].words == "Runs on the CPU."
