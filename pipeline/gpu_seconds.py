@@ -54,10 +54,11 @@ whole RTX Pro 6000 Blackwell 500 (an eighth of its 4,000 with sparse FP4), `larg
 measured there."""
 
 CONTEXT = 2.0
-"""Seconds in which a new worker gets its CUDA context and its first kernels; an assumption."""
 LOADING = 5 * 10**9
-"""Bytes a second at which a new worker gets the weights from ZeroGPU's disk; an assumption until the first
-worker of this process has been timed."""
+"""A new worker: seconds for its CUDA context and first kernels, and bytes a second at which it gets the
+weights that `spaces` packed. Assumed, until this process has timed its own first worker; what others saw on
+`large` fits: 4.1 s for 8.5 GB, 2.1 and 5.5 s for 9.2 GB, the wait for a GPU included (deployment records of
+the project KLEOS, September and October 2026, spaces 0.51.3)."""
 HOST = 0.3
 """Seconds a megapixel for writing the PNG and its preview: measured on one CPU core, 0.15, and doubled."""
 MARGIN = 1.15

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib.metadata import requires
 from importlib.resources import files
 from typing import Any
 
 import httpx
 import pytest
 from gradio import Error
+from packaging.requirements import Requirement
 
 from pipeline import hardware
 from pipeline.catalogue import read_catalogue
@@ -317,6 +319,27 @@ def test_other_failures_of_zerogpu_are_told_too() -> None:
     unknown = zerogpu_error(RuntimeError("ZeroGPU API /schedule error: 500"), "Large", 36)
     assert "500" in str(unknown)
     assert unknown.code == "zerogpu_error"
+
+
+# The build.
+
+
+def test_what_is_pinned_can_be_installed_beside_what_a_spaces_builder_adds() -> None:
+    """`gradio[oauth,mcp]` of the README's `sdk_version`, `torch<=2.13.0`, `spaces==0.51.3`: what public build
+    logs of ZeroGPU show, September 2026."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = {
+        pin.name: pin for line in lines if (text := line.split("#")[0].strip()) and (pin := Requirement(text))
+    }
+    version = {name: next(iter(pin.specifier)).version for name, pin in pins.items()}
+    assert f"sdk_version: {version['gradio']}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    added = [Requirement(text) for text in ("torch<=2.13.0", "uvicorn>=0.14.0", *(requires("gradio") or []))]
+    for wanted in added:
+        if wanted.marker is None or any(
+            wanted.marker.evaluate({"extra": extra}) for extra in ("oauth", "mcp")
+        ):
+            assert wanted.name not in version or wanted.specifier.contains(version[wanted.name]), str(wanted)
+    assert pins["spaces"].specifier.contains("0.51.3")
 
 
 # Elsewhere.

@@ -9,6 +9,7 @@ import base64
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,19 @@ def test_a_stop_does_not_wait_for_a_gpu_and_one_that_is_lent_too_late_is_given_b
     space.api.lent.set()
     assert space.api.returned.wait(60)
     assert space.api.given_back == ["false"]
+
+
+def test_two_visitors_are_lent_a_gpu_each_and_do_not_wait_for_each_other(space: Space) -> None:
+    job = str(uuid.uuid4())
+    slow = space.visitor.submit(**APPLE, steps=60, job=job, api_name="/generate")
+    while space.api.asked == []:
+        time.sleep(0.05)
+    other = Client(space.url, verbose=False)
+    picture(space.draw(other))
+    assert not slow.done()
+    space.visitor.predict(job, api_name="/stop")
+    assert [info["phase"] for _, info in slow][-1] == "stopped"
+    assert len(space.api.asked) == 2
 
 
 def test_what_is_drawn_on_the_cpu_asks_for_no_gpu(space: Space) -> None:
