@@ -5,7 +5,6 @@ event to event, and what the process and the GPU hold. Measures nothing by itsel
 from __future__ import annotations
 
 import gc
-import inspect
 import io
 import re
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline import hardware
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
@@ -39,27 +39,24 @@ def ids(found: Catalogue) -> list[str]:
     return [spec.id for spec in found]
 
 
-def engine(found: Catalogue, **budgets: Any) -> Engine:
-    """An engine. budgets: gpu_memory, host_memory (GB), plan; what this engine doesn't know yet, or is None,
-    is left out."""
-    known = inspect.signature(Engine).parameters
-    return Engine(
-        found, **{name: value for name, value in budgets.items() if value is not None and name in known}
-    )
+def engine(found: Catalogue, gpu_memory: float | None = None) -> Engine:
+    """The app's engine. gpu_memory: GB of the GPU that it may take, None: what is free."""
+    if gpu_memory is None:
+        return Engine(found)
+    return Engine(found, hardware.Wanted(gpu_memory=gpu_memory))
 
 
-def knows(name: str) -> bool:
-    """Whether the engine has this parameter or method."""
-    return name in inspect.signature(Engine).parameters or hasattr(Engine, name)
+def has_plans() -> bool:
+    """Whether the engine knows memory plans and budgets."""
+    return hasattr(Engine, "plan")
 
 
 def plan_of(one: Engine, spec: ModelSpec) -> str:
     """The memory plan that the engine chose for this model, or why none fits, in its words."""
     if reason := one.reason(spec):
         return reason
-    if not hasattr(one, "plan"):
-        return "the engine has no plans"
-    return str(one.plan(spec).name)
+    plan = one.plan(spec) if has_plans() else None
+    return "no plan" if plan is None else plan.name
 
 
 @dataclass
@@ -124,7 +121,7 @@ def until(drawing: Drawing, phase: str) -> float | None:
 
 def outcome(event: Event) -> dict[str, Any]:
     """How a drawing ended, as far as a result needs it: phase, plan, warnings, error."""
-    found = {"phase": event.phase, "warnings": list(event.warnings)}
+    found: dict[str, Any] = {"phase": event.phase, "warnings": list(event.warnings)}
     if plan := getattr(event, "plan", None):
         found["plan"] = plan
     if event.error:
@@ -178,11 +175,10 @@ def settle() -> None:
 
 
 def tiers(one: Engine) -> dict[str, float]:
-    """GB of loaded parts by tier (gpu, host), where the engine tells."""
+    """GB of loaded components by tier: device, host."""
     found: dict[str, float] = {}
-    if hasattr(one, "residency"):
-        for _, size, tier in one.residency():
-            found[tier] = found.get(tier, 0.0) + size / GB
+    for part in one.residency() if has_plans() else ():
+        found[part.tier] = found.get(part.tier, 0.0) + part.size / GB
     return found
 
 

@@ -1,5 +1,5 @@
-"""Which sections there are, and what the process of one part of one does. Imports nothing heavy: a section may
-time its own imports.
+"""Which sections there are, and what the process of one part of one does. Imports nothing heavy: a section
+may time its own imports.
 """
 
 from __future__ import annotations
