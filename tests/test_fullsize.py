@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from bench.fullsize.cards import cards
 from bench.fullsize.make import count, make
 from bench.fullsize.report import report
 from bench.fullsize.run import run
@@ -100,3 +103,25 @@ def test_changes_of_model_are_counted_and_what_needs_a_gpu_says_so(checkpoints, 
     assert "memory after 40 changes, resident" in text
     assert "| **switch** | host | skipped: needs a CUDA GPU" in text
     assert "| **cards** | all | skipped: needs a CUDA GPU to limit this process's share of. |" in text
+
+
+def test_a_smaller_card_is_a_limit_on_this_process_and_a_picture_beside_the_whole_cards(
+    checkpoints, tmp_path, monkeypatch
+):
+    # Stands in for a CUDA GPU of 100 GB: its limit is noted, its peaks are made up, the CPU draws.
+    limits: list[float] = []
+    gpu = SimpleNamespace(total_memory=100 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12.3e9)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 14.5e9)
+    parts = ("whole card", "24 GB")
+    found = {part: dict(cards(checkpoints, ["sd3.5-large-turbo"], part)) for part in parts}
+    assert limits == [0.23]
+    small = found["24 GB"]["24 GB: sd3.5-large-turbo"]
+    assert small["phase"] == "finished"
+    assert small["two runs"] == small["to the whole card"] == 0
+    out = tmp_path / "results.json"
+    out.write_text(json.dumps({"settings": [], "sections": {"cards": found}}), encoding="utf-8")
+    assert "| **24 GB** | sd3.5-large-turbo | resident: peak 12.3 GB, reserved 14.5 GB |" in report(out)

@@ -43,7 +43,7 @@ def _first_preview(folder: Path, only: list[str]) -> dict[str, Any]:
     engine = drive.engine(catalogue)
     clock.append(time.time())
     drawing, _ = drive.start(engine, model)
-    # The last three: when loading, encoding and denoising began, as far as they were seen.
+    # When loading, encoding and denoising began, as far as that was seen.
     seen: dict[str, float] = {}
     for event in drawing.events():
         seen.setdefault(event.phase, time.time())
@@ -64,6 +64,8 @@ def _first_preview(folder: Path, only: list[str]) -> dict[str, Any]:
         "GB": size / drive.GB,
         **drive.outcome(ended),
     }
+    if "loading" in seen:
+        found["before loading"] = seen["loading"] - clock[3]  # classes, tokenizers, CUDA's context
     ends = {"loading": "encoding", "encoding": "denoising"}
     found |= {a: seen[b] - seen[a] for a, b in ends.items() if a in seen and b in seen}
     if "denoising" in seen:

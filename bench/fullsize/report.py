@@ -54,7 +54,15 @@ def _cold(kept: Kept) -> Iterator[Row]:
         if "to first preview" in one:
             phases = [
                 f"{name} {_seconds(one[name])}"
-                for name in ("python", "imports", "engine", "loading", "encoding", "first step and preview")
+                for name in (
+                    "python",
+                    "imports",
+                    "engine",
+                    "before loading",
+                    "loading",
+                    "encoding",
+                    "first step and preview",
+                )
                 if name in one
             ]
             yield (

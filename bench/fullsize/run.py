@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.fullsize.cold import STARTED
@@ -99,9 +100,11 @@ def _save(out: Path, results: dict[str, Any]) -> None:
 def _setting() -> str:
     if not torch.cuda.is_available():
         return setting("No GPU.")
+    host = psutil.virtual_memory()
     properties = torch.cuda.get_device_properties(0)
     return setting(
         f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}.",
+        f"Host memory {host.total / 1e9:.0f} GB, {host.available / 1e9:.0f} GB of it available.",
         "Random weights of the true shapes; files from the page cache.",
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,6 @@ def section(name: str, part: str, folder: Path, only: list[str]) -> None:
     """What a section's process does: prints each result when it has it."""
     for key, found in SECTIONS[name].load(SECTIONS[name].function)(folder, only, part):
         print(MARK + json.dumps([key, found]), flush=True)
+    for thread in threading.enumerate():  # one that still reads a file would bring the interpreter down
+        if thread.name.startswith("drawing "):
+            thread.join()
