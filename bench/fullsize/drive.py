@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline import hardware
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.hardware import Wanted
 from pipeline.spec import ModelSpec
 
 PROMPT = 'a red fox in the snow beside a sign that says "STEPWISE", late evening light'
@@ -39,23 +39,17 @@ def ids(found: Catalogue) -> list[str]:
     return [spec.id for spec in found]
 
 
-def engine(found: Catalogue, gpu_memory: float | None = None) -> Engine:
-    """The app's engine. gpu_memory: GB of the GPU that it may take, None: what is free."""
-    if gpu_memory is None:
-        return Engine(found)
-    return Engine(found, hardware.Wanted(gpu_memory=gpu_memory))
-
-
-def has_plans() -> bool:
-    """Whether the engine knows memory plans and budgets."""
-    return hasattr(Engine, "plan")
+def engine(found: Catalogue, gpu_memory: float | None = None, plan: Any = None) -> Engine:
+    """The app's engine. gpu_memory: GB of the GPU that it may take, None: what is free. plan: every model's,
+    None: the fastest that fits."""
+    return Engine(found, Wanted(gpu_memory=gpu_memory, plan=plan))
 
 
 def plan_of(one: Engine, spec: ModelSpec) -> str:
     """The memory plan that the engine chose for this model, or why none fits, in its words."""
     if reason := one.reason(spec):
         return reason
-    plan = one.plan(spec) if has_plans() else None
+    plan = one.plan(spec)
     return "no plan" if plan is None else plan.name
 
 
@@ -122,8 +116,8 @@ def until(drawing: Drawing, phase: str) -> float | None:
 def outcome(event: Event) -> dict[str, Any]:
     """How a drawing ended, as far as a result needs it: phase, plan, warnings, error."""
     found: dict[str, Any] = {"phase": event.phase, "warnings": list(event.warnings)}
-    if plan := getattr(event, "plan", None):
-        found["plan"] = plan
+    if event.plan:
+        found["plan"] = event.plan
     if event.error:
         found["error"] = event.error
     return found
@@ -177,7 +171,7 @@ def settle() -> None:
 def tiers(one: Engine) -> dict[str, float]:
     """GB of loaded components by tier: device, host."""
     found: dict[str, float] = {}
-    for part in one.residency() if has_plans() else ():
+    for part in one.residency():
         found[part.tier] = found.get(part.tier, 0.0) + part.size / GB
     return found
 

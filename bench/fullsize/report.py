@@ -188,6 +188,7 @@ ROWS: dict[str, Callable[[Kept], Iterator[Row]]] = {
     "cold": _cold,
     "switch": _switch,
     "cards": _cards,
+    "plans": _cards,
     "stop": _stop,
     "preview": _preview,
     "oom": _oom,

@@ -33,6 +33,7 @@ SECTIONS = {
     "cold": Section("cold", "cold"),
     "switch": Section("switch", "switch"),
     "cards": Section("cards", "cards", gpu="to limit this process's share of"),
+    "plans": Section("cards", "plans", "PLAN_PARTS", gpu="to keep memory free on"),
     "stop": Section("stop", "stop"),
     "preview": Section("steps", "preview", "PREVIEW"),
     "oom": Section("oom", "oom", gpu="to run out of the memory of"),

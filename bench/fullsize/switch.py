@@ -35,9 +35,6 @@ def switch(folder: Path, only: list[str], part: str) -> Iterator[Result]:
         if not torch.cuda.is_available():
             yield part, {"skipped": "needs a CUDA GPU: on the CPU there is one kind of memory."}
             return
-        if not drive.has_plans():
-            yield part, {"skipped": "this engine keeps no weights in host memory."}
-            return
         sizes = [sum(f.stat().st_size for f in drive.weights_files(catalogue[model])) for model in models]
         budget = max(sizes) / drive.GB + HEADROOM
     engine = drive.engine(catalogue, gpu_memory=budget)
