@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -26,7 +27,7 @@ def setting(*more: str) -> str:
     """One paragraph on where and with what this was measured; ends with the caller's own sentences."""
     load = os.getloadavg()[0]
     libraries = ("torch", "diffusers", "transformers", "gradio")
-    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries if find_spec(name))
     machine = (
         f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} at the start, "
         f"Python {platform.python_version()}, {versions}."
