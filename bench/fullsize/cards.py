@@ -76,6 +76,7 @@ def _pictures(engine: Any, spec: Any, pictures: Path, part: str) -> dict[str, An
     found |= {
         "allocated": torch.cuda.max_memory_allocated() / drive.GB,
         "reserved": torch.cuda.max_memory_reserved() / drive.GB,
+        "weights": drive.tiers(engine),
         "two runs": drive.difference(*shown),
         "spread": float(shown[0].std()),
     }
