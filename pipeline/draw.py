@@ -18,7 +18,7 @@ import transformers
 
 from pipeline.components import Component
 from pipeline.drawing import Drawing
-from pipeline.embeddings import EmbeddingCache, Embeddings
+from pipeline.embeddings import EmbeddingCache, Embeddings, moved
 from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.events import Phase
 from pipeline.families import FAMILIES
@@ -70,6 +70,7 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
     with weights.lent() as own:
         embeds = _encode(drawing, own, memory)
         pipe = own.pipeline(_bring(drawing, weights, memory, weights.painters))
+        embeds = moved(embeds, pipe._execution_device)
         for index in range(len(drawing.latest.images), job.images):
             latents = _denoise(drawing, weights, pipe, embeds, index, decode_seconds)
             drawing.update(phase="decoding", step=job.steps)
@@ -144,7 +145,7 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
     drawing.check()
     needed = weights.encoders if weights.plan.staged else weights.networks
     key = (*(network.key for network in weights.encoders.values()), *prompts.values(), guided, tokens)
-    embeds = memory.embeddings.get(key, weights.device.torch_device)
+    embeds = memory.embeddings.get(key)
     if embeds is None:
         pipe = own.pipeline(_bring(drawing, weights, memory, needed))
         drawing.update(phase="encoding")

@@ -27,8 +27,8 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, device: torch.device) -> Embeddings | None:
-        """What was kept under this key, on the device; None where there is nothing.
+    def get(self, key: Hashable) -> Embeddings | None:
+        """What was kept under this key, in host memory; None where there is nothing.
 
         Args:
             key: all that determines the embeddings: text encoders, prompts, length, guidance on or off.
@@ -36,20 +36,21 @@ class EmbeddingCache:
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
-        return _moved(self._kept[key], device)
+        return self._kept[key]
 
     def put(self, key: Hashable, embeddings: Embeddings) -> None:
-        self._kept[key] = _moved(embeddings, torch.device("cpu"))
+        self._kept[key] = moved(embeddings, torch.device("cpu"))
         self._kept.move_to_end(key)
         while sum(map(_bytes, self._kept.values())) > self._most:
             self._kept.popitem(last=False)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def moved(value: Any, device: torch.device) -> Any:
+    """Embeddings, or a part of them, on the device."""
     if isinstance(value, dict):
-        return {name: _moved(one, device) for name, one in value.items()}
+        return {name: moved(one, device) for name, one in value.items()}
     if isinstance(value, list):
-        return [_moved(one, device) for one in value]
+        return [moved(one, device) for one in value]
     return value.to(device) if isinstance(value, torch.Tensor) else value
 
 

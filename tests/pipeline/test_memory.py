@@ -192,11 +192,11 @@ def test_the_warning_of_a_cut_prompt_is_given_each_time(on_gpu: Engine) -> None:
 
 
 def test_embeddings_are_kept_within_their_bound_the_newest_last() -> None:
-    cache, cpu = EmbeddingCache(most=1000), torch.device("cpu")
+    cache = EmbeddingCache(most=1000)
     for number in range(5):
         cache.put(number, {"prompt_embeds": [torch.zeros(100)], "negative": None})  # 400 bytes
     assert len(cache) == 2
-    assert cache.get(2, cpu) is None
-    assert cache.get(3, cpu) is not None
+    assert cache.get(2) is None
+    assert cache.get(3) is not None
     cache.put(5, {"prompt_embeds": torch.zeros(100)})
-    assert (cache.get(4, cpu), len(cache)) == (None, 2)  # 3 was asked for since
+    assert (cache.get(4), len(cache)) == (None, 2)  # 3 was asked for since
