@@ -5,7 +5,7 @@
     python -m bench.fullsize report results.json    the one table
 
 Random weights cost what trained ones cost; what they draw is noise. With `--shapes tiny` everything that
-makes sense without a GPU runs on any machine in a minute or two.
+makes sense without a GPU runs on any machine in a few minutes.
 """
 
 from __future__ import annotations
