@@ -161,9 +161,9 @@ def test_what_is_made_ready_at_the_start_is_shown_while_others_draw(
     ready = tab.page.locator("#coming")
     whole = re.escape(weights(folders["sd3.5-large"]))
     expect(ready).to_contain_text(
-        re.compile(rf"Downloading Stable Diffusion 3\.5 Large · 0\.[1-9] of {whole}"), timeout=20_000
+        re.compile(rf"Downloading Stable Diffusion 3\.5 Large0\.[1-9] of {whole}"), timeout=20_000
     )
-    expect(ready).to_contain_text("Coming: Stable Diffusion 3.5 Medium")
+    expect(ready).to_contain_text("Also coming: Stable Diffusion 3.5 Medium")
     share = ready.get_by_role("progressbar").first.get_attribute("aria-valuenow")
     assert 0 < int(share or 0) < 100
     listed = {model["id"]: model["coming"] for model in call(url, "models", {})[0]}
@@ -183,6 +183,10 @@ def test_what_is_made_ready_at_the_start_is_shown_while_others_draw(
     expect(ready).to_contain_text("Stable Diffusion 3.5 Medium is not ready")
     expect(ready).to_contain_text("accept its licence")
     assert not findings(tab)
+    dark = open_tab(url=url, color_scheme="dark")
+    box = dark.page.locator("#coming .missing")
+    expect(box).to_have_css("background-color", "rgb(59, 13, 13)")
+    assert not findings(dark)
     hub.repositories["stabilityai/stable-diffusion-3.5-medium"].accepted = GOOD
     tab.choose_model("3.5 Medium")
     tab.draw()
