@@ -150,6 +150,8 @@ async def _follow(drawing: Drawing, tell: Callable[[float, str], Awaitable[None]
 def _in_words(event: Event) -> str:
     if event.phase == "queued":
         return f"waiting, {event.position} ahead" if event.position else "about to start"
+    if event.phase == "downloading" and not event.total:
+        return "looking up the model's files"
     if event.phase == "downloading":
         return f"downloading the model, {event.done / 1e9:.1f} of {event.total / 1e9:.1f} GB"
     if event.phase == "loading":

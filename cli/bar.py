@@ -42,7 +42,9 @@ class Bar:
 
     def progress(self, at: Progress) -> None:
         """How a drawing stands."""
-        if at.phase == "downloading":
+        if at.phase == "downloading" and not at.total:
+            self.show("looking up the model's files")
+        elif at.phase == "downloading":
             self.show(f"downloading {at.done / GB:.1f} of {at.total / GB:.1f} GB", at.done, at.total)
         elif at.phase == "loading":
             self.show(f"loading part {at.done} of {at.total}", at.done, at.total)

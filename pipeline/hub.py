@@ -28,7 +28,7 @@ Report = Callable[[Phase, int, int], None]
 May raise Stopped."""
 
 # The pipeline's own parts; not the single-file checkpoints that some repositories carry beside them.
-WANTED = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+WANTED = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja", "*/*.safetensors"]
 UNWANTED = ["*/*.fp16*.safetensors"]
 POLL = 0.1
 """Seconds between two looks at a download: how late a stop and its progress may be."""

@@ -18,7 +18,11 @@ def coming(models: list[dict[str, Any]]) -> str:
     Args:
         models: as /models has them.
     """
-    return "".join(_row(model["name"], model["coming"]) for model in models if model["coming"])
+    at = {model["name"]: model["coming"] for model in models if model["coming"]}
+    rows = [_row(name, one) for name, one in at.items() if one["phase"] != "queued"]
+    if queued := [html.escape(name) for name, one in at.items() if one["phase"] == "queued"]:
+        rows.append(f"<p>{'Also coming' if rows else 'Coming'}: {', '.join(queued)}</p>")
+    return "".join(rows)
 
 
 def still_coming(models: list[dict[str, Any]]) -> bool:
@@ -32,22 +36,23 @@ def _row(name: str, at: dict[str, Any]) -> str:
             f'<div class="missing"><strong>{html.escape(name)} is not ready</strong>'
             f"<p>{_linked(at['error'])}</p></div>"
         )
+    words, figures = _words(at)
+    words = html.escape(f"{words} {name}")
     share = 100 * at["done"] / at["total"] if at["total"] else 0
-    label = html.escape(_words(name, at))
     span = f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
-    bar = f'role="progressbar" aria-label="{label}" {span}'
-    return f'<div class="row"><span>{label}</span><div {bar}><i style="width: {share:.1f}%"></i></div></div>'
+    return (
+        f'<div class="row"><p><span>{words}</span><span>{figures}</span></p>'
+        f'<div role="progressbar" aria-label="{words}" {span}><i style="width: {share:.1f}%"></i></div></div>'
+    )
 
 
-def _words(name: str, at: dict[str, Any]) -> str:
-    match at["phase"]:
-        case "downloading" if at["total"]:
-            return f"Downloading {name} · {amount(at['done'], at['total'])}"
-        case "downloading":
-            return f"Looking up the files of {name}"
-        case "loading":
-            return f"Loading {name} · part {min(at['done'] + 1, at['total'])} of {at['total']}"
-    return f"Coming: {name}"
+def _words(at: dict[str, Any]) -> tuple[str, str]:
+    """What is done with the model, and how far that is."""
+    if at["phase"] == "loading":
+        return "Loading", f"part {min(at['done'] + 1, at['total'])} of {at['total']}"
+    if at["total"]:
+        return "Downloading", amount(at["done"], at["total"])
+    return "Looking up the files of", ""
 
 
 def _linked(words: str) -> str:

@@ -24,18 +24,27 @@ def setup_card(catalogue: Catalogue, needs: dict[str, list[Need]]) -> str:
     missing = [spec for spec in catalogue if not all(need.met for need in needs[spec.id])]
     if not missing:
         return ""
-    space = os.environ.get("SPACE_ID")
-    where = (
-        f"Choose hardware and add the secret HF_TOKEN in {link(_SPACE.format(space), 'its settings')}."
-        if space
-        else "Set HF_TOKEN in the environment and start again; the hardware is this machine’s."
-    )
+    kinds = {need.what for spec in missing for need in needs[spec.id] if not need.met}
     cards = "".join(
         f"<section><h3>{html.escape(spec.name)}</h3>"
         f"<ul>{''.join(_row(need) for need in needs[spec.id])}</ul></section>"
         for spec in missing
     )
-    return f"<p>{where}</p><div class='cards'>{cards}</div>"
+    return f"<p>{_where(kinds)}</p><div class='cards'>{cards}</div>"
+
+
+def _where(kinds: set[str]) -> str:
+    """Where the owner gives what is missing."""
+    if space := os.environ.get("SPACE_ID"):
+        steps = {"hardware": "choose hardware", "token": "add the secret HF_TOKEN", "disk": "attach storage"}
+        todo = " and ".join(words for kind, words in steps.items() if kind in kinds)
+        settings = link(_SPACE.format(space), "its settings")
+        return f"{todo[0].upper()}{todo[1:]} in {settings}." if todo else f"See {settings}."
+    words = {
+        "token": "Set HF_TOKEN in the environment and start again.",
+        "hardware": "The hardware is this machine’s.",
+    }
+    return " ".join(sentence for kind, sentence in words.items() if kind in kinds)
 
 
 def _row(need: Need) -> str:

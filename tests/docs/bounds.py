@@ -12,7 +12,7 @@ from pipeline.spec import ModelSpec
 ROWS: dict[str, Callable[[ModelSpec], str]] = {
     "`prompt`, `negative_prompt`: characters": lambda spec: f"up to {MAX_PROMPT:,}",
     "tokens read of them, at most": lambda spec: f"{spec.limits.tokens[1]:,}",
-    "… drawn without artefacts": lambda spec: f"{spec.clean_tokens or spec.limits.tokens[1]:,}",
+    "… above which artefacts are warned of": lambda spec: f"{spec.clean_tokens or 'none'}",
     "`width`, `height`: pixels": lambda spec: _range(spec.limits.side),
     "… multiples of": lambda spec: f"{spec.limits.multiple}",
     "… default": lambda spec: f"{spec.defaults.width} × {spec.defaults.height}",

@@ -15,7 +15,7 @@ import pytest
 from pipeline.engine import Engine
 from pipeline.events import Event
 from tests.hub import FakeHub, Repository, serve_hub, use_hub
-from tests.tiny import catalogue, entry
+from tests.tiny import catalogue, entry, tiny_z_image
 
 MODEL = "me/tiny"
 LICENSE = f"https://huggingface.co/{MODEL}"
@@ -267,3 +267,10 @@ def test_a_pinned_revision_is_the_one_that_is_fetched_and_an_unknown_one_is_said
     assert need.met, "it is here: no more room is needed"
     other = Engine(catalogue(tmp_path, entry(Path(MODEL), revision="f" * 40)))
     assert "no such revision of Tiny: check `revision` in models.yaml" in str(drawn(other).error)
+
+
+def test_a_language_models_chat_template_is_fetched_too(hub: FakeHub, tmp_path: Path) -> None:
+    """transformers (5) keeps it in a file of its own."""
+    hub.repositories["me/z"] = Repository(tiny_z_image(tmp_path / "z"))
+    assert (tmp_path / "z" / "tokenizer" / "chat_template.jinja").exists()
+    works_again(Engine(catalogue(tmp_path, entry(Path("me/z"), family="z-image", preview="flux"))))

@@ -32,15 +32,15 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def open_tab(chromium: Browser, server: str) -> Iterator[Callable[..., Studio]]:
     """Opens the page in a new tab; keywords are Playwright's for a context (color_scheme, viewport, …), or
-    `context`, to be another tab of the same visitor's browser."""
+    `context`, to be another tab of the same visitor's browser; `url`: of another server."""
     contexts: list[BrowserContext] = []
     tabs: list[Studio] = []
 
-    def open_tab(context: BrowserContext | None = None, **options: Any) -> Studio:
+    def open_tab(context: BrowserContext | None = None, url: str = server, **options: Any) -> Studio:
         if context is None:
             context = chromium.new_context(**{"viewport": LAPTOP, **options})
             contexts.append(context)
-        tabs.append(Studio(context.new_page(), server))
+        tabs.append(Studio(context.new_page(), url))
         return tabs[-1].open()
 
     yield open_tab

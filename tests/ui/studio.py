@@ -89,7 +89,7 @@ class Studio:
     def seed(self) -> Locator:
         return self.page.get_by_role("textbox", name="Seed", exact=True)
 
-    def choose_model(self, name: str) -> None:
+    def choose_model(self, name: str | re.Pattern[str]) -> None:
         self.page.get_by_role("combobox", name="Model").click()
         self.page.get_by_role("option", name=name).click()
 

@@ -58,6 +58,7 @@ def test_dark_follows_the_visitors_system_and_axe_finds_nothing_serious_there(
     tab.draw()
     assert not findings(tab)
     tab.choose_model("Large Turbo")
+    expect(tab.page.locator("#about .missing")).to_have_css("background-color", "rgb(59, 13, 13)")
     tab.draw_button.click()
     expect(tab.notes).to_contain_text("can't run here")
     assert not findings(tab)

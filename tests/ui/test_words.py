@@ -1,0 +1,44 @@
+"""What the line under the picture says of a drawing that waits, or whose model is fetched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.pictures import PictureFiles
+from pipeline.events import Event
+from pipeline.request import Job
+from ui.live import live_value
+
+JOB = Job(
+    id="1", model="sketch", prompt="a", negative_prompt="", width=64, height=64, steps=4, guidance=3, seed=7,
+    images=1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "event, words",
+    [
+        ({"phase": "queued"}, "Waiting for a turn"),
+        ({"phase": "queued", "position": 2}, "Waiting for a turn, 2 ahead"),
+        ({"phase": "queued", "position": 1, "preload": "Large"}, "Waiting while Large is loaded"),
+        (
+            {"phase": "queued", "position": 3, "preload": "Large"},
+            "Waiting for a turn, 3 ahead, one of them to load Large",
+        ),
+        ({"phase": "downloading"}, "Looking up the model’s files"),
+        (
+            {"phase": "downloading", "done": 3_210_000_000, "total": 27_400_000_000},
+            "Downloading the model · 3.2 of 27.4 GB",
+        ),
+        (
+            {"phase": "downloading", "done": 500_000, "total": 900_000},
+            "Downloading the model · 0.5 of 0.9 MB",
+        ),
+        ({"phase": "loading", "done": 2, "total": 9}, "Loading the model · part 3 of 9"),
+    ],
+)
+def test_the_line_says_what_is_waited_for(event: dict[str, Any], words: str) -> None:
+    files = PictureFiles(None)  # type: ignore[arg-type]  # no picture is written yet
+    assert live_value(Event(JOB, **event), files)["line"] == words
