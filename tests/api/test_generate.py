@@ -122,7 +122,7 @@ def test_a_snapped_size_and_a_cut_prompt_are_warned_about(client: Client) -> Non
 
 def test_models_lists_each_model_with_its_bounds_and_whether_it_can_run(client: Client) -> None:
     models = client.predict(api_name="/models")
-    keys = {"id", "name", "family", "license", "default", "available", "reason", "coming"}
+    keys = {"id", "name", "family", "license", "default", "available", "reason", "plan", "coming"}
     keys |= {"defaults", "limits"}
     assert all(set(model) == keys for model in models)
     ids = [model["id"] for model in models]

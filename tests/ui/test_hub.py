@@ -87,7 +87,7 @@ def weights(folder: Path) -> str:
     return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"
 
 
-def test_each_real_model_is_downloaded_with_progress_loaded_and_drawn(
+def test_each_real_model_is_downloaded_with_progress_and_drawn(
     start: Callable[..., str], hub: FakeHub, folders: dict[str, Path], open_tab: Callable[..., Studio]
 ) -> None:
     url = start(HF_TOKEN="hf_good")
@@ -96,7 +96,6 @@ def test_each_real_model_is_downloaded_with_progress_loaded_and_drawn(
         hub.slow, hub.held = threading.Event(), "transformer/diffusion"
         tab.choose_model(re.compile(f"^{re.escape(name)}$"))
         expect(tab.page.locator("#about")).not_to_contain_text("Can’t run here")
-        tab.watch("#live .line", "node.textContent")
         tab.draw_button.click()
         whole = re.escape(weights(folders[model]))
         expect(tab.line).to_have_text(
@@ -106,8 +105,6 @@ def test_each_real_model_is_downloaded_with_progress_loaded_and_drawn(
         assert 0 < int(bar.get_attribute("aria-valuenow") or 0) < 100
         hub.slow.set()
         tab.wait_for("finished")
-        seen = tab.seen()
-        assert any(line.startswith("Loading the model · part ") for line in seen), seen
         assert tab.recipe()["model"] == model
         assert tab.shown().size == (64, 64)
 
