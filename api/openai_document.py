@@ -68,7 +68,7 @@ _ERRORS: dict[int, tuple[str, dict[str, Any], Refusal]] = {
     503: (
         "The model can't run here, its weights can't be had, or memory ran out; `code` says which.",
         _RETRY_NOT,
-        Refusal(503, "Large can't run here. Needs a GPU with 32 GB of memory.", "model_unavailable", "model"),
+        Refusal(503, "Large can't run here. Needs a GPU; there is none.", "model_unavailable", "model"),
     ),
 }  # fmt: skip
 

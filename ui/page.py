@@ -18,6 +18,7 @@ from api.endpoints import AGAIN, add_endpoints, stop_job
 from api.pictures import PictureFiles
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
+from pipeline.plans import RESIDENT
 from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
 from ui.live import live_value, refused
@@ -26,6 +27,7 @@ from ui.theme import THEME
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+    from pipeline.plans import Plan
     from pipeline.spec import ModelSpec
 
 HERE = Path(__file__).parent
@@ -58,7 +60,8 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
     off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
     needs = {name: engine.needs(spec) for name, spec in specs.items()}
     by_model = {
-        name: controls(model, off[name], _about(specs[name]), needs[name]) for name, model in models.items()
+        name: controls(model, off[name], _about(specs[name], engine.plan(specs[name])), needs[name])
+        for name, model in models.items()
     }
     first = engine.default_model
     names = list(by_model[first])
@@ -240,10 +243,12 @@ def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _about(spec: ModelSpec) -> str:
-    """The model in a sentence, and where the prompt goes to be drawn, if it leaves this machine."""
+def _about(spec: ModelSpec, plan: Plan | None) -> str:
+    """The model in a sentence, how a small GPU holds it, where the prompt goes if it leaves this machine."""
     if not spec.drawn_by:
-        return spec.about
+        if plan is None or plan is RESIDENT:
+            return spec.about
+        return f"{spec.about} Here with {plan.words}.".strip()
     return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
 
 

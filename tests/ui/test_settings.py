@@ -18,7 +18,7 @@ def test_switching_to_turbo_shows_its_settings_and_why_it_cannot_run_and_back_re
     expect(tab.number("Width")).to_have_value("1024")
     expect(negative).to_be_hidden()
     expect(about).to_contain_text("Can’t run here")
-    expect(about).to_contain_text("Needs a GPU with 32 GB of memory; this machine has none.")
+    expect(about).to_contain_text("Needs a GPU: 31 GB of its memory are best, 5 GB the least; this machine")
     expect(about).to_contain_text("HF_TOKEN")
     expect(about).to_contain_text("Powered by Stability AI")
     expect(about.get_by_role("link", name="Acceptable use")).to_be_visible()

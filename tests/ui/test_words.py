@@ -1,14 +1,19 @@
-"""What the line under the picture says of a drawing that waits, or whose model is fetched."""
+"""What the line under the picture says of a drawing that waits, or whose model is fetched; what the page says
+of a model that a small GPU holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.pictures import PictureFiles
+from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.request import Job
+from tests.tiny import catalogue, entry, stand_in_gpu
+from ui import page
 from ui.live import live_value
 
 JOB = Job(
@@ -42,3 +47,20 @@ JOB = Job(
 def test_the_line_says_what_is_waited_for(event: dict[str, Any], words: str) -> None:
     files = PictureFiles(None)  # type: ignore[arg-type]  # no picture is written yet
     assert live_value(Event(JOB, **event), files)["line"] == words
+
+
+def test_the_page_says_how_a_small_gpu_holds_a_model(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_gpu(monkeypatch)
+    needs = {"transformer": 1e-6}
+    entries = [
+        entry(tiny_folder, plan, device=None, needs=needs, plan=plan, about="A tiny model.")
+        for plan in ("resident", "offload")
+    ]
+    engine = Engine(catalogue(tmp_path, *entries))
+    about = {spec.id: page._about(spec, engine.plan(spec)) for spec in engine.catalogue}
+    assert about == {
+        "resident": "A tiny model.",
+        "offload": "A tiny model. Here with blocks visiting the GPU one by one.",
+    }
