@@ -19,6 +19,7 @@ import transformers
 from safetensors import safe_open
 
 from pipeline.gpu_sizes import ON_ZEROGPU
+from pipeline.plans import EIGHT_BITS, FOUR_BITS
 
 Precision = Literal["16-bit", "8-bit", "4-bit"]
 """How a component's matrices are kept; 16-bit stands for the device's own dtype, fp32 on a CPU."""
@@ -108,8 +109,8 @@ def _component(
     return Component(key, name, size, precision == "16-bit", read)
 
 
-_SHARE = {"16-bit": 1.0, "8-bit": 0.63, "4-bit": 0.29}
-"""Of the 16-bit size; plans.py says where the figures are from."""
+_SHARE = {"16-bit": 1.0, "8-bit": EIGHT_BITS, "4-bit": FOUR_BITS}
+"""Of the 16-bit size."""
 
 
 def _content(file: Path) -> str:

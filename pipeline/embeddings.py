@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-MOST_BYTES = 256_000_000
+MOST_BYTES = 128_000_000
 """Bytes of host memory; SD3.5's of a prompt and a negative one are 5 MB in 16 bits (333 tokens)."""
 
 Embeddings = dict[str, Any]

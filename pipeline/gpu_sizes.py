@@ -40,8 +40,8 @@ def models_to_hold(specs: Iterable[ModelSpec], size: GpuSize) -> list[ModelSpec]
     before.
 
     All are on the GPU whenever anything is drawn, for every worker gets all that was put on "cuda" at the
-    start. Of models.yaml `large` holds Large and Large Turbo (43.4 GB, beside a VAE of 0.2); with Medium it
-    would be 48.3.
+    start. Of models.yaml `large` holds Large and Large Turbo (43.8 GB, beside a VAE of 0.2); with Medium it
+    would be 48.7.
     `xlarge` holds all.
 
     Args:

@@ -6,35 +6,31 @@ there.
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-
 import torch
 
+CHUNK = 2**30
+"""Bytes. PyTorch's allocator of pinned memory (2.13) rounds each request up to a power of two: in blocks that
+are one already nothing is lost, and what one copy leaves fits the next."""
 _ALIGNMENT = 256
 """Bytes: each tensor starts at a multiple, as CUDA's own allocations do."""
 
 
 class HostCopy:
-    """All parameters and buffers of a module in one block of host memory; pinned where there is CUDA.
+    """All parameters and buffers of a module in a few blocks of host memory, page-locked where there is CUDA.
 
-    The block is ordinary memory that is registered with CUDA: PyTorch's own pinned allocator (2.13) rounds
-    each request up to a power of two, which would cost up to twice the memory.
+    size: bytes of host memory that it takes.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
         """Copies the module's tensors, from wherever they are, and leaves the module as it is."""
         self._tensors = tensors_of(module)
-        places, self.size = [], 0
-        for tensor in self._tensors:
-            places.append(self.size)
-            self.size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-        block = torch.empty(self.size, dtype=torch.uint8)
-        if torch.cuda.is_available() and self.size:
-            self._pin(block)
+        blocks, places = _places([tensor.nbytes for tensor in self._tensors])
+        pinned = torch.cuda.is_available()
+        memory = [torch.empty(size, dtype=torch.uint8, pin_memory=pinned) for size in blocks]
+        self.size = sum(1 << (size - 1).bit_length() if pinned else size for size in blocks)
         self._copies = [
-            block[place : place + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            for place, tensor in zip(places, self._tensors, strict=True)
+            memory[block][place : place + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            for (block, place), tensor in zip(places, self._tensors, strict=True)
         ]
         for copy, tensor in zip(self._copies, self._tensors, strict=True):
             copy.copy_(tensor, non_blocking=True)
@@ -53,17 +49,21 @@ class HostCopy:
         for tensor, copy in zip(self._tensors, self._copies, strict=True):
             tensor.data = copy
 
-    def _pin(self, block: torch.Tensor) -> None:
-        """Page-locks the block for as long as this copy lives. Where the system doesn't allow that (a limit
-        on locked memory) it stays as it is: moving it is then several times slower, and right."""
-        runtime, address = torch.cuda.cudart(), block.data_ptr()
-        if int(runtime.cudaHostRegister(address, block.nbytes, 0)) == 0:
-            weakref.finalize(self, runtime.cudaHostUnregister, address).atexit = False
-            return
-        with contextlib.suppress(RuntimeError):  # CUDA reports the refusal once more, to whoever is next
-            torch.zeros(1, device="cuda")
-
 
 def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
     """A module's parameters and buffers, each once."""
     return [*module.parameters(), *module.buffers()]
+
+
+def _places(sizes: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Bytes of each block, and for each tensor its block and its place there. No block is larger than CHUNK
+    but one for a tensor that is."""
+    blocks: list[int] = []
+    places = []
+    for size in sizes:
+        aligned = -(-size // _ALIGNMENT) * _ALIGNMENT
+        if not blocks or blocks[-1] + aligned > CHUNK:
+            blocks.append(0)
+        places.append((len(blocks) - 1, blocks[-1]))
+        blocks[-1] += aligned
+    return blocks, places

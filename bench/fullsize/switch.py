@@ -17,6 +17,8 @@ from bench.fullsize import drive
 PARTS = ("gpu", "host")
 ROUNDS = 20
 """Times that each model is changed to."""
+FILLING = 8
+"""Rounds before these: as many prompts as the cache of embeddings holds."""
 HEADROOM = 4.5
 """GB beside the weights of the largest model: drawing fits, a second transformer doesn't."""
 
@@ -42,9 +44,10 @@ def switch(folder: Path, only: list[str], part: str) -> Iterator[Result]:
         for model in models:
             _until_step(engine, model, 0)
     same = {model: _same(engine, model) for model in models}
-    # A round more: what the last of `same` left is where the counted rounds begin.
-    for model in models:
-        _until_step(engine, model, 0)
+    # What the counted rounds begin with is as they leave it: also the cache of embeddings is full by now.
+    for number in range(FILLING):
+        for model in models:
+            _until_step(engine, model, -10 - number)
     before, began = drive.memory(), time.monotonic()
     found: dict[str, list[tuple[float | None, float]]] = {model: [] for model in models}
     for number in range(ROUNDS):

@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.engine import Engine
 from pipeline.hardware import device_for
+from pipeline.plans import PLANS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     sketch = read_catalogue(ROOT / "models.yaml")["sketch"]
-    return Engine(Catalogue([sketch, sketch.model_copy(update={"id": "on-gpu", "device": None})]))
+    on_gpu = sketch.model_copy(update={"id": "on-gpu", "device": None})
+    plans = [on_gpu.model_copy(update={"id": plan.name, "plan": plan.name}) for plan in PLANS]
+    return Engine(Catalogue([sketch, on_gpu, *plans]))
 
 
 def picture(engine: Engine, model: str) -> np.ndarray:
@@ -57,3 +60,32 @@ def test_stopping_on_a_gpu_keeps_the_last_preview(engine: Engine) -> None:
             drawing.stop()
     assert event.phase == "stopped"
     assert event.preview is not None
+
+
+@pytest.mark.parametrize("plan", ["encoders-off", "offload"])
+def test_a_plan_that_keeps_the_mathematics_draws_the_same_picture_on_a_gpu(engine: Engine, plan: str) -> None:
+    assert np.array_equal(picture(engine, plan), picture(engine, "resident"))
+
+
+@pytest.mark.parametrize("plan", ["quantized", "without-t5"])
+def test_a_quantized_plan_draws_another_picture_that_is_one(engine: Engine, plan: str) -> None:
+    drawn = picture(engine, plan)
+    assert drawn.std() > 10
+    assert not np.array_equal(drawn, picture(engine, "resident"))
+
+
+def test_changing_plans_back_and_forth_leaves_gpu_memory_as_it_was(engine: Engine) -> None:
+    for plan in ("resident", "encoders-off", "offload"):
+        picture(engine, plan)
+    before = torch.cuda.memory_allocated()
+    for plan in ("resident", "encoders-off", "offload") * 3:
+        picture(engine, plan)
+    assert abs(torch.cuda.memory_allocated() - before) <= before / 100
+
+
+def test_what_left_the_gpu_is_page_locked_in_host_memory(engine: Engine) -> None:
+    picture(engine, "encoders-off")
+    (memory,) = [one for device, one in engine._local._memories.items() if device.kind == "cuda"]
+    copies = [loaded.copy for loaded in memory.residency._loaded.values() if loaded.tier == "host"]
+    assert copies
+    assert all(tensor.is_pinned() for copy in copies for tensor in copy._copies)
