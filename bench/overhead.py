@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -149,7 +150,7 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.weights import find
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights = find(spec, processor(), RESIDENT, lambda *_: None)
+    weights = find(spec, Path(spec.layout), processor(), RESIDENT)
     memory = Memory(Residency(processor()))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -86,7 +87,8 @@ def steps() -> dict[str, Any]:
     from pipeline.residency import Residency
     from pipeline.weights import find
 
-    networks = find(engine.catalogue[model], processor(), RESIDENT, lambda *_: None).networks
+    spec = engine.catalogue[model]
+    networks = find(spec, Path(spec.layout), processor(), RESIDENT).networks
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     demo = build_page(engine, settings.keep_hours)

@@ -19,7 +19,6 @@ from pipeline.drawing import Drawing
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
-from pipeline.hub import fetch
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan
@@ -201,13 +200,16 @@ class Engine:
         if reason := self.reason(spec):
             raise ModelUnavailable(reason)
         with explained(spec.name, spec.license.url):
-            if not spec.local:
-                fetch(spec, preload.report)  # before its turn: a download keeps no device from drawing
+            self._local.fetch(spec, preload)  # before its turn, as of a drawing
             with preload.turn(self._line(spec)):
                 self._local.load(spec, preload)
 
     def _run(self, drawing: Drawing, spec: ModelSpec, line: Line) -> None:
         try:
+            with explained(spec.name, spec.license.url):
+                if self._executor(spec) == "local" and not self._local.fetched(spec):
+                    with line.away(drawing):  # a download keeps no device from drawing
+                        self._local.fetch(spec, drawing)
             with line.turn(drawing), explained(spec.name, spec.license.url):
                 drawing.begin()
                 self._executors[self._executor(spec)](drawing, spec)

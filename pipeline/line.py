@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pipeline.errors import Busy
+from pipeline.events import Phase
 
 
 class Waiting(Protocol):
@@ -28,9 +29,9 @@ class Waiting(Protocol):
     def check(self) -> None:
         """Raises Stopped to leave the line."""
 
-    def update(self, *, position: int, preload: str) -> None:
-        """position: how many must leave before its turn comes. preload: the name of the model that one of
-        these makes ready; empty where all are drawings."""
+    def update(self, *, phase: Phase, position: int, preload: str) -> None:
+        """phase: queued. position: how many must leave before its turn comes. preload: the name of the model
+        that one of these makes ready; empty where all are drawings."""
 
 
 class Line:
@@ -71,7 +72,7 @@ class Line:
                     if ahead != position:
                         before = self._waiting[: self._waiting.index(waiting)]
                         preload = next((one.preloads for one in before if one.preloads), "")
-                        waiting.update(position=ahead, preload=preload)
+                        waiting.update(phase="queued", position=ahead, preload=preload)
                     position = ahead
                     self._moved.wait()
             waiting.check()
@@ -80,6 +81,17 @@ class Line:
             with self._moved:
                 self._waiting.remove(waiting)
                 self._moved.notify_all()
+
+    @contextlib.contextmanager
+    def away(self, waiting: Waiting) -> Iterator[None]:
+        """Leaves the line within the block, for something that needs no device, and takes the last place
+        after it, full or not. `join` comes first; an exception leaves it outside."""
+        with self._moved:
+            self._waiting.remove(waiting)
+            self._moved.notify_all()
+        yield
+        with self._moved:
+            self._waiting.append(waiting)
 
     def wake(self) -> None:
         """Makes everyone in the line check whether they still want their turn."""

@@ -5,13 +5,19 @@ The first executor behind `Engine.start`; remote.py is another.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
 
 from pipeline.draw import Memory, Waiting, bring, draw
 from pipeline.drawing import Drawing
-from pipeline.errors import ModelUnavailable, is_out_of_memory
+from pipeline.errors import ModelUnavailable, WeightsError, is_out_of_memory
 from pipeline.events import Phase
 from pipeline.hardware import GB, Device, Wanted, device_for, plan_for
+from pipeline.hub import fetch
 from pipeline.plans import Plan, cheaper
 from pipeline.residency import Residency, Resident
 from pipeline.spec import ModelSpec
@@ -26,6 +32,7 @@ class LocalExecutor:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._memories: dict[Device, Memory] = {}
+        self._folders: dict[str, Path] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
 
     def __call__(self, drawing: Drawing, spec: ModelSpec) -> None:
@@ -52,18 +59,38 @@ class LocalExecutor:
         drawing.update(step=0, eta=None, warnings=(*drawing.latest.warnings, words))
         self._draw(drawing, spec, fallback)
 
+    def fetched(self, spec: ModelSpec) -> bool:
+        """Whether this process has all files of the model, as far as it knows: `fetch` does nothing then."""
+        return spec.local or spec.id in self._folders
+
+    def fetch(self, spec: ModelSpec, waiting: Waiting) -> None:
+        """Fetches what is missing of a model on this machine. Needs no device: any thread may call it.
+
+        Raises:
+            Stopped, from `waiting`; what `hub.fetch` raises.
+        """
+
+        def report(phase: Phase, done: int, total: int) -> None:
+            waiting.check()
+            waiting.update(phase=phase, done=done, total=total)
+
+        if spec.id not in self._folders:
+            self._folders[spec.id] = Path(spec.layout) if spec.local else fetch(spec, report)
+
     def load(self, spec: ModelSpec, waiting: Waiting) -> None:
         """Fetches and loads a model, so that its next drawing needn't.
 
         Raises:
             Stopped, from `waiting`; WeightsError, and what fetching and reading raise.
         """
-        weights = self._find(spec, self.plan(spec), waiting)
-        residency = self._memory(spec).residency
-        for networks in (weights.encoders, weights.painters) if weights.plan.staged else (weights.networks,):
-            bring(waiting, weights, residency, networks)
-        with weights.lent() as own:
-            own.pipeline({})  # imports its class and copies its tokenizers
+        with self._anew_after_failure(spec):
+            weights = self._find(spec, self.plan(spec), waiting)
+            residency = self._memory(spec).residency
+            stages = (weights.encoders, weights.painters) if weights.plan.staged else (weights.networks,)
+            for networks in stages:
+                bring(waiting, weights, residency, networks)
+            with weights.lent() as own:
+                own.pipeline({})  # imports its class and copies its tokenizers
 
     def plan(self, spec: ModelSpec) -> Plan:
         """How this model is kept in memory here.
@@ -83,17 +110,28 @@ class LocalExecutor:
     def _draw(self, drawing: Drawing, spec: ModelSpec, plan: Plan) -> None:
         warnings = drawing.latest.warnings + ((plan.warning,) if plan.warning else ())
         drawing.update(plan=plan.name, warnings=warnings)
-        draw(drawing, self._find(spec, plan, drawing), self._memory(spec))
+        with self._anew_after_failure(spec):
+            draw(drawing, self._find(spec, plan, drawing), self._memory(spec))
 
     def _find(self, spec: ModelSpec, plan: Plan, waiting: Waiting) -> Weights:
-        def report(phase: Phase, done: int, total: int) -> None:
-            waiting.check()
-            waiting.update(phase=phase, done=done, total=total)
-
+        self.fetch(spec, waiting)
         key = (spec.id, plan.name)
         if key not in self._weights:
-            self._weights[key] = find(spec, self._device(spec), plan, report)
+            self._weights[key] = find(spec, self._folders[spec.id], self._device(spec), plan)
         return self._weights[key]
+
+    @contextlib.contextmanager
+    def _anew_after_failure(self, spec: ModelSpec) -> Iterator[None]:
+        """What is known of a model's files is forgotten where they could not be read: the next try looks anew
+        at what is there by then."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, WeightsError | OSError | SafetensorError):
+                self._folders.pop(spec.id, None)
+                for key in [key for key in self._weights if key[0] == spec.id]:
+                    del self._weights[key]
+            raise
 
     def _memory(self, spec: ModelSpec) -> Memory:
         device = self._device(spec)

@@ -95,10 +95,6 @@ class Preload:
             changes = {"phase": "queued"}
         self._among.update(self._model, **changes)
 
-    def report(self, phase: str, done: int, total: int) -> None:
-        """A `hub.Report`."""
-        self.update(phase=phase, done=done, total=total)
-
     @contextlib.contextmanager
     def turn(self, line: Line) -> Iterator[None]:
         """Its turn at a device, however many drawings wait there."""

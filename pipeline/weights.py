@@ -24,7 +24,7 @@ from pipeline.components import Component, Precision, component, component_from_
 from pipeline.errors import WeightsError
 from pipeline.families import FAMILIES, Reader
 from pipeline.hardware import Device
-from pipeline.hub import Report, discard_damaged, fetch
+from pipeline.hub import discard_damaged
 from pipeline.plans import Plan
 from pipeline.preview import read_factors
 from pipeline.spec import ModelSpec, PreviewFactors
@@ -105,14 +105,15 @@ class Lent:
         return pipe
 
 
-def find(spec: ModelSpec, device: Device, plan: Plan, report: Report) -> Weights:
-    """Fetches what is missing of a model, and looks what its parts are; networks are read later.
+def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
+    """Looks what a model's parts are; networks are read later.
+
+    Args:
+        folder: the pipeline in diffusers' layout that it is, or is based on.
 
     Raises:
-        WeightsError: the folder is not a pipeline, or of another family than models.yaml says; what
-            `hub.fetch` raises; Stopped, from `report`.
+        WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
     """
-    folder = Path(spec.layout) if spec.local else fetch(spec, report)
     index = _read_index(spec, folder)
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
     rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}

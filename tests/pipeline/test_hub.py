@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import SD3Transformer2DModel
 
 from pipeline.engine import Engine
 from pipeline.events import Event
 from tests.hub import FakeHub, Repository, serve_hub, use_hub
-from tests.tiny import catalogue, entry, tiny_z_image
+from tests.tiny import catalogue, entry, hold, tiny_z_image
 
 MODEL = "me/tiny"
 LICENSE = f"https://huggingface.co/{MODEL}"
@@ -274,3 +275,45 @@ def test_a_language_models_chat_template_is_fetched_too(hub: FakeHub, tmp_path: 
     hub.repositories["me/z"] = Repository(tiny_z_image(tmp_path / "z"))
     assert (tmp_path / "z" / "tokenizer" / "chat_template.jinja").exists()
     works_again(Engine(catalogue(tmp_path, entry(Path("me/z"), family="z-image", preview="flux"))))
+
+
+def test_a_first_drawings_download_keeps_nobody_else_from_drawing(
+    hub: FakeHub, tiny_folder: Path, tmp_path: Path
+) -> None:
+    engine = Engine(catalogue(tmp_path, entry(Path(MODEL)), entry(tiny_folder, "other")))
+    hub.slow = threading.Event()
+    waiting = engine.start(engine.check(REQUEST))
+    next(event for event in waiting.events() if event.phase == "downloading" and event.total)
+    others = [engine.start(engine.check(REQUEST | {"model": "other"})) for _ in range(2)]
+    assert [other.result().phase for other in others] == ["finished", "finished"]
+    assert waiting.latest.phase == "downloading"
+    hub.slow.set()
+    assert waiting.result().phase == "finished"
+
+
+def test_whoever_waits_for_its_turn_after_a_download_is_told_so(
+    hub: FakeHub, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(catalogue(tmp_path, entry(Path(MODEL)), entry(tiny_folder, "other")))
+    hub.slow = threading.Event()
+    waiting = engine.start(engine.check(REQUEST))
+    next(event for event in waiting.events() if event.phase == "downloading")
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    other = engine.start(engine.check(REQUEST | {"model": "other"}))
+    gate.wait()
+    hub.slow.set()
+    event = next(event for event in waiting.events() if event.phase == "queued")
+    assert event.position == 1
+    gate.open()
+    assert [other.result().phase, waiting.result().phase] == ["finished", "finished"]
+
+
+def test_a_stop_during_a_download_leaves_the_line_as_it_was(hub: FakeHub, tmp_path: Path) -> None:
+    engine = Engine(catalogue(tmp_path, entry(Path(MODEL))))
+    hub.slow = threading.Event()
+    stopped = engine.start(engine.check(REQUEST))
+    next(event for event in stopped.events() if event.phase == "downloading")
+    stopped.stop()
+    assert stopped.result().phase == "stopped"
+    hub.slow.set()
+    works_again(engine)

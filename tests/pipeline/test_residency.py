@@ -14,6 +14,7 @@ import pytest
 from diffusers import SD3Transformer2DModel
 
 from pipeline.engine import Engine
+from pipeline.plans import RESIDENT
 from pipeline.residency import Residency
 from pipeline.weights import find
 from tests.hub import Repository, serve_hub, use_hub
@@ -132,9 +133,7 @@ def sizes(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tupl
     """Bytes of a variant's transformer, and of what the variants share."""
     gpu = stand_in_gpu(monkeypatch)
     engine = engine_of([folder], tmp_path)
-    networks = find(
-        engine.catalogue[folder.name], gpu, engine.plan(engine.catalogue[folder.name]), lambda *_: None
-    )
+    networks = find(engine.catalogue[folder.name], folder, gpu, RESIDENT)
     residency = Residency(gpu)
     residency.bring(networks.networks, 0, lambda *_: None)
     known = {one.name: one.size for one in residency.contents()}
