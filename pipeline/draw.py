@@ -18,7 +18,7 @@ import transformers
 
 from pipeline.components import Component
 from pipeline.drawing import Drawing
-from pipeline.embeddings import EmbeddingCache, Embeddings, moved
+from pipeline.embeddings import EmbeddingCache, Embeddings
 from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.events import Phase
 from pipeline.families import FAMILIES
@@ -70,7 +70,6 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
     with weights.lent() as own:
         embeds = _encode(drawing, own, memory)
         pipe = own.pipeline(_bring(drawing, weights, memory, weights.painters))
-        embeds = moved(embeds, pipe._execution_device)
         for index in range(len(drawing.latest.images), job.images):
             latents = _denoise(drawing, weights, pipe, embeds, index, decode_seconds)
             drawing.update(phase="decoding", step=job.steps)

@@ -23,35 +23,37 @@ class HostCopy:
 
     def __init__(self, module: torch.nn.Module) -> None:
         """Copies the module's tensors, from wherever they are, and leaves the module as it is."""
-        self._tensors = tensors_of(module)
-        blocks, places = _places([tensor.nbytes for tensor in self._tensors])
+        self._module = module
+        tensors = tensors_of(module)
+        blocks, places = _places([tensor.nbytes for tensor in tensors])
         pinned = torch.cuda.is_available()
         memory = [torch.empty(size, dtype=torch.uint8, pin_memory=pinned) for size in blocks]
         self.size = sum(1 << (size - 1).bit_length() if pinned else size for size in blocks)
         self._copies = [
             memory[block][place : place + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            for (block, place), tensor in zip(places, self._tensors, strict=True)
+            for (block, place), tensor in zip(places, tensors, strict=True)
         ]
-        for copy, tensor in zip(self._copies, self._tensors, strict=True):
+        for copy, tensor in zip(self._copies, tensors, strict=True):
             copy.copy_(tensor, non_blocking=True)
-        if any(tensor.is_cuda for tensor in self._tensors):
+        if any(tensor.is_cuda for tensor in tensors):
             torch.cuda.synchronize()
 
     def to_device(self, device: torch.device) -> None:
         """Puts the module's tensors on the device."""
-        for tensor, copy in zip(self._tensors, self._copies, strict=True):
+        for tensor, copy in zip(tensors_of(self._module), self._copies, strict=True):
             tensor.data = copy.to(device, non_blocking=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     def to_host(self) -> None:
         """Makes the module's tensors this copy; what was on the device is let go of."""
-        for tensor, copy in zip(self._tensors, self._copies, strict=True):
+        for tensor, copy in zip(tensors_of(self._module), self._copies, strict=True):
             tensor.data = copy
 
 
 def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
-    """A module's parameters and buffers, each once."""
+    """A module's parameters and buffers, each once. Asked anew each time: moving a module (`.to`) gives it
+    other buffers, in the same order."""
     return [*module.parameters(), *module.buffers()]
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from diffusers.hooks import HookRegistry, apply_group_offloading
+from diffusers.hooks.group_offloading import GroupOffloadingHook
 
 from pipeline.components import Component
 from pipeline.hardware import Device
@@ -34,13 +35,15 @@ class Resident:
 
 
 class _Loaded:
-    """A component's module, and its copy in host memory once it has left the device."""
+    """A component's module, and its copy in host memory once it has left the device. outside: while its
+    blocks are streamed, the tensors that belong to none of them."""
 
     def __init__(self, component: Component, module: torch.nn.Module) -> None:
         self.component, self.module = component, module
         self.size = sum(tensor.nbytes for tensor in tensors_of(module))
         self.tier: Tier = "device"
         self.streamed = False
+        self.outside: list[torch.Tensor] = []
         self.copy: HostCopy | None = None
 
 
@@ -82,11 +85,11 @@ class Residency:
         """
         for loaded in self._loaded.values():
             if loaded.streamed and loaded.copy is not None:
-                loaded.copy.to_host()  # a drawing that ended amid its blocks left some on the device
+                loaded.copy.to_host()  # a drawing that ended amid its blocks left some on the device, too
         keys = {component.key for component in wanted.values()}
         for key in [component.key for component in wanted.values() if component.key in self._loaded]:
             self._loaded.move_to_end(key)
-        streamed = set(streamed)
+        streamed = {name for name in streamed if name in wanted}
         missing = [name for name in wanted if not self._ready(wanted[name], name in streamed)]
         self._make_room(
             keys, room + sum(wanted[name].size for name in missing if name not in streamed), alone
@@ -99,6 +102,9 @@ class Residency:
                 self._place(wanted[name])
         if missing:
             report(len(missing), len(missing))
+        for name in streamed:
+            for tensor in self._loaded[wanted[name].key].outside:
+                tensor.data = tensor.data.to(self._device.torch_device)
         return {name: self._loaded[component.key].module for name, component in wanted.items()}
 
     def drop_all(self) -> None:
@@ -126,7 +132,7 @@ class Residency:
         elif loaded.tier == "host":
             if loaded.streamed:
                 _stop_streaming(loaded.module)
-                loaded.streamed = False
+                loaded.streamed, loaded.outside = False, []
             assert loaded.copy is not None
             loaded.copy.to_device(self._device.torch_device)
             loaded.tier = "device"
@@ -154,6 +160,7 @@ class Residency:
             use_stream=self._device.torch_device.type == "cuda",
             low_cpu_mem_usage=True,  # our copy is pinned already: diffusers needn't make one of its own
         )
+        loaded.outside = _outside(loaded.module) if blocks else []
         self._loaded.move_to_end(component.key)
 
     def _make_room(self, keep: set[tuple[str, ...]], needed: int, alone: bool) -> None:
@@ -201,6 +208,19 @@ class Residency:
     def _drop(self, key: tuple[str, ...]) -> None:
         del self._loaded[key]
         gc.collect()  # hooks and modules refer to each other: their memory would wait for the collector
+
+
+def _outside(module: torch.nn.Module) -> list[torch.Tensor]:
+    """The tensors outside the blocks, now in nobody's care: diffusers (0.42) would take them to the device
+    and back to other, unpinned memory in every forward (0.45 GB of Medium's position table alone)."""
+    hook = HookRegistry.check_if_exists_or_initialize(module).get_hook(_OFFLOADING_HOOKS[0])
+    if not isinstance(hook, GroupOffloadingHook):
+        return []
+    group = hook.group
+    tensors = [*group.parameters, *group.buffers]
+    tensors += [tensor for one in group.modules for tensor in tensors_of(one)]
+    group.modules, group.parameters, group.buffers = [], [], []
+    return tensors
 
 
 def _stop_streaming(module: torch.nn.Module) -> None:
