@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(PYTHON) app.py
 
 test: $(VENV)/.test browser
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(PYTHON) -m ruff check .

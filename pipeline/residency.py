@@ -107,12 +107,6 @@ class Residency:
                 tensor.data = tensor.data.to(self._device.torch_device)
         return {name: self._loaded[component.key].module for name, component in wanted.items()}
 
-    def drop_all(self) -> None:
-        """Lets go of everything, on the device and in host memory."""
-        for key in list(self._loaded):
-            self._drop(key)
-        self.free()
-
     def free(self) -> None:
         """Gives what nobody uses any more back to the device."""
         gc.collect()

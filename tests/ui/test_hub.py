@@ -190,10 +190,3 @@ def test_what_is_made_ready_at_the_start_is_shown_while_others_draw(
     tab.page.reload()
     expect(tab.draw_button).to_be_visible()
     expect(ready).to_be_hidden()
-
-
-def test_an_unknown_id_to_preload_ends_the_start_in_words(start: Callable[..., str]) -> None:
-    with pytest.raises(
-        AssertionError, match=r'STEPWISE_PRELOAD: "sd3" is no model .* sd3\.5-large, .*, sketch\.'
-    ):
-        start(STEPWISE_PRELOAD="sketch,sd3")
