@@ -155,11 +155,16 @@ def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
             "a larger disk, and try again: what is complete is kept."
         )
     if isinstance(error, OSError):
-        return WeightsError(f"The weights of {model} can't be read: {error}")
+        return WeightsError(f"The weights of {model} can't be read: {_without_folders(str(error))}")
     return DrawingFailed(
         f"{model} could not finish this picture ({type(error).__name__}). The server's log has the details; "
         "try again, or with other settings."
     )
+
+
+def _without_folders(text: str) -> str:
+    """The text with each path cut to its last name: where things lie on the server is for its log."""
+    return re.sub(r"(?<![\w:/])(?:/[^/\s'\":]+)+/(?=[^/\s'\":])", "", text)
 
 
 def _hub_words(error: Exception, model: str, license_url: str) -> str:

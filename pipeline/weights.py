@@ -118,7 +118,8 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
     rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     if missing := [name for name in names if not (folder / name).is_dir()]:
-        raise WeightsError(f"{spec.name}: {', '.join(missing)} missing in {folder}: fetch or copy it again.")
+        where = Path(spec.layout).name  # callers needn't know the server's folders
+        raise WeightsError(f"{spec.name}: {', '.join(missing)} missing in {where}: fetch or copy it again.")
     networks: dict[str, Component] = {}
     large = FAMILIES[spec.family].readers[-1].encoder
     with mended(spec, folder):
@@ -169,21 +170,22 @@ def mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
 
 
 def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    where = Path(spec.layout).name if spec.local else spec.layout
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(
-            f"{spec.name}: {spec.layout} has no model_index.json, so it isn't a diffusers pipeline; "
+            f"{spec.name}: {where} has no model_index.json, so it isn't a diffusers pipeline; "
             "mend `source` in models.yaml."
         ) from None
     except ValueError as error:
         raise WeightsError(
-            f"{spec.name}: model_index.json in {spec.layout} is damaged ({error}): fetch it again."
+            f"{spec.name}: model_index.json in {where} is damaged ({error}): fetch it again."
         ) from error
     expected = FAMILIES[spec.family].pipeline
     if index.get("_class_name") != expected:
         raise WeightsError(
-            f"{spec.name}: {spec.layout} is a {index.get('_class_name')}, but family {spec.family} means "
+            f"{spec.name}: {where} is a {index.get('_class_name')}, but family {spec.family} means "
             f"{expected}; mend `family` in models.yaml."
         )
     return index

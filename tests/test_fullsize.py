@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.fullsize import growth
 from bench.fullsize.cards import cards
 from bench.fullsize.make import count, make
-from bench.fullsize.report import report
+from bench.fullsize.report import ROWS, report
 from bench.fullsize.run import run
 from bench.fullsize.shapes import FULL, SHAPES, TINY
 
@@ -124,3 +125,13 @@ def test_a_smaller_card_is_a_limit_on_this_process_and_a_picture_beside_the_whol
     out = tmp_path / "results.json"
     out.write_text(json.dumps({"settings": [], "sections": {"cards": found}}), encoding="utf-8")
     assert "| **24 GB** | sd3.5-large-turbo | resident: peak 12.3 GB, reserved 14.5 GB |" in report(out)
+
+
+def test_growth_is_looked_at_all_along(checkpoints, monkeypatch):
+    monkeypatch.setattr(growth, "DRAWINGS", 8)
+    ((part, one),) = growth.growth(checkpoints, ["sd3.5-medium"], "new prompts")
+    assert (part, one["model"], one["drawings"], len(one["looks"])) == ("new prompts", "sd3.5-medium", 8, 5)
+    assert all(look["objects"] > look["tensors"] > 0 for look in one["looks"])
+    rows = list(ROWS["growth"]({part: one}))
+    assert rows[0][1] == "sd3.5-medium, 8 drawings, new prompts"
+    assert rows[0][2].startswith("anonymous ")

@@ -183,6 +183,18 @@ def _steps(kept: Kept) -> Iterator[Row]:
         )
 
 
+def _growth(kept: Kept) -> Iterator[Row]:
+    for part, one in kept.items():
+        first, last = one["looks"][0], one["looks"][-1]
+        names = [
+            name for name in ("anonymous", "trimmed", "allocated", "tensors", "objects") if first.get(name)
+        ]
+        shares = ", ".join(f"{name} {last[name] / first[name] - 1:+.1%}" for name in names)
+        sizes = ", ".join(f"{look['anonymous'] / 1e9:.2f}" for look in one["looks"])
+        what = f"{one['model']}, {one['drawings']} drawings, {part}"
+        yield "**growth**", what, shares, f"anonymous memory {sizes} GB"
+
+
 DIFFERENCE = "to diffusers' picture"
 ROWS: dict[str, Callable[[Kept], Iterator[Row]]] = {
     "cold": _cold,
@@ -193,6 +205,7 @@ ROWS: dict[str, Callable[[Kept], Iterator[Row]]] = {
     "preview": _preview,
     "oom": _oom,
     "steps": _steps,
+    "growth": _growth,
 }
 
 

@@ -38,6 +38,7 @@ SECTIONS = {
     "preview": Section("steps", "preview", "PREVIEW"),
     "oom": Section("oom", "oom", gpu="to run out of the memory of"),
     "steps": Section("steps", "steps", "parts"),
+    "growth": Section("growth", "growth"),
 }
 
 

@@ -39,6 +39,7 @@ def failed(event: Event, *words: str) -> None:
     for word in words:
         assert word in event.error
     assert "Traceback" not in event.error
+    assert "/tmp" not in event.error  # where things lie is for the server's log
     assert event.info()["error"] == event.error
 
 
