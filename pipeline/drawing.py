@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipeline.errors import Stopped
+from pipeline.errors import DrawingFailed, StepwiseError, Stopped, explained
 from pipeline.events import Event, Phase
 from pipeline.request import Job
+
+log = logging.getLogger("stepwise")
 
 
 class Drawing:
@@ -104,6 +107,25 @@ class Drawing:
             listeners = list(self._listeners)
         for listener in listeners:
             listener()
+
+    @contextlib.contextmanager
+    def concluded(self, model: str, license_url: str) -> Iterator[None]:
+        """However the block ends, the drawing has its last event then: finished, stopped, or failed in words.
+
+        Args:
+            model, license_url: as of `errors.explained`.
+        """
+        try:
+            with explained(model, license_url):
+                yield
+            self.finish("finished")
+        except Stopped:
+            self.finish("stopped")
+        except StepwiseError as error:
+            log.warning("job %s failed: %s", self.job.id, error, exc_info=error.__cause__)
+            self.finish("failed", str(error), error.code)
+        finally:
+            self.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)
 
     def finish(self, phase: Phase, error: str | None = None, code: str | None = None) -> None:
         """Posts the last event. error, code: why it failed, in words and for programs."""

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.catalogue import Catalogue
 from pipeline.drawing import Drawing
-from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, Stopped, explained
+from pipeline.errors import ModelUnavailable, explained
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
 from pipeline.line import Line
@@ -206,22 +206,15 @@ class Engine:
 
     def _run(self, drawing: Drawing, spec: ModelSpec, line: Line) -> None:
         try:
-            with explained(spec.name, spec.license.url):
+            with drawing.concluded(spec.name, spec.license.url):
                 if self._executor(spec) == "local" and not self._local.fetched(spec):
                     with line.away(drawing):  # a download keeps no device from drawing
                         self._local.fetch(spec, drawing)
-            with line.turn(drawing), explained(spec.name, spec.license.url):
-                drawing.begin()
-                self._executors[self._executor(spec)](drawing, spec)
-            self._preloads.arrived(spec.id)  # whatever became of its preload
-            drawing.finish("finished")
-        except Stopped:
-            drawing.finish("stopped")
-        except StepwiseError as error:
-            log.warning("job %s failed: %s", drawing.job.id, error, exc_info=error.__cause__)
-            drawing.finish("failed", str(error), error.code)
+                with line.turn(drawing):
+                    drawing.begin()
+                    self._executors[self._executor(spec)](drawing, spec)
+                self._preloads.arrived(spec.id)  # whatever became of its preload
         finally:
-            drawing.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)
             with self._lock:
                 del self._drawings[drawing.job.id]
 

@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import DrawingFailed, StepwiseError, Stopped, ZeroGpuError, explained, zerogpu_error
+from pipeline.errors import StepwiseError, Stopped, ZeroGpuError, explained, zerogpu_error
 from pipeline.events import Event
 from pipeline.gpu_seconds import GpuSeconds
 from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, parts
@@ -198,18 +198,9 @@ class ZeroGpu:
     def _finish(self, drawing: Drawing, spec: ModelSpec) -> None:
         """Draws to the last event, whatever happens: an exception would reach the parent as its class's
         name."""
-        try:
-            with explained(spec.name, spec.license.url):
-                drawing.begin()
-                self._paint(drawing, spec)
-            drawing.finish("finished")
-        except Stopped:
-            drawing.finish("stopped")
-        except StepwiseError as error:
-            log.warning("job %s failed: %s", drawing.job.id, error, exc_info=error.__cause__)
-            drawing.finish("failed", str(error), error.code)
-        finally:
-            drawing.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)
+        with drawing.concluded(spec.name, spec.license.url):
+            drawing.begin()
+            self._paint(drawing, spec)
 
 
 class _Call:
