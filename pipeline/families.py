@@ -37,13 +37,15 @@ class Family:
     pipeline: the diffusers class. guidance_off: classifier-free guidance runs above this scale, and only
     then is a negative prompt read. readers: its text encoders, the one that reads longest, which is also the
     largest, last.
-    encode: (pipe, job, tokens) → keyword arguments of the pipeline's call.
+    encode: (pipe, job, tokens) → keyword arguments of the pipeline's call. t5: whether the largest text
+    encoder is a T5 that the pipeline can do without.
     """
 
     pipeline: str
     guidance_off: float
     readers: tuple[Reader, ...]
     encode: Callable[[Any, Job, int], dict[str, Any]]
+    t5: bool = False
     options: Callable[[ModelSpec], dict[str, Any]] = field(default=lambda spec: {})
 
 
@@ -108,6 +110,7 @@ FAMILIES = {
             Reader("tokenizer_3", "text_encoder_3", _given),
         ),
         encode=_encode_sd3,
+        t5=True,
         options=_skip_layers,
     ),
     "z-image": Family(

@@ -18,6 +18,7 @@ import psutil
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
+from pipeline.families import FAMILIES
 from pipeline.gpu_sizes import ON_ZEROGPU
 from pipeline.plans import RESIDENT, Plan, fitting, least, plan_named
 from pipeline.spec import ModelSpec, PlanName
@@ -147,7 +148,9 @@ def plan_for(spec: ModelSpec, device: Device, wanted: Wanted = ANY) -> Plan | No
         fits = not device.memory or RESIDENT.gpu_memory(spec.needs) <= device.memory / GB
         return RESIDENT if fits else None
     if name := spec.plan or wanted.plan:
-        return plan_named(name)
+        chosen = plan_named(name)
+        # Without its one text encoder a model reads nothing: what comes next to that is meant.
+        return plan_named("quantized") if chosen.without_t5 and not FAMILIES[spec.family].t5 else chosen
     if not spec.needs.known or not device.memory:
         return RESIDENT
     return next(fitting(spec.needs, device.memory / GB, device.host_memory / GB), None)

@@ -175,3 +175,10 @@ def test_more_memory_never_gives_a_slower_plan() -> None:
     needs = Needs(transformer=16.1, text_encoders=1.7, large_text_encoder=9.6, drawing=3.5, t5=True)
     order = [PLANS.index(next(fitting(needs, memory, 100), PLANS[-1])) for memory in range(6, 60)]
     assert order == sorted(order, reverse=True)
+
+
+def test_a_model_whose_only_text_encoder_is_no_t5_keeps_it_whatever_is_wanted() -> None:
+    device = Device("cuda", "bfloat16", 140 * GB, "a card", 100 * GB)
+    models = read_catalogue(ROOT / "models.yaml")
+    assert plan_for(models["z-image-turbo"], device, Wanted(plan="without-t5")) is plan_named("quantized")
+    assert plan_for(models["sd3.5-medium"], device, Wanted(plan="without-t5")) is plan_named("without-t5")
