@@ -24,6 +24,8 @@ from pipeline.plans import EIGHT_BITS, FOUR_BITS
 Precision = Literal["16-bit", "8-bit", "4-bit"]
 """How a component's matrices are kept; 16-bit stands for the device's own dtype, fp32 on a CPU."""
 
+_SHARE = {"16-bit": 1.0, "8-bit": EIGHT_BITS, "4-bit": FOUR_BITS}
+"""Of the 16-bit size."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _FP16_VARIANT = re.compile(r"\.fp16(-\d+-of-\d+)?\.safetensors$")
 _PASSING = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
@@ -107,10 +109,6 @@ def _component(
     key = (kind.__name__, str(dtype), precision, _config(config), *map(_content, files))
     size = round(sum(_elements(file) for file in files) * dtype.itemsize * _SHARE[precision])
     return Component(key, name, size, precision == "16-bit", read)
-
-
-_SHARE = {"16-bit": 1.0, "8-bit": EIGHT_BITS, "4-bit": FOUR_BITS}
-"""Of the 16-bit size."""
 
 
 def _content(file: Path) -> str:

@@ -1,7 +1,7 @@
 """Drawing by a Hugging Face Inference Provider: a job's pictures are asked for over HTTP, one by one.
 
 The second executor behind `Engine.start`, beside draw.py: the same drawing, but no step of it is seen.
-No weights, no device and no torch here; what a provider's errors mean stands in errors.py.
+No weights, no device and no torch here; what a provider's errors mean stands in service_errors.py.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from huggingface_hub import AsyncInferenceClient, get_token
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.drawing import Drawing
-from pipeline.errors import Stopped, provider_error, without
+from pipeline.errors import Stopped
 from pipeline.recipe import to_png
 from pipeline.request import Job
+from pipeline.service_errors import provider_error, without
 from pipeline.spec import ModelSpec
 from pipeline.thumbnail import jpeg
 

@@ -21,11 +21,12 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import StepwiseError, Stopped, ZeroGpuError, explained, zerogpu_error
+from pipeline.errors import StepwiseError, Stopped, ZeroGpuError, explained
 from pipeline.events import Event
 from pipeline.gpu_seconds import GpuSeconds
 from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, parts
 from pipeline.request import Job
+from pipeline.service_errors import zerogpu_error
 from pipeline.spec import ModelSpec
 
 log = logging.getLogger("stepwise")
