@@ -1,4 +1,4 @@
-"""What the tests of models that a provider draws share."""
+"""What the tests of the pipeline share: the machine is asked anew by each; a stand-in for a provider."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from huggingface_hub import close_session, constants
 
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.hardware import accelerator
 from tests.provider import FakeProvider
 from tests.tiny import catalogue
 
 FOX = {"prompt": "a fox", "model": "far", "seed": 7}
 """What is asked for where a test doesn't say otherwise."""
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    """No test sees the machine that another one pretended to have."""
+    accelerator.cache_clear()
+    yield
+    accelerator.cache_clear()
 
 
 @pytest.fixture

@@ -16,13 +16,6 @@ from tests.tiny import ROOT
 GIB = 2**30
 
 
-@pytest.fixture(autouse=True)
-def asked_anew():
-    hardware.accelerator.cache_clear()
-    yield
-    hardware.accelerator.cache_clear()
-
-
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, name: str, major: int, memory: int) -> None:
     """Stands in for torch's view of a GPU, which the test machine lacks."""
     properties = SimpleNamespace(major=major, minor=0, total_memory=memory, name=name)
