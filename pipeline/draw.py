@@ -1,6 +1,6 @@
 """From a job and its weights to pictures: encode, denoise step by step, decode.
 
-Runs in the drawing's own thread, which owns the device meanwhile. diffusers does the drawing; its step
+Runs in the device's own thread, which has it to itself meanwhile. diffusers does the drawing; its step
 callback feeds the drawing's events and carries the stop.
 """
 
@@ -22,6 +22,7 @@ from pipeline.embeddings import EmbeddingCache, Embeddings
 from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.events import Phase
 from pipeline.families import FAMILIES
+from pipeline.hand import Hand
 from pipeline.hardware import GB
 from pipeline.preview import Previewer, watch
 from pipeline.prompts import artefact_warnings, sequence_length, truncation_warnings
@@ -48,10 +49,12 @@ class Waiting(Protocol):
 
 @dataclass
 class Memory:
-    """What one device's drawings leave for the next one: where networks are, prompts that were read, and how
-    long decoding took (seconds a pixel, by model id, for the ETA)."""
+    """What one device's drawings leave for the next one: where networks are, prompts that were read, how
+    long decoding took (seconds a pixel, by model id, for the ETA), and the two threads that use it."""
 
     residency: Residency
+    drawing: Hand = field(default_factory=lambda: Hand("draws"))
+    previews: Hand = field(default_factory=lambda: Hand("previews"))
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     decode_pace: dict[str, float] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
         embeds = _encode(drawing, own, memory)
         pipe = own.pipeline(_bring(drawing, weights, memory, weights.painters))
         for index in range(len(drawing.latest.images), job.images):
-            latents = _denoise(drawing, weights, pipe, embeds, index, decode_seconds)
+            latents = _denoise(drawing, weights, memory, pipe, embeds, index, decode_seconds)
             drawing.update(phase="decoding", step=job.steps)
             began = time.monotonic()
             vae = _tiled(pipe.vae) if weights.plan.tiled else pipe.vae
@@ -157,6 +160,7 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
 def _denoise(
     drawing: Drawing,
     weights: Weights,
+    memory: Memory,
     pipe: Any,
     embeds: Embeddings,
     index: int,
@@ -182,7 +186,7 @@ def _denoise(
         return tensors
 
     drawing.update(phase="denoising", step=0, image=index + 1)
-    previewer = Previewer(weights.factors, (job.width, job.height), post)
+    previewer = Previewer(weights.factors, (job.width, job.height), post, memory.previews)
     try:
         with previewer:
             latents = pipe(
@@ -197,7 +201,7 @@ def _denoise(
                 **FAMILIES[spec.family].options(spec),
             ).images
     except Stopped:
-        # Once the previewer's thread has ended, which might still have posted an earlier step.
+        # Once the previewer has ended, which might still have posted an earlier step.
         previewer.show(progress, estimate())
         raise
     if not torch.isfinite(latents).all():

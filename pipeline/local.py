@@ -110,8 +110,9 @@ class LocalExecutor:
     def _draw(self, drawing: Drawing, spec: ModelSpec, plan: Plan) -> None:
         warnings = drawing.latest.warnings + ((plan.warning,) if plan.warning else ())
         drawing.update(plan=plan.name, warnings=warnings)
+        memory = self._memory(spec)
         with self._anew_after_failure(spec):
-            draw(drawing, self._find(spec, plan, drawing), self._memory(spec))
+            memory.drawing.do(draw, drawing, self._find(spec, plan, drawing), memory)
 
     def _find(self, spec: ModelSpec, plan: Plan, waiting: Waiting) -> Weights:
         self.fetch(spec, waiting)

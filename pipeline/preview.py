@@ -3,12 +3,13 @@
 A step of a flow-matching sampler predicts a velocity; from it follows the denoised estimate x̂₀, which we
 show instead of the noisy latent. A linear map turns latents into RGB (16 → 3 for SD3), good enough to
 recognise a picture in, four orders of magnitude cheaper than the VAE. The map, the JPEG and the posting
-run in a thread of their own; where that can't keep up, the newest estimate wins.
+run in a second thread; where that can't keep up, the newest estimate wins.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from pipeline.hand import Hand
 from pipeline.spec import ModelSpec, PreviewFactors
 from pipeline.thumbnail import LONGEST_SIDE, jpeg
+
+log = logging.getLogger("stepwise")
 
 INTERVAL = 0.125
 """Seconds: previews come this often where steps are faster. Gradio has no back-pressure: a client on a slow
@@ -151,9 +155,10 @@ def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int)
 
 
 class Previewer:
-    """Renders estimates in its own thread and posts each with the progress it belongs to.
+    """Renders estimates in a thread beside the drawing's and posts each with the progress it belongs to.
 
-    A context manager; leaving it ends the thread. A model without factors posts its progress alone.
+    A context manager; once it is left, nothing is posted any more. A model without factors posts its
+    progress alone, and one whose previews fail is drawn without them.
     """
 
     def __init__(
@@ -161,24 +166,27 @@ class Previewer:
         factors: PreviewFactors | None,
         size: tuple[int, int],
         post: Callable[[Progress, bytes | None], None],
+        hand: Hand,
     ) -> None:
-        """size: the finished picture's (width, height) in pixels. post: called from the thread."""
+        """size: the finished picture's (width, height) in pixels. post: called from the thread. hand: whose
+        thread it is, until this is left."""
         self._factors, self._size, self._post = factors, size, post
         self._waiting: tuple[Progress, Estimate] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._shown = self._offered = float("-inf")
-        self._thread = threading.Thread(target=self._run, name="previews", daemon=True)
+        self._hand = hand
 
     def __enter__(self) -> Previewer:
-        self._thread.start()
+        self._running = self._hand.start(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if error := self._running.exception():
+            log.warning("No more previews of this picture: %r", error, exc_info=error)
 
     def offer(self, progress: Progress, estimate: Estimate | None) -> None:
         """Called after every step; takes it if, at this pace, the next one would come too late."""

@@ -16,9 +16,8 @@ import torch
 from bench.fullsize import drive
 from pipeline.catalogue import Catalogue
 
-PARTS = ("new prompts", "one prompt", "no previews")
-"""A new prompt is encoded; one prompt's embeddings come from the cache; without previews one thread less a
-drawing touches the GPU."""
+PARTS = ("new prompts", "one prompt")
+"""A new prompt is encoded; one prompt's embeddings come from the cache."""
 DRAWINGS = 200
 LOOKS = 4
 """Times that memory is looked at after the first drawings, at even distances."""
@@ -32,8 +31,6 @@ def growth(folder: Path, only: list[str], part: str) -> Iterator[Result]:
         drive.catalogue(folder, only),
         key=lambda spec: sum(file.stat().st_size for file in drive.weights_files(spec)),
     )
-    if part == "no previews":
-        spec = spec.model_copy(update={"preview": None})
     engine = drive.engine(Catalogue([spec]))
     each = DRAWINGS // LOOKS
     _draw(engine, spec.id, part, range(-each, 0))  # fills the cache of embeddings

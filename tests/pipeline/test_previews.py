@@ -8,7 +8,8 @@ import torch
 
 from pipeline.engine import Engine
 from pipeline.events import Event
-from pipeline.preview import INTERVAL, LONGEST_SIDE, Estimate, Previewer, read_factors, render
+from pipeline.hand import Hand
+from pipeline.preview import INTERVAL, LONGEST_SIDE, Estimate, Previewer, Progress, read_factors, render
 from tests.tiny import SKETCH, SMALL, pixels
 
 FOX = {"prompt": "a fox on a blue background", "model": "sketch", "steps": 14, "seed": 1}
@@ -70,8 +71,12 @@ def test_the_last_preview_is_the_finished_picture_itself(watched: list[Event]) -
 def test_a_model_without_preview_factors_still_shows_its_steps() -> None:
     posted: list[tuple[int, bytes | None]] = []
     estimate = Estimate(torch.zeros(1, 16, 8, 8), torch.zeros(1, 16, 8, 8), 0.5)
-    with Previewer(None, (64, 64), lambda progress, preview: posted.append((progress["step"], preview))) as p:
-        p.offer({"step": 1}, estimate)
+
+    def post(progress: Progress, preview: bytes | None) -> None:
+        posted.append((progress["step"], preview))
+
+    with Previewer(None, (64, 64), post, Hand("previews")) as previewer:
+        previewer.offer({"step": 1}, estimate)
     assert posted == [(1, None)]
 
 
@@ -83,7 +88,7 @@ def test_previews_come_at_every_slow_step_and_eight_times_a_second_at_fast_ones(
     now = 100.0
     monkeypatch.setattr("pipeline.preview.time.monotonic", lambda: now)
     posted: list[float] = []
-    previewer = Previewer(None, (64, 64), lambda progress, _: posted.append(progress["at"]))
+    previewer = Previewer(None, (64, 64), lambda progress, _: posted.append(progress["at"]), Hand("previews"))
     for _ in range(round(10 / step)):
         now += step
         previewer.offer({"at": now}, None)
@@ -109,3 +114,14 @@ def test_several_images_are_previewed_one_after_the_other(engine: Engine) -> Non
     assert second
     assert all(len(event.images) == 1 for event in second)
     assert len(events[-1].images) == 2
+
+
+def test_a_preview_that_fails_costs_the_previews_and_not_the_picture(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr("pipeline.preview.render", fails)
+    event = engine.start(engine.check(SMALL)).result()
+    assert (event.phase, len(event.images)) == ("finished", 1)
