@@ -1,0 +1,141 @@
+"""What is written down of a job besides the job itself, and the few calls that a store answers.
+
+A store is the one truth about who waits and what became of it. SQLite stands behind it (store.py);
+whatever else can do these calls, can stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipeline.request import Job
+
+State = Literal["queued", "running", "finished", "stopped", "failed"]
+ENDED = ("finished", "stopped", "failed")
+Kept = Literal["always", "visit", "call"]
+"""What becomes of a job that nobody follows any more. always: its client chose its id, and comes back with
+it. visit: it was started on the page, whose visitor may be reloading. call: nobody else knows its id."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose job it is. person: "user:NAME" of who is logged in, else "address:IP"; session: which of that
+    person's, empty where there is none. first: goes before everyone who doesn't."""
+
+    person: str
+    session: str = ""
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as the store has it. Times are seconds since the epoch (time.time()).
+
+    line: in front of which device it waits (`Engine.line`). place: its number in the order of arrival.
+    attempt: how often it was begun. kills: how many of those attempts ended with the process that drew it.
+    stop: it was asked to stop, and is running still. overtaken: how many that were behind it in the fair
+    order were drawn before it, because their model was ready; since: when the first of them was. error,
+    code: why it failed, as of Event.
+    """
+
+    job: Job
+    line: str
+    owner: Owner
+    kept: Kept
+    state: State
+    place: int
+    created: float
+    attempt: int = 0
+    kills: int = 0
+    stop: bool = False
+    overtaken: int = 0
+    since: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    error: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the policy knows besides who waits.
+
+    served: when each person, and each (person, session), was last given a turn; who never was isn't in it.
+    running: persons, once for each of their jobs that is being drawn. resident: models that are ready on the
+    device that asks. now: seconds since the epoch.
+    """
+
+    served: Mapping[str | tuple[str, str], float]
+    running: Sequence[str]
+    resident: Collection[str]
+    now: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who is next, and whom that overtakes: ids of those that the fair order had before it."""
+
+    job: str
+    overtakes: tuple[str, ...] = ()
+
+
+Policy = Callable[[Sequence[Record], Sight], Choice | None]
+"""Who of those that wait (in order of arrival) is next; None: nobody now."""
+
+
+class Store(Protocol):
+    """Safe to use from any thread; each call is one transaction."""
+
+    def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Record:
+        """Writes a job down, on disk when this returns. A job whose id is there already stays as it is, and
+        is returned.
+
+        Args:
+            room: jobs that may wait in this line. each: jobs of one person that may wait, in all lines.
+
+        Raises:
+            Busy: no room (pipeline.errors).
+        """
+
+    def claim(self, line: str, policy: Policy, resident: Collection[str] = ()) -> Record | None:
+        """Begins an attempt of the job that the policy chooses; None: it chose none. No job is given out
+        twice."""
+
+    def end(
+        self, job: str, attempt: int, state: State, error: str | None = None, code: str | None = None
+    ) -> bool:
+        """An attempt ended this way. False: it isn't the running one, and nothing is changed."""
+
+    def put_back(self, job: str, attempt: int, killed: bool = False) -> bool:
+        """An attempt ended without result: the job waits again, in its old place. killed: it took the
+        process that drew it down. False: as of `end`."""
+
+    def stop(self, job: str) -> Record | None:
+        """What waits is stopped now; what runs is asked to stop. The record after it, None for an unknown
+        job; one that has ended stays as it is."""
+
+    def get(self, job: str) -> Record | None:
+        """None: unknown."""
+
+    def waiting(self, line: str) -> list[Record]:
+        """In order of arrival."""
+
+    def running(self) -> list[Record]:
+        """In all lines."""
+
+    def sight(self, line: str, resident: Collection[str]) -> Sight:
+        """As of now, for whoever wants to foresee the policy."""
+
+    def of(self, owner: Owner) -> list[Record]:
+        """The newest first: all of a logged-in user's; else those of this very session."""
+
+    def ended(self) -> list[Record]:
+        """All that ended, those that ended first in front."""
+
+    def forget(self, jobs: Collection[str]) -> None:
+        """Removes jobs that ended."""
+
+    def close(self) -> None:
+        """Everything is on disk."""
