@@ -43,10 +43,10 @@ COSTS = {
     "z-image-turbo": Cost(forward=0.149, attention=0.14, floor=0.105),
 }
 """By model id; any other is taken for Large until it has been drawn once. Measured on an H200 with random
-weights of the true shapes, at 1024² and the default steps (bench/README.md): a step of Large takes 184.5 ms for
-two forwards, of Turbo 97.7 for one, of Medium 89.7 for 2.19, of Z-Image 149.0; Large's floor, the time of a
-forward at 512²; decoding, 87 ms. attention: 14.5 of 62.2 TFLOP, from the layers' shapes. encode: an upper bound,
-measured 0.05 to 0.12 s. Not measured: the other floors, by their number of blocks."""
+weights of the true shapes, at 1024² and the default steps (bench/README.md): a step of Large takes 184.5 ms
+for two forwards, of Turbo 97.7 for one, of Medium 89.7 for 2.19, of Z-Image 149.0; Large's floor, the time of
+a forward at 512²; decoding, 87 ms. attention: 14.5 of 62.2 TFLOP, from the layers' shapes. encode: an upper
+bound, measured 0.05 to 0.12 s. Not measured: the other floors, by their number of blocks."""
 
 SLOWER: dict[GpuSize, float] = {"large": 4.0, "xlarge": 2.0}
 """How many times an H200's seconds each size takes: an H200 has 989 TFLOP/s in bf16 (data sheet, dense), a
