@@ -1,0 +1,93 @@
+"""Where jobs are kept: STEPWISE_DATA, a Space's attached storage, or the user's own data directory; used by
+one server at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_data_path
+
+from pipeline.errors import SettingError
+
+SPACE_STORAGE = Path("/data")
+"""Where a Space finds the storage that is attached to it."""
+PATIENCE = 30.0
+"""Seconds to wait for the folder's last server to end: it may be finishing its drawing."""
+MOST_SERVERS = 100
+"""Of one user and machine, without a STEPWISE_DATA of their own."""
+
+
+class DataFolder:
+    """A folder that this process has for itself until `close`, or until it ends, however it ends."""
+
+    def __init__(self, path: Path | None = None, patience: float = PATIENCE) -> None:
+        """
+        Args:
+            path: made where it isn't there. None: the usual place; where another server uses that, the first
+                free one beside it, so that several run without a setting.
+            patience: seconds to wait for a `path` that is in use.
+
+        Raises:
+            SettingError: it can't be written to, or another server uses it.
+        """
+        if path is not None:
+            self.path, self._lock = path, _locked(path, patience)
+            return
+        usual = usual_path()
+        for number in range(1, MOST_SERVERS + 1):
+            self.path = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
+            try:
+                self._lock = _locked(self.path, 0)
+                return
+            except _InUse:
+                continue
+        raise SettingError(f"{MOST_SERVERS} servers use {usual} and its neighbours; set STEPWISE_DATA.")
+
+    @property
+    def database(self) -> Path:
+        return self.path / "jobs.sqlite"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the jobs' events."""
+        return self.path / "events"
+
+    @property
+    def pace(self) -> Path:
+        return self.path / "pace.json"
+
+    def close(self) -> None:
+        """Lets the next server have it."""
+        self._lock.release()
+
+
+class _InUse(SettingError):
+    pass
+
+
+def usual_path() -> Path:
+    """Where jobs are kept without a setting."""
+    on_space = bool(os.environ.get("SPACE_ID"))
+    if on_space and SPACE_STORAGE.is_dir() and os.access(SPACE_STORAGE, os.W_OK):
+        return SPACE_STORAGE / "stepwise"
+    return user_data_path("stepwise", appauthor=False)
+
+
+def _locked(path: Path, patience: float) -> FileLock:
+    try:
+        (path / "events").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / "lock")
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise _InUse(
+            f"Another Stepwise uses the folder {path}: end that one, or set STEPWISE_DATA to another folder."
+        ) from None
+    except OSError as error:
+        raise SettingError(
+            f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that can "
+            "be written to."
+        ) from error
+    return lock
