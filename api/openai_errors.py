@@ -36,6 +36,8 @@ STATUSES = {
     "provider_error": 503,
     "quota_exceeded": 429,
     "zerogpu_error": 503,
+    "disk_full": 507,
+    "store_error": 503,
 }
 """Of our errors' codes; any other is a drawing that failed, 500."""
 

@@ -99,6 +99,18 @@ class ZeroGpuError(StepwiseError):
     code = "zerogpu_error"
 
 
+class DiskFull(StepwiseError):
+    """Nothing more can be written down: says what makes room."""
+
+    code = "disk_full"
+
+
+class StoreError(StepwiseError):
+    """The file that jobs are written down in can't be used: names it, the cause and the remedy."""
+
+    code = "store_error"
+
+
 class DrawingFailed(StepwiseError):
     """Anything else that went wrong while drawing; the log has the traceback."""
 

@@ -1,0 +1,249 @@
+"""Jobs written down in SQLite: who waits, who draws, what became of it, and when each person last had a turn.
+Each call is one transaction. Who is next is the policy's to say; the file itself is database.py's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from jobs.database import Database
+from jobs.record import ENDED, Kept, Owner, Policy, Record, Sight, State
+from pipeline.errors import Busy
+from pipeline.request import Job
+
+COLUMNS = (
+    "place, id, line, person, session, first, kept, state, created, "
+    "attempt, kills, stop, overtaken, since, started, ended, error, code, job"
+)
+CHANGING = "place, attempt, kills, overtaken, since"
+"""What may change of a job while it waits, behind its place."""
+MOST_SERVED = 2000
+"""Sessions whose last turn is remembered. Who is forgotten counts as never served, and would have been the
+first of those remembered anyway."""
+SAMPLE = 20
+"""Pictures from whose drawing it is told when a place will be free."""
+
+
+class SqliteStore:
+    """A `record.Store` in one file. What a process wrote survives its kill; a power cut takes at most the
+    last moments, and nothing of what `add` and `end` wrote. Every call raises StoreError where the file can't
+    be used, and those that write DiskFull where the disk is full."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            path: the file, on a local disk; it and its folder are made where they are missing.
+            clock: seconds since the epoch.
+
+        Raises:
+            StoreError: the file is damaged, of a newer version, or can't be opened; it stays as it is.
+        """
+        self._database, self._clock = Database(path), clock
+        self._seen: dict[str, dict[int, tuple[tuple, Record]]] = {}
+
+    def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Record:
+        # Durable: its client is told that the job is written down.
+        with self._database.writing(durable=True):
+            if known := self._one(job.id):
+                return known
+            count = "SELECT count(*) FROM jobs WHERE state = 'queued' AND "
+            if self._database.value(count + "person = ?", owner.person) >= each:
+                persons = self._database.value(
+                    "SELECT count(DISTINCT person) FROM jobs WHERE state = 'queued' AND line = ?", line
+                )
+                raise Busy(
+                    f"You have {each} drawings waiting already, as many as one person may have here. Wait "
+                    "until one of them is drawn, or stop one.",
+                    self._seconds_each(line, max(1, persons)),
+                )
+            if self._database.value(count + "line = ?", line) >= room:
+                raise Busy(
+                    f"{room} drawings are waiting already, as many as this server takes. Try again when "
+                    "some of them are drawn.",
+                    self._seconds_each(line, 1),
+                )
+            now, text = self._clock(), job.model_dump_json()
+            self._database.run(
+                "INSERT INTO jobs (id, line, person, session, first, kept, state, created, job) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                *(job.id, line, owner.person, owner.session, owner.first, kept, now, text),
+            )
+            return self._known(job.id)
+
+    def claim(self, line: str, policy: Policy, resident: Collection[str] = ()) -> Record | None:
+        with self._database.writing():
+            now = self._clock()
+            waiting = self._waiting(line)
+            if not waiting:
+                return None
+            sight = self._sight(resident, now)
+            choice = policy(waiting, sight)
+            if choice is None:
+                return None
+            begun = self._database.run(
+                "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? "
+                "WHERE id = ? AND line = ? AND state = 'queued'",
+                *(now, choice.job, line),
+            )
+            if begun != 1:
+                raise ValueError(f"The policy chose {choice.job!r}, which doesn't wait in line {line!r}.")
+            for overtaken in choice.overtakes:
+                self._database.run(
+                    "UPDATE jobs SET overtaken = overtaken + 1, since = coalesce(since, ?) "
+                    "WHERE id = ? AND state = 'queued'",
+                    *(now, overtaken),
+                )
+            record = self._known(choice.job)
+            # Later than every turn before it, also where the clock was set back: it is the order that counts.
+            turn = max(now, max(sight.served.values(), default=0.0) + 1e-6)
+            self._database.run(
+                "INSERT OR REPLACE INTO served (person, session, at) VALUES (?, ?, ?)",
+                *(record.owner.person, record.owner.session, turn),
+            )
+            self._database.run(
+                "DELETE FROM served WHERE at < (SELECT at FROM served ORDER BY at DESC LIMIT 1 OFFSET ?)",
+                MOST_SERVED - 1,
+            )
+            return record
+
+    def end(
+        self, job: str, attempt: int, state: State, error: str | None = None, code: str | None = None
+    ) -> bool:
+        if state not in ENDED:
+            raise ValueError(f"An attempt can't end as {state!r}: it ends as one of {', '.join(ENDED)}.")
+        # Durable: a finished job is never drawn again.
+        with self._database.writing(durable=True):
+            changed = self._database.run(
+                "UPDATE jobs SET state = ?, ended = ?, error = ?, code = ?, stop = 0 "
+                "WHERE id = ? AND attempt = ? AND state = 'running'",
+                *(state, self._clock(), error, code, job, attempt),
+            )
+        return changed == 1
+
+    def put_back(self, job: str, attempt: int, killed: bool = False) -> bool:
+        """As of `record.Store`; a job that was asked to stop meanwhile ends as stopped instead."""
+        with self._database.writing():
+            changed = self._database.run(
+                "UPDATE jobs SET kills = kills + ?, stop = 0, started = NULL, "
+                "state = CASE WHEN stop THEN 'stopped' ELSE 'queued' END, ended = CASE WHEN stop THEN ? END "
+                "WHERE id = ? AND attempt = ? AND state = 'running'",
+                *(killed, self._clock(), job, attempt),
+            )
+        return changed == 1
+
+    def stop(self, job: str) -> Record | None:
+        with self._database.writing():
+            self._database.run(
+                "UPDATE jobs SET state = 'stopped', ended = ? WHERE id = ? AND state = 'queued'",
+                *(self._clock(), job),
+            )
+            self._database.run("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", job)
+            return self._one(job)
+
+    def get(self, job: str) -> Record | None:
+        with self._database.reading():
+            return self._one(job)
+
+    def waiting(self, line: str) -> list[Record]:
+        with self._database.reading():
+            return self._waiting(line)
+
+    def running(self) -> list[Record]:
+        return self._several("state = 'running' ORDER BY place")
+
+    def sight(self, line: str, resident: Collection[str]) -> Sight:
+        with self._database.reading():
+            return self._sight(resident, self._clock())
+
+    def of(self, owner: Owner) -> list[Record]:
+        """As of `record.Store`; nothing for an address without a session, which may be many people's."""
+        if owner.person.startswith("user:"):
+            return self._several("person = ? ORDER BY place DESC", owner.person)
+        if not owner.session:
+            return []
+        return self._several("person = ? AND session = ? ORDER BY place DESC", owner.person, owner.session)
+
+    def ended(self) -> list[Record]:
+        return self._several("ended IS NOT NULL ORDER BY ended, place")
+
+    def forget(self, jobs: Collection[str]) -> None:
+        with self._database.writing():
+            for job in jobs:
+                self._database.run("DELETE FROM jobs WHERE id = ? AND ended IS NOT NULL", job)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # Within a transaction.
+
+    def _one(self, job: str) -> Record | None:
+        rows = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", job)
+        return _record(rows[0]) if rows else None
+
+    def _known(self, job: str) -> Record:
+        record = self._one(job)
+        assert record is not None
+        return record
+
+    def _several(self, which: str, *values: Any) -> list[Record]:
+        with self._database.reading():
+            rows = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE {which}", *values)
+            return [_record(row) for row in rows]
+
+    def _waiting(self, line: str) -> list[Record]:
+        # Each record is built once, and again where its row changed, by whomever.
+        before = self._seen.get(line, {})
+        rows = self._database.rows(
+            f"SELECT {CHANGING} FROM jobs WHERE line = ? AND state = 'queued' ORDER BY place", line
+        )
+        now: dict[int, tuple[tuple, Record]] = {}
+        for row in rows:
+            seen = before.get(row[0])
+            if seen is None or seen[0] != row:
+                whole = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE place = ?", row[0])
+                seen = row, _record(whole[0])
+            now[row[0]] = seen
+        self._seen[line] = now
+        return [record for _, record in now.values()]
+
+    def _sight(self, resident: Collection[str], now: float) -> Sight:
+        served: dict[str | tuple[str, str], float] = {}
+        for person, session, at in self._database.rows("SELECT person, session, at FROM served ORDER BY at"):
+            served[person] = served[person, session] = at  # the last of a person's is its own
+        running = self._database.rows("SELECT person FROM jobs WHERE state = 'running' ORDER BY place")
+        return Sight(served, [person for (person,) in running], frozenset(resident), now)
+
+    def _seconds_each(self, line: str, turns: int) -> float | None:
+        """What so many turns take by the last pictures of this line; None where there is none."""
+        seconds = self._database.value(
+            "SELECT avg(ended - started) FROM (SELECT ended, started FROM jobs WHERE ended IS NOT NULL "
+            "AND line = ? AND state = 'finished' ORDER BY ended DESC LIMIT ?)",
+            *(line, SAMPLE),
+        )
+        return None if seconds is None else turns * max(0.0, seconds)
+
+
+def _record(row: tuple) -> Record:
+    place, _, line, person, session, first, kept, state, created, *numbers, text = row
+    attempt, kills, stop, overtaken, since, started, ended, error, code = numbers
+    return Record(
+        job=Job.model_validate_json(text),
+        line=line,
+        owner=Owner(person, session, bool(first)),
+        kept=kept,
+        state=state,
+        place=place,
+        created=created,
+        attempt=attempt,
+        kills=kills,
+        stop=bool(stop),
+        overtaken=overtaken,
+        since=since,
+        started=started,
+        ended=ended,
+        error=error,
+        code=code,
+    )

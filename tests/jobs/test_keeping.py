@@ -1,0 +1,121 @@
+"""What was drawn stays on disk within a size and an age, least recently used first, and what is busy stays.
+The files are real; their age is set as the system keeps it."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from jobs.keeping import keep, size
+from jobs.log import LogReader, LogWriter, last_event, log_path
+from tests.jobs.events import JOB, life
+
+A, B, C, D = (str(uuid.UUID(int=number)) for number in range(1, 5))
+BYTES, HOUR = 10**9, 3600.0
+
+
+def file(folder: Path, job: str, age: float, attempt: int = 1, length: int = 1000) -> Path:
+    """An event file last used so many seconds ago."""
+    path = log_path(folder, job, attempt)
+    path.write_bytes(bytes(length))
+    used = time.time() - age
+    os.utime(path, (used, used))
+    return path
+
+
+def there(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_within_both_bounds_everything_stays(tmp_path: Path) -> None:
+    for job in (A, B):
+        file(tmp_path, job, 10)
+    assert keep(tmp_path, 2000, HOUR, ()) == []
+    assert len(there(tmp_path)) == 2
+
+
+def test_past_the_size_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    for job, age in ((A, 20), (B, 40), (C, 10), (D, 30)):
+        file(tmp_path, job, age)
+    assert keep(tmp_path, 2500, HOUR, ()) == [B, D]
+    assert there(tmp_path) == {f"{A}.1.events", f"{C}.1.events"}
+    assert size(tmp_path) == 2000
+
+
+def test_past_the_age_a_job_goes_however_small_it_is(tmp_path: Path) -> None:
+    file(tmp_path, A, 2 * HOUR, length=1)
+    file(tmp_path, B, HOUR / 2)
+    assert keep(tmp_path, BYTES, HOUR, ()) == [A]
+    assert there(tmp_path) == {f"{B}.1.events"}
+
+
+def test_a_busy_job_stays_whatever_its_size_and_age_and_counts(tmp_path: Path) -> None:
+    file(tmp_path, A, 3 * HOUR, length=5000)
+    file(tmp_path, B, 2 * HOUR)
+    file(tmp_path, C, 1)
+    assert keep(tmp_path, 5500, HOUR, [A]) == [B, C]
+    assert there(tmp_path) == {f"{A}.1.events"}
+    assert keep(tmp_path, 0, 0, [A]) == []
+
+
+def test_the_files_of_a_jobs_attempts_go_and_stay_together(tmp_path: Path) -> None:
+    file(tmp_path, A, 50)
+    file(tmp_path, A, 10, attempt=2)
+    file(tmp_path, B, 30)
+    file(tmp_path, B, 20, attempt=11)
+    assert keep(tmp_path, 2000, HOUR, ()) == [B]
+    assert there(tmp_path) == {f"{A}.1.events", f"{A}.2.events"}
+
+
+def test_files_of_other_names_stay_and_do_not_count(tmp_path: Path) -> None:
+    others = ["pace.json", "jobs.sqlite", f"{A}.1.events.tmp", f"{A}.events", "apple.1.events"]
+    for name in others:
+        (tmp_path / name).write_bytes(bytes(1000))
+    (tmp_path / f"{B}.1.events").symlink_to(tmp_path / "pace.json")
+    file(tmp_path, C, 10)
+    assert size(tmp_path) == 1000
+    assert keep(tmp_path, 0, 0, ()) == [C]
+    assert there(tmp_path) == {*others, f"{B}.1.events"}
+
+
+def test_a_job_that_is_looked_at_again_stays_longer(tmp_path: Path) -> None:
+    for job in (A, B, C):
+        with LogWriter(log_path(tmp_path, job, 1)) as log:
+            for event in life(JOB.model_copy(update={"id": job})):
+                log.append(event)
+        used = time.time() - HOUR
+        os.utime(log_path(tmp_path, job, 1), (used, used))
+    assert last_event(log_path(tmp_path, A, 1)) is not None
+    with LogReader(log_path(tmp_path, C, 1)) as reader:
+        assert reader.read()
+    assert keep(tmp_path, BYTES, HOUR / 2, ()) == [B]
+
+
+def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> None:
+    path, events = log_path(tmp_path, JOB.id, 1), life()
+    with LogWriter(path) as log, LogReader(path) as reader:
+        log.append(events[0])
+        assert reader.read() == events[:1]
+        assert keep(tmp_path, 0, 0, ()) == [JOB.id]
+        for event in events[1:]:
+            log.append(event)
+        assert reader.read() == events[1:]
+    assert there(tmp_path) == set()
+
+
+def test_a_file_that_cannot_be_deleted_is_not_said_to_be_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_path(tmp_path, A, 1).mkdir()  # as unlink refuses a folder, also to an account that may do all
+    file(tmp_path, B, 10)
+    assert keep(tmp_path, 0, 0, ()) == [B]
+    assert "can't be deleted" in caplog.text
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert size(tmp_path / "none") == 0
+    assert keep(tmp_path / "none", 0, 0, ()) == []
