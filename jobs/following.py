@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.executors import Executor
 from jobs.log import LogReader
 from jobs.record import Kept, Record
 from pipeline.drawing import Drawing
@@ -28,7 +29,7 @@ class Active:
 
     box: what its readers see, over all attempts. kept: what becomes of it when nobody follows it; readers:
     how many follow it; alone: since when (time.monotonic()) nobody does, None while somebody does or nobody
-    ever did. drawing: the attempt that runs; begun: since when. late: it was ended for taking too long.
+    ever did. drawing: the attempt that runs; executor: who draws it; begun: since when. late: it was ended for taking too long.
     """
 
     record: Record
@@ -36,6 +37,7 @@ class Active:
     readers: int = 0
     alone: float | None = None
     drawing: Drawing | None = None
+    executor: Executor | None = None
     begun: float | None = None
     late: bool = False
 

@@ -116,11 +116,17 @@ class Store(Protocol):
         """What waits is stopped now; what runs is asked to stop. The record after it, None for an unknown
         job; one that has ended stays as it is."""
 
+    def refuse(self, job: str, error: str, code: str) -> bool:
+        """What waits has failed. False: it doesn't wait, and nothing is changed."""
+
     def get(self, job: str) -> Record | None:
         """None: unknown."""
 
     def waiting(self, line: str) -> list[Record]:
         """In order of arrival."""
+
+    def lines(self) -> list[str]:
+        """Where jobs wait."""
 
     def running(self) -> list[Record]:
         """In all lines."""

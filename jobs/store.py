@@ -143,6 +143,15 @@ class SqliteStore:
             self._database.run("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", job)
             return self._one(job)
 
+    def refuse(self, job: str, error: str, code: str) -> bool:
+        with self._database.writing():
+            changed = self._database.run(
+                "UPDATE jobs SET state = 'failed', ended = ?, error = ?, code = ? "
+                "WHERE id = ? AND state = 'queued'",
+                *(self._clock(), error, code, job),
+            )
+        return changed == 1
+
     def get(self, job: str) -> Record | None:
         with self._database.reading():
             return self._one(job)
@@ -150,6 +159,10 @@ class SqliteStore:
     def waiting(self, line: str) -> list[Record]:
         with self._database.reading():
             return self._waiting(line)
+
+    def lines(self) -> list[str]:
+        with self._database.reading():
+            return [line for (line,) in self._database.rows("SELECT DISTINCT line FROM jobs WHERE state = 'queued'")]
 
     def running(self) -> list[Record]:
         return self._several("state = 'running' ORDER BY place")

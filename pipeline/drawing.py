@@ -77,6 +77,11 @@ class Drawing:
         """The drawing's turn has come: its seconds count from now."""
         self._began = time.monotonic()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Raises Stopped once `stop` was called."""
         if self._stop.is_set():

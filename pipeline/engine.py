@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from pipeline.catalogue import Catalogue
+from pipeline.draw import Waiting
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable, explained
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
-from pipeline.hardware import ANY, Need, Wanted, device_for, needs, plan_for
+from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan
@@ -145,16 +146,25 @@ class Engine:
             raise ModelUnavailable(f"{spec.name} can't run here. {reason}")
         return job
 
+    def checked(self, job: Job) -> Job:
+        """The job as it can be drawn here, however it was made.
+
+        Raises:
+            InvalidRequest: it is out of its model's bounds.
+            ModelUnavailable.
+        """
+        values = job.model_dump(exclude={"id", "warnings"}) | {"job": job.id}
+        return self.check(values).model_copy(update={"warnings": job.warnings})
+
     def start(self, job: Job) -> Drawing:
         """Puts a job in its device's line and returns at once. A job whose id is being drawn already is
         that drawing.
 
         Raises:
-            InvalidRequest: the job is out of its model's bounds, however it was made.
-            ModelUnavailable, Busy.
+            InvalidRequest, ModelUnavailable: as of `checked`.
+            Busy.
         """
-        values = job.model_dump(exclude={"id", "warnings"}) | {"job": job.id}
-        job = self.check(values).model_copy(update={"warnings": job.warnings})
+        job = self.checked(job)
         spec = self.catalogue[job.model]
         line = self._line(spec)
         with self._lock:
@@ -169,6 +179,31 @@ class Engine:
             target=run, args=(self._run, drawing, spec, line), name=f"drawing {job.id}", daemon=True
         ).start()
         return drawing
+
+    def line(self, model: str) -> str:
+        """Which line this model's drawings wait in: of a kind of device (cpu, cuda, mps), of the Inference
+        Providers (inference), or of ZeroGPU (zerogpu)."""
+        spec = self.catalogue[model]
+        executor = self._executor(spec)
+        return device_for(spec, self._wanted).kind if executor == "local" else executor
+
+    @property
+    def device_name(self) -> str:
+        """Of the device that draws what isn't bound to the CPU."""
+        return accelerator(self._wanted).name
+
+    def fetched(self, model: str) -> bool:
+        """Whether nothing of it needs to be fetched before it is drawn, as far as this process knows."""
+        spec = self.catalogue[model]
+        return self._executor(spec) != "local" or self._local.fetched(spec)
+
+    def fetch(self, model: str, waiting: Waiting) -> None:
+        """Fetches what is missing of a model; needs no device.
+
+        Raises:
+            Stopped, from `waiting`; what `hub.fetch` raises.
+        """
+        self._local.fetch(self.catalogue[model], waiting)
 
     def find(self, job: str) -> Drawing | None:
         """The drawing with this id, while it is queued or drawn."""
@@ -225,5 +260,4 @@ class Engine:
 
     def _line(self, spec: ModelSpec) -> Line:
         """Where its drawings wait: in front of the device, of the providers, or of ZeroGPU."""
-        executor = self._executor(spec)
-        return self._lines[device_for(spec, self._wanted).kind if executor == "local" else executor]
+        return self._lines[self.line(spec.id)]

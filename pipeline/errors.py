@@ -111,6 +111,12 @@ class StoreError(StepwiseError):
     code = "store_error"
 
 
+class WorkerDied(StepwiseError):
+    """The process that drew has ended: says how. The job is drawn again by another."""
+
+    code = "worker_died"
+
+
 class DrawingFailed(StepwiseError):
     """Anything else that went wrong while drawing; the log has the traceback."""
 

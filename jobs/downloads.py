@@ -1,0 +1,82 @@
+"""Models that must be fetched before they can be drawn with: in threads of their own, so that a download keeps
+no device from drawing, and one for all who wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pipeline.drawing import Drawing
+from pipeline.errors import StepwiseError, Stopped, explained
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+
+class Downloads:
+    """Fetches what waiting jobs need. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        waiting: Callable[[str], list[Drawing]],
+        fetched: Callable[[], None],
+        failed: Callable[[str, StepwiseError], None],
+    ) -> None:
+        """
+        Args:
+            waiting: what the readers of those see that wait for a model. fetched: told that a model has come,
+                or that nobody waits for it any more. failed: told that one can't be fetched, and why.
+        """
+        self._engine = engine
+        self._waiting, self._fetched, self._failed = waiting, fetched, failed
+        self._lock = threading.Lock()
+        self._coming: set[str] = set()
+
+    def holds(self, model: str) -> bool:
+        """Whether jobs of this model have to wait for it still."""
+        return model in self._coming
+
+    def want(self, model: str) -> None:
+        """Fetches this model, if it isn't here or coming already."""
+        with self._lock:
+            if model in self._coming or self._engine.fetched(model):
+                return
+            self._coming.add(model)
+        threading.Thread(target=self._fetch, args=(model,), name=f"download {model}", daemon=True).start()
+
+    def _fetch(self, model: str) -> None:
+        spec = self._engine.catalogue[model]
+        failed: StepwiseError | None = None
+        try:
+            with explained(spec.name, spec.license.url):
+                self._engine.fetch(model, _Everyone(lambda: self._waiting(model)))
+        except Stopped:
+            pass
+        except StepwiseError as error:
+            failed = error
+        finally:
+            with self._lock:
+                self._coming.discard(model)
+        if failed is not None:
+            self._failed(model, failed)
+        elif self._waiting(model):  # somebody came while it was being given up
+            self.want(model)
+        self._fetched()
+
+
+class _Everyone:
+    """All who wait for one model: told how far it is; the download ends when none is left."""
+
+    def __init__(self, waiting: Callable[[], list[Drawing]]) -> None:
+        self._waiting = waiting
+
+    def check(self) -> None:
+        if not self._waiting():
+            raise Stopped
+
+    def update(self, **changes: Any) -> None:
+        for box in self._waiting():
+            box.update(**changes)

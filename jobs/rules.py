@@ -1,0 +1,33 @@
+"""What an owner may decide about the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.policy import Fair
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The bounds of a queue. Seconds, bytes, numbers of jobs.
+
+    room: jobs that may wait in front of each device. each: those of one person, in front of all of them.
+    running_each: jobs of one person that are drawn at the same time. abandoned: seconds after which a running
+    job ends that nobody follows any more; None: as soon as its caller has gone, and never where it was
+    started on the page. wait, draw: seconds after which a job fails that waits, or is drawn. most_bytes,
+    most_seconds: what is kept of ended jobs.
+    """
+
+    room: int = 50
+    each: int = 20
+    running_each: int = 1
+    abandoned: float | None = None
+    wait: float = 6 * 3600
+    draw: float = 3600
+    most_bytes: int = 2 * 10**9
+    most_seconds: float = 24 * 3600
+
+    @property
+    def policy(self) -> Fair:
+        """Who is next."""
+        return Fair(running_each=self.running_each)
