@@ -1,0 +1,145 @@
+"""What a model was seen to cost on a device: seconds by what they went to and by size, what follows from them
+for a size that was never seen, and the small file that keeps it all between two runs of the server."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+log = logging.getLogger("stepwise")
+
+LAST = 9
+"""Samples that count, the newest: a device's pace changes with what else runs on it. An odd number, so that
+the median is one that was seen."""
+SIZES = 64
+"""Sizes that are remembered of each cost; the one seen longest ago goes."""
+APART = 1.5
+"""Two sizes say how the cost grows where one has so many times the other's pixels; of nearer ones, chance
+says more than growth."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BySize = dict[Annotated[int, Field(gt=0)], Annotated[list[Seconds], Field(min_length=1)]]
+
+
+class Costs(BaseModel):
+    """One model's on one device. Lists have the newest sample last; sizes are in pixels, width × height.
+
+    plain, guided: seconds of a denoising step, without and with classifier-free guidance. decode: seconds
+    from the last step to the PNG. loading: seconds to load the model. ready, cold: seconds from a drawing's
+    turn to its first step where the model was loaded, and, loading apart, where it wasn't.
+    """
+
+    plain: BySize = Field(default_factory=dict)
+    guided: BySize = Field(default_factory=dict)
+    decode: BySize = Field(default_factory=dict)
+    loading: list[Seconds] = Field(default_factory=list)
+    ready: list[Seconds] = Field(default_factory=list)
+    cold: list[Seconds] = Field(default_factory=list)
+
+    def step(self, pixels: int, guided: bool) -> float | None:
+        """Seconds of a step; None where none was seen. Guidance runs the transformer twice a step: so much a
+        step is taken for, where none was seen with as much guidance."""
+        own, other = (self.guided, self.plain) if guided else (self.plain, self.guided)
+        seconds = at_size(own, pixels)
+        if seconds is None and (seconds := at_size(other, pixels)) is not None:
+            seconds *= 2 if guided else 0.5
+        return seconds
+
+    def start(self, loaded: bool) -> float:
+        """Seconds from a drawing's turn to its first step; 0 for what was never seen."""
+        if loaded:
+            return typical(self.ready or self.cold)
+        return typical(self.cold or self.ready) + typical(self.loading)
+
+
+def add(samples: list[float], seconds: float) -> None:
+    """Adds a sample; the oldest one goes."""
+    samples.append(seconds)
+    del samples[:-LAST]
+
+
+def add_at(sizes: BySize, pixels: int, seconds: float) -> None:
+    """As `add`, of a size."""
+    samples = sizes.pop(pixels, [])  # and to the end: the order is that of use
+    add(samples, seconds)
+    sizes[pixels] = samples
+    while len(sizes) > SIZES:
+        del sizes[next(iter(sizes))]
+
+
+def typical(samples: list[float]) -> float:
+    """The median; of two, the lower: a device's first try is slow, its kernels being chosen. 0 for none."""
+    return statistics.median_low(samples[-LAST:]) if samples else 0.0
+
+
+def at_size(sizes: BySize, pixels: int) -> float | None:
+    """Seconds at this size; None where no size was seen.
+
+    Between two sizes the cost goes from one's to the other's as a power of the pixels, which a launch-bound
+    GPU, matrix products (∝ pixels) and attention (∝ pixels²) all are, each in its range. Beyond them it grows
+    as a·pixels + b·pixels², from the outermost size and another one of which it can be told; with none such,
+    as the pixels.
+    """
+    if not sizes:
+        return None
+    if pixels in sizes:
+        return typical(sizes[pixels])
+    seen = {size: typical(samples) for size, samples in sizes.items()}
+    smaller = max((size for size in seen if size < pixels), default=None)
+    larger = min((size for size in seen if size > pixels), default=None)
+    if smaller is not None and larger is not None:
+        share = math.log(pixels / smaller) / math.log(larger / smaller)
+        return seen[smaller] ** (1 - share) * seen[larger] ** share
+    outermost = smaller if larger is None else larger
+    assert outermost is not None
+    others = [size for size in seen if max(size, outermost) >= APART * min(size, outermost)]
+    other = min(others, key=lambda size: abs(size - outermost), default=None)
+    linear, square = 1.0, 0.0
+    if other is not None:
+        each, others_each = seen[outermost] / outermost, seen[other] / other
+        square = max(0.0, (each - others_each) / (outermost - other))
+        linear = max(0.0, each - square * outermost)
+    grown = (linear + square * pixels) / ((linear + square * outermost) or 1.0)
+    return seen[outermost] * pixels / outermost * grown
+
+
+# The file: {device: {model: costs}}.
+
+_Devices = TypeAdapter(dict[str, dict[str, Costs]])
+
+
+def read_costs(path: Path) -> dict[str, dict[str, Costs]]:
+    """What a file has, by device and model; nothing where there is none, or a damaged one, which the log
+    says."""
+    try:
+        return _Devices.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its contents are damaged"
+        log.warning("%s can't be read (%s): how long drawings take is learned anew.", path, reason)
+        return {}
+
+
+def write_costs(path: Path, device: str, costs: dict[str, Costs]) -> None:
+    """Puts one device's into the file, whole or not at all; other devices' stay.
+
+    Raises:
+        OSError: the file is as it was.
+    """
+    content = _Devices.dump_json(read_costs(path) | {device: costs})
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    new = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,200 @@
+"""How long drawings take on this device, learned from the events of those that were drawn: what an ETA is
+made of before a drawing's own steps say it. What follows for other sizes, and the file, are costs.py's.
+
+No clock here: an event has its own time (`Event.seconds`), so it matters little when it is looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+from jobs.costs import Costs, add, add_at, at_size, read_costs, write_costs
+from pipeline.catalogue import Catalogue
+from pipeline.events import Event
+from pipeline.families import FAMILIES
+from pipeline.request import Job
+
+log = logging.getLogger("stepwise")
+
+Cost = Literal["step", "decode", "loading", "ready", "cold"]
+"""What a watch learns, as of `Costs`; a step's is plain or guided, which its job says."""
+
+
+class Pace:
+    """One device's pace. Safe to use from any thread."""
+
+    def __init__(self, catalogue: Catalogue, device: str, path: Path | None = None) -> None:
+        """
+        Args:
+            device: its name: what was learned on another one doesn't count here.
+            path: of the file where it is kept, which devices may share; None: it isn't kept. A damaged one is
+                ignored, with a warning.
+        """
+        self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
+        self._device, self._path = device, path
+        self._costs: dict[str, Costs] = {} if path is None else read_costs(path).get(device, {})
+        self._lock = threading.Lock()
+
+    def watch(self, job: Job, loaded: bool) -> Watch:
+        """Learns from a drawing whose events are shown to what this returns.
+
+        Args:
+            loaded: whether its model was ready when its turn came.
+        """
+        return Watch(self, job, loaded)
+
+    def seconds(self, job: Job, loaded: bool) -> float | None:
+        """What the job will take from its turn to its end; None while no step of its model was seen.
+
+        Args:
+            loaded: whether its model will be ready.
+        """
+        with self._lock:
+            costs = self._costs.get(job.model)
+            image = self._image(job)
+            return None if costs is None or image is None else costs.start(loaded) + job.images * sum(image)
+
+    def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
+        """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
+        which is from this very job's steps, else what is known of the device. None: neither is.
+
+        Args:
+            event: the newest. age: seconds since it came.
+            loaded: whether the model was ready when the turn came.
+        """
+        left = self._left(event, loaded)
+        return None if left is None else max(0.0, left - age)
+
+    def save(self) -> None:
+        """Keeps what was learned. A file that can't be written is a warning in the log: nothing is lost but
+        the first estimates after a restart."""
+        if self._path is None:
+            return
+        with self._lock:
+            try:
+                write_costs(self._path, self._device, self._costs)
+            except OSError as error:
+                log.warning("How long drawings take can't be kept in %s: %s", self._path, error.strerror)
+
+    def _left(self, event: Event, loaded: bool) -> float | None:
+        job = event.job
+        if event.last:
+            return 0.0
+        if event.phase == "downloading":
+            return None
+        if event.phase == "denoising" and event.step and event.eta is not None:
+            return event.eta
+        with self._lock:
+            image = self._image(job)
+            if image is None:
+                return event.eta
+            steps, decode = image
+            later = (job.images - event.image) * (steps + decode)
+            if event.phase == "denoising":
+                return steps * (1 - event.step / job.steps) + decode + later
+            if event.phase == "decoding":
+                return (decode if len(event.images) < event.image else 0.0) + later
+            start = self._costs[job.model].start(loaded and event.phase != "loading")
+            return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
+
+    def _image(self, job: Job) -> tuple[float, float] | None:
+        """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
+        costs, pixels = self._costs.get(job.model), job.width * job.height
+        if costs is None or job.model not in self._off:
+            return None
+        step = costs.step(pixels, self._guided(job))
+        return None if step is None else (job.steps * step, at_size(costs.decode, pixels) or 0.0)
+
+    def _guided(self, job: Job) -> bool:
+        return job.guidance > self._off[job.model]
+
+    # What a watch saw.
+
+    def _learn(self, job: Job, cost: Cost, seconds: float) -> None:
+        if job.model not in self._off:
+            return
+        with self._lock:
+            costs = self._costs.setdefault(job.model, Costs())
+            name = ("guided" if self._guided(job) else "plain") if cost == "step" else cost
+            known = getattr(costs, name)
+            if isinstance(known, dict):
+                add_at(known, job.width * job.height, seconds)
+            else:
+                add(known, seconds)
+
+
+class Watch:
+    """Looks at one drawing, whose pace it takes. Used by one thread at a time."""
+
+    def __init__(self, pace: Pace, job: Job, loaded: bool) -> None:
+        self._pace, self._job, self._loaded = pace, job, loaded
+        self._before: Event | None = None
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._started = False
+        self._first: Event | None = None
+        self._newest: Event | None = None
+        self._decoding: Event | None = None
+
+    def see(self, event: Event) -> None:
+        """The next event; some may have been missed."""
+        if self._before is not None:
+            self._spent[self._before.phase] += event.seconds - self._before.seconds
+        self._before = event
+        if event.phase == "denoising" and not self._started:
+            self._started = True
+            self._see_start(event)
+        self._see_steps(event)
+        self._see_decoding(event)
+
+    def _see_start(self, event: Event) -> None:
+        if event.step or event.image > 1:
+            return  # the beginning was missed
+        seconds, loading = event.seconds - self._spent["downloading"], self._spent["loading"]
+        if self._loaded or not loading:
+            self._learn("ready", seconds)
+        else:
+            self._learn("loading", loading)
+            self._learn("cold", seconds - loading)
+
+    def _see_steps(self, event: Event) -> None:
+        """Notes from which event to which the steps of one image went, and learns once they are done."""
+        if event.phase == "denoising" and self._is_new(event):
+            self._learn_steps()
+            self._first = self._newest = event
+        elif self._first is not None and self._newest is not None:
+            decoded = len(event.images) > len(self._first.images) and event.provider is None
+            if event.image == self._first.image and event.step > self._newest.step and not decoded:
+                self._newest = event
+            if event.phase != "denoising" or event.step == event.steps:
+                self._learn_steps()
+
+    def _is_new(self, event: Event) -> bool:
+        """Whether this event begins the steps of an image, be it once more (where memory had run out)."""
+        if self._first is None or self._newest is None:
+            return event.step < event.steps
+        return event.image != self._first.image or event.step < self._newest.step
+
+    def _learn_steps(self) -> None:
+        if self._first is not None and self._newest is not None:
+            steps = self._newest.step - self._first.step
+            if steps > 0:
+                self._learn("step", (self._newest.seconds - self._first.seconds) / steps)
+        self._first = self._newest = None
+
+    def _see_decoding(self, event: Event) -> None:
+        began = self._decoding
+        if began is not None and len(event.images) == began.image:
+            if event.image == began.image or not event.step:
+                self._learn("decode", event.seconds - began.seconds)
+            self._decoding = None
+        elif event.phase != "decoding" or (began is not None and event.image != began.image):
+            self._decoding = None
+        if self._decoding is None and event.phase == "decoding" and len(event.images) < event.image:
+            self._decoding = event
+
+    def _learn(self, cost: Cost, seconds: float) -> None:
+        self._pace._learn(self._job, cost, seconds)
