@@ -49,12 +49,13 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         settings = Settings()
         engine = settings.engine()
         preload = settings.to_preload(engine)
+        queue = settings.queue(engine)
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
     engine.hold()
     engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
-    demo = build_page(engine, settings.keep_hours)
-    end_when_told(demo)
+    demo = build_page(queue, settings.keep_hours)
+    end_when_told(demo, lambda: queue.drain(settings.grace))
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     # Gradio (6.31) looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions
     # of a drawing. It is started within 20 ms this way; progress bars of its own we have none.
@@ -67,8 +68,9 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         **launch_options(),
         max_threads=MOST_CALLS,
         mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        app_kwargs=app_options(demo, engine, settings.api_keys),
+        app_kwargs=app_options(demo, queue, settings.api_keys),
     )
+    queue.close()
 
 
 if __name__ == "__main__":

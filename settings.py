@@ -5,6 +5,7 @@ What the platform sets (HF_TOKEN, GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, SPACE_
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,10 +17,14 @@ from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
+    from jobs.queue import Queue
     from pipeline.engine import Engine
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What may stand behind `Authorization: Bearer` (RFC 6750, 2.1)."""
+
+
+ABANDONED_ON_SPACE = 30.0
 
 
 class Settings(BaseSettings):
@@ -44,6 +49,25 @@ class Settings(BaseSettings):
     preload: Annotated[tuple[str, ...] | None, NoDecode] = None
     """Ids of the models that are fetched and loaded at the start, in this order, separated by commas; empty:
     none. Unset: the default model, unless it would have to be fetched."""
+    max_waiting_each: Annotated[int, Field(ge=1)] = 20
+    """Drawings of one person that may wait; more are refused."""
+    max_wait: Annotated[float, Field(gt=0)] = 6 * 3600
+    """Seconds after which a drawing fails that waits for its turn."""
+    max_draw: Annotated[float, Field(gt=0)] = 3600
+    """Seconds after which a drawing fails that was begun."""
+    abandoned_after: Annotated[float, Field(ge=0)] | None = None
+    """Seconds after which a running drawing is ended that nobody follows, unless its caller chose its id;
+    30 on a Space where unset. Elsewhere one from the page is then drawn to its end, and a program's ended
+    when it goes."""
+    grace: Annotated[float, Field(ge=0)] = 30
+    """Seconds for which what is being drawn may finish when the server is told to end (SIGTERM)."""
+    priority: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of logged-in users who go before everyone else, separated by commas; a Space's owner does."""
+    data: Path | None = None
+    """The folder that jobs and their pictures are kept in; a Space's attached storage or the user's data
+    directory where unset."""
+    keep_gb: Annotated[float, Field(gt=0)] = 2
+    """GB (10⁹ bytes) of jobs' previews and pictures that are kept; those used longest ago go first."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
     zerogpu_size: Literal["large", "xlarge"] = "large"
@@ -51,12 +75,12 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
 
-    @field_validator("preload", mode="before")
+    @field_validator("preload", "priority", mode="before")
     @classmethod
-    def _ids(cls, value: object) -> object:
+    def _names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return tuple(dict.fromkeys(model for part in value.split(",") if (model := part.strip())))
+        return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -88,6 +112,36 @@ class Settings(BaseSettings):
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
         return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting, self.zerogpu_size)
+
+    def queue(self, engine: Engine) -> Queue:
+        """The queue in front of this engine, which begins with what the last server left.
+
+        Raises:
+            SettingError: STEPWISE_DATA can't be used, or another server does.
+            StoreError: what it holds can't be read.
+        """
+        from jobs.executors import executors
+        from jobs.folder import DataFolder
+        from jobs.queue import Queue
+        from jobs.rules import Rules
+
+        on_space, owner = bool(os.environ.get("SPACE_ID")), os.environ.get("SPACE_AUTHOR_NAME")
+        abandoned = self.abandoned_after
+        if abandoned is None and on_space:
+            abandoned = ABANDONED_ON_SPACE
+        rules = Rules(
+            room=self.max_waiting,
+            each=self.max_waiting_each,
+            abandoned=ABANDONED_ON_SPACE
+            if on_space and self.abandoned_after is None
+            else self.abandoned_after,
+            wait=self.max_wait,
+            draw=self.max_draw,
+            first=frozenset(self.priority + ((owner,) if owner else ())),
+            most_bytes=round(self.keep_gb * 10**9),
+            most_seconds=self.keep_hours * 3600,
+        )
+        return Queue(engine, DataFolder(self.data), executors(engine), rules)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.

@@ -1,4 +1,4 @@
-"""How the server ends: within seconds of being told to, whoever still listens, and without noise.
+"""How the server ends: when its drawings are there, or within seconds; whoever still listens; without noise.
 
 What is then deleted is Gradio's doing (`delete_cache`), which it does once nobody is connected any more.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -17,16 +20,29 @@ GRACE = 1
 long for every open stream (an MCP client's, a tab's), and then leaves with the pictures still there."""
 
 
-def end_when_told(demo: gr.Blocks) -> None:
-    """Makes SIGTERM end the server as Ctrl-C does, and both cut what is still open."""
+def end_when_told(demo: gr.Blocks, drain: Callable[[], None]) -> None:
+    """Makes Ctrl-C end the server now, and SIGTERM once what it draws is there; a second one, now. Either
+    cuts what is still open.
+
+    Args:
+        drain: takes nothing more, and returns when nothing is drawn any more or the time for that is over.
+    """
 
     def end(*_: Any) -> NoReturn:
         if getattr(demo, "server", None) is not None:
             demo.server.config.timeout_graceful_shutdown = GRACE
         raise KeyboardInterrupt
 
-    for told in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(told, end)
+    def drain_and_end() -> None:
+        drain()
+        os.kill(os.getpid(), signal.SIGINT)  # its handler runs in the main thread, which Gradio holds
+
+    def finish(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, end)
+        threading.Thread(target=drain_and_end, name="drain", daemon=True).start()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, finish)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
 
 

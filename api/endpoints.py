@@ -5,6 +5,7 @@ API's default. Their names, parameters and outputs are a contract (README, "Use 
 """
 # No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,14 @@ import gradio as gr
 
 from api.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
 from api.pictures import PictureFiles
+from api.visitor import asking
+from jobs.record import Kept
+from jobs.record import describe as describe_job
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
 
 if TYPE_CHECKING:
+    from jobs.following import Following
+    from jobs.queue import Queue
     from pipeline.engine import Engine
 
 PARAMETERS = {
@@ -36,11 +42,16 @@ MODELS = "Every model with its defaults and limits, whether it can run here, and
 AGAIN = 5.0
 """Seconds: a job that waits is told this often, for Gradio (6.31) notices that a client has gone only when it
 sends it something; else a killed client would keep its place in the line."""
+JOB = """Follows a job by its id: streams what /generate does, from the start of its drawing to its end, also
+after a reload, a restart of the server, or for a second reader. An id that isn't known gets phase unknown."""
+JOBS = "The caller's own jobs, the newest first: those of the user who is logged in, else of this session."
+ID = "The job's id, as info gives it."
 STOP = "Ends the job with this id within one step, and no other; answers how it ended."
 
 
-def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
+def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     """Adds the endpoints to the page; called in its context."""
+    engine = queue.engine
 
     async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
         prompt: str,
@@ -55,28 +66,39 @@ def add_endpoints(demo: gr.Blocks, engine: "Engine") -> None:
         job: str | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         values = {name: value for name, value in locals().items() if name in PARAMETERS}
-        async for pictures, info in draw(engine, values, files):
+        async for pictures, info in draw(queue, values, files):
             yield pictures, info
+
+    async def follow(job: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # type: ignore[misc]
+        async for pictures, info in follow_job(queue, job, files):
+            yield pictures, info
+
+    async def jobs() -> list[dict[str, Any]]:
+        return [describe_job(record) for record in queue.of(asking(queue.rules.first))]
 
     async def models() -> list[dict[str, Any]]:
         return engine.models()
 
     async def stop(job: str) -> dict[str, Any]:
-        return await stop_job(engine, job)
+        return await stop_job(queue, job)
 
     async def refusals(*values: Any) -> list[dict[str, Any]]:
         problems = _problems(engine, dict(zip(PARAMETERS, values, strict=False)))
         return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
 
     gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
+    gr.api(follow, api_name="job", api_description=JOB, concurrency_limit=None)
+    gr.api(jobs, api_name="jobs", api_description=JOBS, queue=False)
     gr.api(models, api_name="models", api_description=MODELS, queue=False)
     gr.api(stop, api_name="stop", api_description=STOP, queue=False)
 
     functions = {function.api_name: function for function in demo.fns.values()}
     functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
     describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
+    describe(functions["job"], {"job": ID}, ["images", "info"], {"job": NO_JOB})
+    describe(functions["jobs"], {}, ["jobs"], {})
     describe(functions["models"], {}, ["models"], {})
-    describe(functions["stop"], {"job": "The job's id, as info gives it."}, ["info"], {"job": NO_JOB})
+    describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
     mend_snippets()
     files = picture_files(demo)
 
@@ -88,40 +110,60 @@ def picture_files(demo: gr.Blocks) -> PictureFiles:
 
 
 async def draw(
-    engine: "Engine", values: Mapping[str, Any], files: PictureFiles
+    queue: "Queue", values: Mapping[str, Any], files: PictureFiles
 ) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
-    """Starts a job and yields (images, info) until it ends. Closing this ends the job it started.
+    """Starts a job and yields (images, info) until it ends. What becomes of it when this is closed before,
+    depends on whether its caller chose its id (record.Kept).
 
     Raises:
         gr.Error: in the refusal's own words.
     """
+    kept: Kept = "always" if values.get("job") else "call"
     try:
-        job = engine.resolve(values)
-        known = engine.find(job.id)
-        drawing = known or engine.start(job)
+        job = queue.engine.resolve(values)
+        # In a thread, with this context: it waits for the disk.
+        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), kept)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
-    try:
-        async for event in drawing.events(again=AGAIN):
-            yield files.gallery(event), event.info()
-    finally:
-        if known is None:
-            drawing.stop()
+    async for event in following.events(again=AGAIN):
+        yield files.gallery(event), event.info()
 
 
-async def stop_job(engine: "Engine", job: Any) -> dict[str, Any]:
-    """Stops a job and says how it ended; an id that is not being drawn is answered as unknown."""
+async def follow_job(
+    queue: "Queue", job: Any, files: PictureFiles
+) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Yields (images, info) of a job from the start of its drawing to its end."""
+    following = await _find(queue, job)
+    if following is None:
+        yield [], {"job": _known_id(job), "phase": "unknown"}
+        return
+    async for event in following.events(again=AGAIN, from_start=True):
+        yield files.gallery(event), event.info()
+
+
+async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
+    """Stops a job and says how it ended; an id that isn't known is answered as unknown."""
+    following = await _find(queue, job)
+    if following is None:
+        return {"job": _known_id(job), "phase": "unknown"}
+    await asyncio.to_thread(following.stop)
+    async for event in following.events():
+        if event.last:
+            return event.info()
+    raise AssertionError("a job's events end with its last")
+
+
+async def _find(queue: "Queue", job: Any) -> "Following | None":
+    known = _known_id(job)
+    return None if known is None else await asyncio.to_thread(queue.find, known)
+
+
+def _known_id(job: Any) -> str | None:
+    """The id as a job has it, however the client wrote it; None: no job can have it."""
     try:
-        job = str(uuid.UUID(job))  # as the job has it, however the client wrote it
+        return str(uuid.UUID(job))
     except (ValueError, AttributeError, TypeError):
-        return {"job": None, "phase": "unknown"}
-    drawing = engine.find(job)
-    if drawing is not None:
-        drawing.stop()
-        async for event in drawing.events():
-            if event.last:
-                return event.info()
-    return {"job": job, "phase": "unknown"}
+        return None
 
 
 def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:

@@ -31,13 +31,14 @@ from starlette.requests import Request
 from api.endpoints import AGAIN
 from api.mcp_tools import INSTRUCTIONS, tools
 from api.pictures import PictureFiles
-from api.visitor import asked_by
+from api.visitor import asked_by, asking
 from pipeline import __version__
-from pipeline.drawing import Drawing
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
 
 if TYPE_CHECKING:
+    from jobs.following import Following
+    from jobs.queue import Queue
     from pipeline.engine import Engine
 
 log = logging.getLogger("stepwise")
@@ -54,7 +55,7 @@ RootUrl = Callable[[Request], str]
 """The address of this app as whoever sent a request sees it, without a slash at its end."""
 
 
-def mcp_server(engine: Engine, files: PictureFiles, root_url: RootUrl) -> Server[Any, Request]:
+def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[Any, Request]:
     """The protocol's side of it, still without a transport.
 
     Args:
@@ -64,7 +65,7 @@ def mcp_server(engine: Engine, files: PictureFiles, root_url: RootUrl) -> Server
 
     @server.list_tools()
     async def list_tools() -> list[Tool]:
-        return tools(engine)
+        return tools(queue.engine)
 
     async def call_tool(request: CallToolRequest) -> ServerResult:
         return ServerResult(await called(request.params.name, request.params.arguments or {}))
@@ -72,10 +73,10 @@ def mcp_server(engine: Engine, files: PictureFiles, root_url: RootUrl) -> Server
     async def called(name: str, arguments: dict[str, Any]) -> CallToolResult:
         try:
             if name == "draw":
-                return await draw(engine, files, root_url, server, arguments)
+                return await draw(queue, files, root_url, server, arguments)
             if name == "list_models":
                 _only((), arguments, name)
-                return _listed(engine)
+                return _listed(queue.engine)
             return _refusal(f"There is no tool {quoted(name)}; there are draw and list_models.")
         except StepwiseError as error:
             return _refusal(str(error))
@@ -91,7 +92,7 @@ def mcp_server(engine: Engine, files: PictureFiles, root_url: RootUrl) -> Server
 
 
 async def draw(
-    engine: Engine,
+    queue: Queue,
     files: PictureFiles,
     root_url: RootUrl,
     server: Server[Any, Request],
@@ -106,9 +107,9 @@ async def draw(
     _only(PARAMETERS, arguments, "draw")
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
-    job = engine.check(arguments)
+    job = queue.engine.check(arguments)
     asked_by(context.request)  # the session's task has the context of its first request
-    drawing = engine.start(job)
+    drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
     context.request.state.visit.on_leaving(drawing.stop)
     token = None if context.meta is None else context.meta.progressToken
 
@@ -130,7 +131,7 @@ async def draw(
     return await asyncio.to_thread(_drawn, event, files, root_url(context.request))
 
 
-async def _follow(drawing: Drawing, tell: Callable[[float, str], Awaitable[None]]) -> Event:
+async def _follow(drawing: Following, tell: Callable[[float, str], Awaitable[None]]) -> Event:
     """Tells of every event, the newest where the client is slow, and gives the last one."""
     step, told = 0, 0
     event = drawing.latest

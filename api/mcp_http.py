@@ -32,7 +32,7 @@ from api.pictures import PictureFiles
 from pipeline.errors import quoted
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine
+    from jobs.queue import Queue
 
 MOST_BYTES = 2**20
 """Of one request. The longest, two texts of 10,000 characters in escapes, takes 240 KB."""
@@ -139,8 +139,8 @@ class McpApp:
             visit.leave()
 
 
-def mcp_app(engine: Engine, files: PictureFiles, root_url: RootUrl, keyed: bool = False) -> McpApp:
-    """The MCP server over this engine.
+def mcp_app(queue: Queue, files: PictureFiles, root_url: RootUrl, keyed: bool = False) -> McpApp:
+    """The MCP server over this queue.
 
     Args:
         files: where finished PNGs are kept for download.
@@ -149,7 +149,7 @@ def mcp_app(engine: Engine, files: PictureFiles, root_url: RootUrl, keyed: bool 
     # Other sites' pages and DNS rebinding are the trouble of a server on a private address that trusts
     # whoever reaches it. A Space is public (or the Hub asks for its owner's token); a web page has no key.
     logging.getLogger("mcp.server.streamable_http").addFilter(_is_news)
-    return McpApp(mcp_server(engine, files, root_url), any_origin=keyed or bool(os.environ.get("SPACE_ID")))
+    return McpApp(mcp_server(queue, files, root_url), any_origin=keyed or bool(os.environ.get("SPACE_ID")))
 
 
 def mcp_routes(app: ASGIApp) -> list[Route]:

@@ -18,21 +18,20 @@ from api.openai_errors import add_handlers, refusal_after
 from api.openai_request import ImageRequest
 from api.openai_stream import DrawingStream
 from api.pictures import PictureFiles
+from api.visitor import asking
 from pipeline import __version__
-from pipeline.drawing import Drawing
 from pipeline.events import Event
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine
+    from jobs.following import Following
+    from jobs.queue import Queue
 
 PREFIX = "/v1"
 GONE = 499
 """The status nobody reads, its client having gone; nginx's, for the log."""
 
 
-def openai_app(
-    engine: Engine, files: PictureFiles, root_url: Callable[[Request], str], keys: bool
-) -> FastAPI:
+def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], str], keys: bool) -> FastAPI:
     """The app, to be mounted at PREFIX.
 
     Args:
@@ -40,6 +39,7 @@ def openai_app(
             at its end.
         keys: whether it will stand behind a guard that asks for one; the document says so.
     """
+    engine = queue.engine
     app = FastAPI(
         title="Stepwise for OpenAI's clients",
         version=__version__,
@@ -62,8 +62,8 @@ def openai_app(
         """
         spec = engine.catalogue[engine.default_model if asked.model is None else asked.model]
         job = engine.check(asked.values(spec))
-        known = engine.find(job.id)
-        drawing = known or engine.start(job)
+        known = await asyncio.to_thread(queue.find, job.id)
+        drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
 
         def done() -> None:
             if known is None:
@@ -108,7 +108,7 @@ def openai_app(
     return app
 
 
-async def last_event(drawing: Drawing, request: Request) -> Event | None:
+async def last_event(drawing: Following, request: Request) -> Event | None:
     """Waits for the drawing's last event; None where the client goes away first."""
     reading = asyncio.ensure_future(_read(drawing))
     leaving = asyncio.ensure_future(_leave(request))
@@ -121,7 +121,7 @@ async def last_event(drawing: Drawing, request: Request) -> Event | None:
         await asyncio.gather(reading, leaving, return_exceptions=True)
 
 
-async def _read(drawing: Drawing) -> Event:
+async def _read(drawing: Following) -> Event:
     async for event in drawing.events():
         if event.last:
             return event

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
@@ -17,8 +17,10 @@ from starlette.types import Receive, Scope, Send
 from api.openai_answer import CompletedImage, PartialImage, completed_image, partial_image
 from api.openai_errors import refusal_after
 from api.openai_request import ImageRequest
-from pipeline.drawing import Drawing
 from pipeline.events import Event
+
+if TYPE_CHECKING:
+    from jobs.following import Following
 
 SILENCE = 5.0
 """Seconds without an event after which a comment is sent: proxies cut a stream that is silent for long (nginx
@@ -28,7 +30,7 @@ after 60 s). A comment is nothing to the clients."""
 class DrawingStream(EventSourceResponse):
     """The response; a drawing whose client has gone is ended with it."""
 
-    def __init__(self, drawing: Drawing, asked: ImageRequest, on_end: Callable[[], None]) -> None:
+    def __init__(self, drawing: Following, asked: ImageRequest, on_end: Callable[[], None]) -> None:
         """on_end: called when the stream has ended, whoever ended it."""
         super().__init__(
             stream(drawing, asked),
@@ -47,7 +49,7 @@ class DrawingStream(EventSourceResponse):
             self._on_end()
 
 
-async def stream(drawing: Drawing, asked: ImageRequest, silence: float = SILENCE) -> AsyncIterator[bytes]:
+async def stream(drawing: Following, asked: ImageRequest, silence: float = SILENCE) -> AsyncIterator[bytes]:
     """The events as bytes: partial images, then for each picture its completed one, or an error at last.
 
     Args:

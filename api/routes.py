@@ -25,10 +25,10 @@ from api.refusals import HANDLERS
 from api.visitor import seen_from_gradio
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine
+    from jobs.queue import Queue
 
 
-def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ()) -> dict[str, Any]:
+def app_options(demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = ()) -> dict[str, Any]:
     """All of `app_kwargs`.
 
     Args:
@@ -41,8 +41,8 @@ def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ())
         return get_root_url(request, request.url.path, demo.root_path)
 
     files = picture_files(demo)
-    openai = openai_app(engine, files, root_url, bool(keys))
-    mcp = mcp_app(engine, files, root_url, bool(keys))
+    openai = openai_app(queue, files, root_url, bool(keys))
+    mcp = mcp_app(queue, files, root_url, bool(keys))
     return {
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,

@@ -1,5 +1,5 @@
-"""Models that must be fetched before they can be drawn with: in threads of their own, so that a download keeps
-no device from drawing, and one for all who wait for it.
+"""Models that must be fetched before they can be drawn with: in threads of their own, so that a download
+keeps no device from drawing, and one for all who wait for it.
 """
 
 from __future__ import annotations

@@ -35,6 +35,13 @@ class Executor(Protocol):
         """Ends what draws, without waiting for it."""
 
 
+def executors(engine: Engine) -> dict[str, list[Executor]]:
+    """Who draws each line's jobs: all by this process, as many at once as the line's devices do."""
+    here = InThisProcess(engine)
+    lines = {engine.line(spec.id) for spec in engine.catalogue}
+    return {line: [here] * engine.width(line) for line in lines}
+
+
 class InThisProcess:
     """The engine of this process: its threads draw."""
 

@@ -87,7 +87,7 @@ def _locked(path: Path, patience: float) -> FileLock:
         ) from None
     except OSError as error:
         raise SettingError(
-            f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that can "
-            "be written to."
+            f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that "
+            "can be written to."
         ) from error
     return lock

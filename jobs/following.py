@@ -29,7 +29,8 @@ class Active:
 
     box: what its readers see, over all attempts. kept: what becomes of it when nobody follows it; readers:
     how many follow it; alone: since when (time.monotonic()) nobody does, None while somebody does or nobody
-    ever did. drawing: the attempt that runs; executor: who draws it; begun: since when. late: it was ended for taking too long.
+    ever did. drawing: the attempt that runs; executor: who draws it; begun: since when.
+    late: it was ended for taking too long.
     """
 
     record: Record
@@ -88,7 +89,7 @@ class Following:
 
 
 class Followed:
-    """One reader of a job: iterate it with `for` or `async for`. While it is iterated, the job is followed."""
+    """One reader of a job: iterate it with `for` or `async for`. Meanwhile the job is followed."""
 
     def __init__(self, following: Following, again: float | None, from_start: bool) -> None:
         self._following, self._again, self._from_start = following, again, from_start

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.downloads import Downloads
 from jobs.executors import Executor
@@ -140,14 +140,18 @@ class Queue:
         """Whether every device is still served, and no drawing is past its deadline without an end."""
         return all(thread.is_alive() for thread in self._threads) and not self._watch.hung
 
-    def close(self, grace: float = 30.0) -> None:
-        """Accepts nothing more, lets what runs finish for so many seconds, and keeps the rest for the next
-        server."""
+    def drain(self, grace: float) -> None:
+        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._running(), grace)
-            self._cut = True
+
+    def close(self) -> None:
+        """Keeps what waits and what runs for the folder's next server, and lets go of the folder."""
+        with self._changed:
+            self._closing = self._cut = True
+            self._changed.notify_all()
             left = self._running()
         for active in left:
             self._store.put_back(active.record.job.id, active.record.attempt)
@@ -180,7 +184,8 @@ class Queue:
                 self._draw(record, executor)
                 continue
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._watch.changes != seen)
+                while not self._closing and self._watch.changes == seen:
+                    self._changed.wait()
 
     def _claim(self, line: str, executor: Executor) -> Record | None:
         def policy(waiting: Sequence[Record], sight: Sight) -> Choice | None:
@@ -203,7 +208,9 @@ class Queue:
         active = self._active[record.job.id]
         active.record = record
         job = record.job
-        last = Event(job, "failed", error="The drawing ended without a result; try again.", code="drawing_failed")
+        last = Event(
+            job, "failed", error="The drawing ended without a result; try again.", code="drawing_failed"
+        )
         loaded = job.model in executor.resident()
         writer = None
         try:
@@ -252,7 +259,9 @@ class Queue:
             last = replace(last, error=words)
         if active.late:
             words = f"It took longer than {self.rules.draw:,.0f} s, the most that a drawing may take here."
-            last = replace(last, phase="failed", error=f"{words} Try fewer steps or a smaller size.", code="late")
+            last = replace(
+                last, phase="failed", error=f"{words} Try fewer steps or a smaller size.", code="late"
+            )
         elif active.box.stopping and last.code == WorkerDied.code:
             last = replace(last, phase="stopped", error=None, code=None)
         shown = replace(active.box.latest, **changes(last))
@@ -267,7 +276,7 @@ class Queue:
         """Writes down that a job has ended, and tells its readers."""
         job = shown.job
         try:
-            self._store.end(job.id, active.record.attempt, shown.phase, shown.error, shown.code)
+            self._store.end(job.id, active.record.attempt, shown.phase, shown.error, shown.code)  # type: ignore[arg-type]
         except StepwiseError as error:
             shown = replace(shown, phase="failed", images=(), error=str(error), code=error.code)
         self._leave(active, shown)
@@ -364,7 +373,7 @@ class Queue:
             for record in self._store.waiting(line):
                 reason = self._gone(record)
                 if reason:
-                    self._store.refuse(record.job.id, reason)
+                    self._store.refuse(record.job.id, reason, "model_unavailable")
                 else:
                     self._enter(record)
         self._keep()
@@ -383,7 +392,7 @@ class Queue:
 
     def _keep(self) -> None:
         """Deletes what is past its bounds."""
-        busy = [job for job in list(self._active)]
+        busy = list(self._active)
         gone = keep(self._folder.logs, self.rules.most_bytes, self.rules.most_seconds, busy)
         oldest = time.time() - self.rules.most_seconds
         old = [one.job.id for one in self._store.ended() if (one.ended or 0) < oldest]
@@ -405,17 +414,3 @@ class Queue:
     def _kill(self, active: Active) -> bool:
         """Ends an attempt that doesn't listen, with the process that draws it. False: it can't be."""
         return active.executor is not None and active.executor.kill()
-
-
-def describe(record: Record) -> dict[str, Any]:
-    """A job as `/jobs` lists it."""
-    return {
-        "job": record.job.id,
-        "state": record.state,
-        "model": record.job.model,
-        "prompt": record.job.prompt,
-        "seed": record.job.seed,
-        "created": record.created,
-        "ended": record.ended,
-        "error": record.error,
-    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pipeline.request import Job
 
@@ -56,6 +56,20 @@ class Record:
     ended: float | None = None
     error: str | None = None
     code: str | None = None
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """A job as `/jobs` lists it."""
+    return {
+        "job": record.job.id,
+        "state": record.state,
+        "model": record.job.model,
+        "prompt": record.job.prompt,
+        "seed": record.job.seed,
+        "created": record.created,
+        "ended": record.ended,
+        "error": record.error,
+    }
 
 
 @dataclass(frozen=True)

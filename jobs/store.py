@@ -162,7 +162,10 @@ class SqliteStore:
 
     def lines(self) -> list[str]:
         with self._database.reading():
-            return [line for (line,) in self._database.rows("SELECT DISTINCT line FROM jobs WHERE state = 'queued'")]
+            return [
+                line
+                for (line,) in self._database.rows("SELECT DISTINCT line FROM jobs WHERE state = 'queued'")
+            ]
 
     def running(self) -> list[Record]:
         return self._several("state = 'running' ORDER BY place")

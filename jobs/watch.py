@@ -1,5 +1,5 @@
-"""What a queue does by the clock: tells those who wait their place and how long it will take, ends what nobody
-follows or what takes too long, and deletes what is past its bounds. It sleeps while nothing waits or runs.
+"""What a queue does by the clock: tells those who wait their place and how long it will take, ends what
+nobody follows or what takes too long, and deletes what is past its bounds. It sleeps while nothing waits or runs.
 """
 
 from __future__ import annotations
@@ -7,8 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.following import Active
 from jobs.policy import fair
@@ -116,7 +115,8 @@ class Watch:
             return
         resident = {model for executor in executors for model in executor.resident()}
         sight = queue._store.sight(line, resident)
-        running = [one for one in queue._running() if one.record.line == line]
+        begun = [one.job.id for one in queue._store.running() if one.line == line]
+        running = [active for job in begun if (active := queue._active.get(job)) is not None]
         # When each executor is free, in seconds from now; None from where it isn't known on.
         free: list[float | None] = [0.0] * max(0, len(executors) - len(running))
         free += [queue._pace.remaining(one.box.latest) for one in running]
@@ -141,7 +141,11 @@ class Watch:
 def _tell(active: Active, position: int, eta: float | None) -> None:
     latest = active.box.latest
     told = None if latest.eta is None else round(latest.eta)
-    if latest.phase == "queued" and latest.position == position and told == (None if eta is None else round(eta)):
+    if (
+        latest.phase == "queued"
+        and latest.position == position
+        and told == (None if eta is None else round(eta))
+    ):
         return
     if latest.phase in ("queued", "downloading"):
         active.box.update(phase="queued", position=position, eta=eta, preload="")

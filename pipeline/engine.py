@@ -187,6 +187,10 @@ class Engine:
         executor = self._executor(spec)
         return device_for(spec, self._wanted).kind if executor == "local" else executor
 
+    def width(self, line: str) -> int:
+        """How many of a line's drawings are drawn at once."""
+        return self._lines[line].width
+
     @property
     def device_name(self) -> str:
         """Of the device that draws what isn't bound to the CPU."""

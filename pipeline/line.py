@@ -39,7 +39,7 @@ class Line:
     many have their turn at once."""
 
     def __init__(self, room: int, width: int = 1) -> None:
-        self._room, self._width = room, width
+        self._room, self.width = room, width
         self._waiting: list[Waiting] = []
         self._moved = threading.Condition()
 
@@ -53,7 +53,7 @@ class Line:
             Busy: no room.
         """
         with self._moved:
-            if len(self._waiting) >= self._room + self._width:
+            if len(self._waiting) >= self._room + self.width:
                 raise Busy(
                     f"{self._room} drawings are waiting already, as many as this server takes. "
                     "Try again in a minute.",
@@ -67,7 +67,7 @@ class Line:
         try:
             position = -1
             with self._moved:
-                while (ahead := self._waiting.index(waiting) - self._width + 1) > 0:
+                while (ahead := self._waiting.index(waiting) - self.width + 1) > 0:
                     waiting.check()
                     if ahead != position:
                         before = self._waiting[: self._waiting.index(waiting)]

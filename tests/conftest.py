@@ -40,7 +40,7 @@ def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
     """Runs `python app.py` as an owner would, with these environment variables; gives its address.
 
     Args:
-        folder: for its log and Gradio's files.
+        folder: for its log, its jobs and Gradio's files.
         script: what to run instead of app.py.
     """
     port = free_port()
@@ -49,6 +49,7 @@ def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "STEPWISE_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
         **settings,
     }
@@ -74,7 +75,7 @@ def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(45)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

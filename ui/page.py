@@ -6,6 +6,7 @@ public API is added to the same Blocks, but shares none of the page's widgets.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import gradio as gr
 
 from api.endpoints import AGAIN, add_endpoints, stop_job
 from api.pictures import PictureFiles
+from api.visitor import asking
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
 from pipeline.plans import RESIDENT
@@ -26,7 +28,7 @@ from ui.setup_card import setup_card
 from ui.theme import THEME
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine
+    from jobs.queue import Queue
     from pipeline.plans import Plan
     from pipeline.spec import ModelSpec
 
@@ -49,12 +51,13 @@ LOOK = 2.0
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
-    """The page and the API over this engine.
+def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
+    """The page and the API over this queue.
 
     Args:
         keep_hours: how long pictures' files are kept.
     """
+    engine = queue.engine
     models = {model["id"]: model for model in engine.models()}
     specs = {spec.id: spec for spec in engine.catalogue}
     off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
@@ -135,7 +138,7 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
             with gr.Accordion("What the other models need", open=False, elem_id="owner"):
                 gr.HTML(card, apply_default_css=False, elem_id="setup")
 
-        add_endpoints(demo, engine)
+        add_endpoints(demo, queue)
 
         part = {
             "about": about, "aspect": aspect, "area": area, "width": width, "height": height, "steps": steps,
@@ -146,11 +149,11 @@ def build_page(engine: Engine, keep_hours: float) -> gr.Blocks:
 
         async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
             values = {"prompt": prompt, **dict(zip(SETTINGS, settings, strict=True))}
-            async for value in _draw(engine, files, _request(values, off)):
+            async for value in _draw(queue, files, _request(values, off)):
                 yield value
 
         async def halt(event: gr.EventData) -> None:
-            await stop_job(engine, event.job)
+            await stop_job(queue, event.job)
 
         def look() -> tuple[Any, Any]:
             models = engine.models()
@@ -215,17 +218,15 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-async def _draw(engine: Engine, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     try:
-        drawing = engine.start(engine.check(values))
+        job = queue.engine.check(values)
+        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), "visit")
     except StepwiseError as error:
         yield refused(str(error))
         return
-    try:
-        async for event in drawing.events(again=AGAIN):
-            yield live_value(event, files)
-    finally:
-        drawing.stop()  # a closed tab closes this generator
+    async for event in following.events(again=AGAIN):
+        yield live_value(event, files)
 
 
 _BEGIN = "(...values) => { window.stepwise.begin(); return values; }"
