@@ -103,15 +103,14 @@ def bring(
         waiting.check()
         waiting.update(phase="loading", done=done, total=total)
 
-    spec, plan = weights.spec, weights.plan
-    large = FAMILIES[spec.family].readers[-1].encoder
+    spec = weights.spec
     with mended(spec, weights.folder):
         return residency.bring(
             networks,
             room=round(spec.needs.drawing * GB),
             report=report,
-            alone=plan.staged,
-            streamed=("transformer", large) if plan.streamed else (),
+            alone=weights.plan.staged,
+            streamed=weights.streamed,
         )
 
 

@@ -100,6 +100,12 @@ class Engine:
         """Which networks are in memory now, and where."""
         return self._local.residency()
 
+    def ready_models(self) -> tuple[str, ...]:
+        """Ids of the models that could begin to draw on this machine's devices without loading. Cheap."""
+        return tuple(
+            spec.id for spec in self.catalogue if spec.backend == "local" and self._local.ready(spec)
+        )
+
     def models(self) -> list[dict[str, Any]]:
         """Every model with its bounds, whether it can run here, and how far its preload is: the `/models`
         endpoint."""

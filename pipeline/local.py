@@ -103,6 +103,15 @@ class LocalExecutor:
             raise ModelUnavailable(f"{spec.name} doesn't fit this machine's memory.")
         return plan
 
+    def ready(self, spec: ModelSpec) -> bool:
+        """Whether the model's networks are on its device now, or, under a plan that never has all of them
+        there at a time, as near as it keeps them: none would be read. Loads nothing; any thread may ask."""
+        device = self._device(spec)
+        plan, memory = plan_for(spec, device, self._wanted), self._memories.get(device)
+        if plan is None or memory is None or (weights := self._weights.get((spec.id, plan.name))) is None:
+            return False
+        return memory.residency.ready(weights.networks, plan.staged, weights.streamed)
+
     def residency(self) -> list[Resident]:
         """What is in memory, on every device."""
         return [one for memory in self._memories.values() for one in memory.residency.contents()]

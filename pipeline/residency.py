@@ -59,6 +59,20 @@ class Residency:
         """What is in memory, least recently used first."""
         return [Resident(one.component.name, one.size, one.tier) for one in self._loaded.values()]
 
+    def ready(
+        self, wanted: Mapping[str, Component], anywhere: bool = False, streamed: Iterable[str] = ()
+    ) -> bool:
+        """Whether `bring` would find these components as they are drawn with. Any thread may ask.
+
+        Args:
+            wanted, streamed: as of `bring`.
+            anywhere: in host memory will do, too.
+        """
+        for name, component in wanted.items():
+            if not (self._ready(component, name in streamed) or (anywhere and component.key in self._loaded)):
+                return False
+        return True
+
     def bring(
         self,
         wanted: Mapping[str, Component],

@@ -69,6 +69,12 @@ class Weights:
         """The networks that make a picture: transformer and VAE."""
         return {name: network for name, network in self.networks.items() if name not in self.encoders}
 
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """Names of the networks whose blocks visit the device one by one under this plan."""
+        large = FAMILIES[self.spec.family].readers[-1].encoder
+        return ("transformer", large) if self.plan.streamed else ()
+
     @contextlib.contextmanager
     def lent(self) -> Iterator[Lent]:
         """What one job has of its own until the block ends.

@@ -16,6 +16,7 @@ from diffusers import SD3Transformer2DModel
 from pipeline.engine import Engine
 from pipeline.plans import RESIDENT
 from pipeline.residency import Residency
+from pipeline.spec import PlanName
 from pipeline.weights import find
 from tests.hub import Repository, serve_hub, use_hub
 from tests.tiny import SKETCH, catalogue, draw, entry, pixels, stand_in_gpu, variant
@@ -249,3 +250,37 @@ def catalogue_of_sketch() -> Any:
     from pipeline.catalogue import Catalogue, read_catalogue
 
     return Catalogue([read_catalogue(SKETCH.parent.parent / "models.yaml")["sketch"]])
+
+
+def test_a_model_is_ready_while_all_its_networks_are_on_the_gpu(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformer, shared = sizes(three[0], monkeypatch, tmp_path)
+    stand_in_gpu(monkeypatch, memory=shared + 2 * transformer + transformer // 2)
+    engine = engine_of(three, tmp_path)
+    assert engine.ready_models() == ()
+    a_picture(engine, "one")
+    assert engine.ready_models() == ("one",)
+    a_picture(engine, "two")
+    assert engine.ready_models() == ("one", "two")
+    a_picture(engine, "three")  # one leaves
+    assert engine.ready_models() == ("two", "three")
+
+
+@pytest.mark.parametrize("plan, in_host", [("encoders-off", 1), ("offload", 2)])
+def test_under_a_plan_that_moves_networks_while_it_draws_a_model_is_ready_while_none_must_be_read(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: PlanName, in_host: int
+) -> None:
+    transformer, shared = sizes(three[0], monkeypatch, tmp_path)
+    stand_in_gpu(monkeypatch, host_memory=shared + in_host * transformer + transformer // 2)
+    engine = engine_of(three, tmp_path, plan=plan)
+    for drawn, ready in (("one", ("one",)), ("two", ("one", "two")), ("three", ("two", "three"))):
+        a_picture(engine, drawn, prompt=drawn)  # a new one, so that the text encoders are used, too
+        assert engine.ready_models() == ready
+
+
+def test_the_embedded_model_is_ready_once_it_has_drawn() -> None:
+    engine = Engine(catalogue_of_sketch())
+    assert engine.ready_models() == ()
+    draw(engine, steps=1)
+    assert engine.ready_models() == ("sketch",)
