@@ -64,7 +64,8 @@ class Costs(BaseModel):
 
 
 class Part(NamedTuple):
-    """Of an image, its steps or its decoding. known: where that is kept. seconds: of one of times."""
+    """Of an image, its steps or its decoding. known: where that is kept. seconds: of one; times:
+    how many of it an image has."""
 
     known: BySize
     seconds: float
@@ -170,7 +171,8 @@ def read_costs(path: Path) -> dict[str, DeviceCosts]:
 
 
 def write_costs(path: Path, device: str, costs: DeviceCosts) -> None:
-    """Puts one device's into the file, whole or not at all; other devices' stay.
+    """Puts one device's into the file, whole or not at all; other devices' stay (of two written at the same
+    moment one may miss until it is written again).
 
     Raises:
         OSError: the file is as it was.
