@@ -9,15 +9,18 @@ import os
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 log = logging.getLogger("stepwise")
 
 LAST = 9
-"""Samples that count, the newest: a device's pace changes with what else runs on it. An odd number, so that
-the median is one that was seen."""
+"""Samples that count, the newest. An odd number, so that the median is one that was seen."""
+LOADS = 5
+"""Images that say how busy the device is, the newest: most of them must agree to be believed."""
+EACH = 2
+"""Of these, at most so many of one drawing: it alone may have been held up."""
 SIZES = 64
 """Sizes that are remembered of each cost; the one seen longest ago goes."""
 APART = 1.5
@@ -29,7 +32,8 @@ BySize = dict[Annotated[int, Field(gt=0)], Annotated[list[Seconds], Field(min_le
 
 
 class Costs(BaseModel):
-    """One model's on one device. Lists have the newest sample last; sizes are in pixels, width × height.
+    """One model's on one device. Lists have the newest sample last; sizes are in pixels, width × height; what
+    is kept by size is divided by the device's load at that time.
 
     plain, guided: seconds of a denoising step, without and with classifier-free guidance. decode: seconds
     from the last step to the PNG. loading: seconds to load the model. ready, cold: seconds from a drawing's
@@ -57,6 +61,44 @@ class Costs(BaseModel):
         if loaded:
             return typical(self.ready or self.cold)
         return typical(self.cold or self.ready) + typical(self.loading)
+
+
+class Part(NamedTuple):
+    """Of an image, its steps or its decoding. known: where that is kept. seconds: of one; times:
+    how many of it an image has."""
+
+    known: BySize
+    seconds: float
+    times: int = 1
+
+
+class DeviceCosts(BaseModel):
+    """All models' on one device. loads: by how much the last few images took longer than those of the same
+    kind before; whatever makes one slow (others on the same machine, heat) slows all down, and at once, while
+    each size would need samples of its own to tell."""
+
+    loads: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=list)
+    models: dict[str, Costs] = Field(default_factory=dict)
+
+    @property
+    def load(self) -> float:
+        """1: as it was at first; 2: all takes twice as long."""
+        return statistics.median([*self.loads, *[1.0] * (LOADS - len(self.loads))][:LOADS])
+
+    def compare(self, pixels: int, parts: list[Part]) -> None:
+        """What an image of this size took, or the parts of it that were seen, says of the load."""
+        took = [
+            (part.times * part.seconds, part.times * typical(part.known.get(pixels, []))) for part in parts
+        ]
+        seconds, usual = (sum(one[column] for one in took if one[1] > 0) for column in (0, 1))
+        if seconds > 0:
+            self.loads.append(seconds / usual)
+            del self.loads[:-LOADS]
+
+    def learn(self, pixels: int, parts: list[Part]) -> None:
+        """Adds these as samples, at the present load."""
+        for part in parts:
+            add_at(part.known, pixels, part.seconds / self.load)
 
 
 def add(samples: list[float], seconds: float) -> None:
@@ -110,13 +152,13 @@ def at_size(sizes: BySize, pixels: int) -> float | None:
     return seen[outermost] * pixels / outermost * grown
 
 
-# The file: {device: {model: costs}}.
+# The file: {device: costs}.
 
-_Devices = TypeAdapter(dict[str, dict[str, Costs]])
+_Devices = TypeAdapter(dict[str, DeviceCosts])
 
 
-def read_costs(path: Path) -> dict[str, dict[str, Costs]]:
-    """What a file has, by device and model; nothing where there is none, or a damaged one, which the log
+def read_costs(path: Path) -> dict[str, DeviceCosts]:
+    """What a file has, by device; nothing where there is none, or a damaged one, which the log
     says."""
     try:
         return _Devices.validate_json(path.read_bytes())
@@ -128,8 +170,9 @@ def read_costs(path: Path) -> dict[str, dict[str, Costs]]:
         return {}
 
 
-def write_costs(path: Path, device: str, costs: dict[str, Costs]) -> None:
-    """Puts one device's into the file, whole or not at all; other devices' stay.
+def write_costs(path: Path, device: str, costs: DeviceCosts) -> None:
+    """Puts one device's into the file, whole or not at all; other devices' stay (of two written at the same
+    moment one may miss until it is written again).
 
     Raises:
         OSError: the file is as it was.

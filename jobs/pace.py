@@ -10,9 +10,8 @@ import logging
 import threading
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal
 
-from jobs.costs import Costs, add, add_at, at_size, read_costs, write_costs
+from jobs.costs import EACH, Costs, DeviceCosts, Part, add, at_size, read_costs, write_costs
 from pipeline.catalogue import Catalogue
 from pipeline.events import Event
 from pipeline.families import FAMILIES
@@ -20,12 +19,9 @@ from pipeline.request import Job
 
 log = logging.getLogger("stepwise")
 
-Cost = Literal["step", "decode", "loading", "ready", "cold"]
-"""What a watch learns, as of `Costs`; a step's is plain or guided, which its job says."""
-
 
 class Pace:
-    """One device's pace. Safe to use from any thread."""
+    """One device's pace, whichever models it draws. Safe to use from any thread."""
 
     def __init__(self, catalogue: Catalogue, device: str, path: Path | None = None) -> None:
         """
@@ -36,7 +32,8 @@ class Pace:
         """
         self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
         self._device, self._path = device, path
-        self._costs: dict[str, Costs] = {} if path is None else read_costs(path).get(device, {})
+        known = {} if path is None else read_costs(path)
+        self._costs = known.get(device, DeviceCosts())
         self._lock = threading.Lock()
 
     def watch(self, job: Job, loaded: bool) -> Watch:
@@ -54,9 +51,10 @@ class Pace:
             loaded: whether its model will be ready.
         """
         with self._lock:
-            costs = self._costs.get(job.model)
             image = self._image(job)
-            return None if costs is None or image is None else costs.start(loaded) + job.images * sum(image)
+            if image is None:
+                return None
+            return self._costs.models[job.model].start(loaded) + job.images * sum(image)
 
     def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
         """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
@@ -98,33 +96,52 @@ class Pace:
                 return steps * (1 - event.step / job.steps) + decode + later
             if event.phase == "decoding":
                 return (decode if len(event.images) < event.image else 0.0) + later
-            start = self._costs[job.model].start(loaded and event.phase != "loading")
+            start = self._costs.models[job.model].start(loaded and event.phase != "loading")
             return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
 
     def _image(self, job: Job) -> tuple[float, float] | None:
         """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
-        costs, pixels = self._costs.get(job.model), job.width * job.height
+        costs, pixels = self._costs.models.get(job.model), job.width * job.height
         if costs is None or job.model not in self._off:
             return None
         step = costs.step(pixels, self._guided(job))
-        return None if step is None else (job.steps * step, at_size(costs.decode, pixels) or 0.0)
+        if step is None:
+            return None
+        load = self._costs.load
+        return load * job.steps * step, load * (at_size(costs.decode, pixels) or 0.0)
 
     def _guided(self, job: Job) -> bool:
         return job.guidance > self._off[job.model]
 
     # What a watch saw.
 
-    def _learn(self, job: Job, cost: Cost, seconds: float) -> None:
+    def _learn_start(self, job: Job, seconds: float, loading: float | None) -> None:
+        """seconds: from its turn to its first step; loading: of these, where the model had to be loaded."""
         if job.model not in self._off:
             return
         with self._lock:
-            costs = self._costs.setdefault(job.model, Costs())
-            name = ("guided" if self._guided(job) else "plain") if cost == "step" else cost
-            known = getattr(costs, name)
-            if isinstance(known, dict):
-                add_at(known, job.width * job.height, seconds)
+            costs = self._costs.models.setdefault(job.model, Costs())
+            if loading is None:
+                add(costs.ready, seconds)
             else:
-                add(known, seconds)
+                add(costs.loading, loading)
+                add(costs.cold, seconds - loading)
+
+    def _learn_image(self, job: Job, number: int, step: float | None, decode: float | None) -> None:
+        """Seconds of a step of one image, and of its decoding; None for what wasn't seen. number: how many of
+        the job's images were learned before."""
+        if job.model not in self._off:
+            return
+        with self._lock:
+            costs = self._costs.models.setdefault(job.model, Costs())
+            parts = []
+            if step is not None:
+                parts.append(Part(costs.guided if self._guided(job) else costs.plain, step, job.steps))
+            if decode is not None:
+                parts.append(Part(costs.decode, decode))
+            if number < EACH:
+                self._costs.compare(job.width * job.height, parts)
+            self._costs.learn(job.width * job.height, parts)
 
 
 class Watch:
@@ -137,6 +154,8 @@ class Watch:
         self._started = False
         self._first: Event | None = None
         self._newest: Event | None = None
+        self._step: float | None = None
+        self._images = 0
         self._decoding: Event | None = None
 
     def see(self, event: Event) -> None:
@@ -149,28 +168,30 @@ class Watch:
             self._see_start(event)
         self._see_steps(event)
         self._see_decoding(event)
+        if event.last:
+            self._learn_image(None)
 
     def _see_start(self, event: Event) -> None:
         if event.step or event.image > 1:
             return  # the beginning was missed
         seconds, loading = event.seconds - self._spent["downloading"], self._spent["loading"]
         if self._loaded or not loading:
-            self._learn("ready", seconds)
+            self._pace._learn_start(self._job, seconds, None)
         else:
-            self._learn("loading", loading)
-            self._learn("cold", seconds - loading)
+            self._pace._learn_start(self._job, seconds, loading)
 
     def _see_steps(self, event: Event) -> None:
-        """Notes from which event to which the steps of one image went, and learns once they are done."""
+        """Notes from which event to which the steps of one image went."""
         if event.phase == "denoising" and self._is_new(event):
-            self._learn_steps()
+            self._end_steps()
+            self._learn_image(None)  # the one before, whose decoding was missed
             self._first = self._newest = event
         elif self._first is not None and self._newest is not None:
             decoded = len(event.images) > len(self._first.images) and event.provider is None
             if event.image == self._first.image and event.step > self._newest.step and not decoded:
                 self._newest = event
             if event.phase != "denoising" or event.step == event.steps:
-                self._learn_steps()
+                self._end_steps()
 
     def _is_new(self, event: Event) -> bool:
         """Whether this event begins the steps of an image, be it once more (where memory had run out)."""
@@ -178,23 +199,27 @@ class Watch:
             return event.step < event.steps
         return event.image != self._first.image or event.step < self._newest.step
 
-    def _learn_steps(self) -> None:
+    def _end_steps(self) -> None:
         if self._first is not None and self._newest is not None:
             steps = self._newest.step - self._first.step
             if steps > 0:
-                self._learn("step", (self._newest.seconds - self._first.seconds) / steps)
+                self._step = (self._newest.seconds - self._first.seconds) / steps
         self._first = self._newest = None
 
     def _see_decoding(self, event: Event) -> None:
         began = self._decoding
         if began is not None and len(event.images) == began.image:
             if event.image == began.image or not event.step:
-                self._learn("decode", event.seconds - began.seconds)
+                self._learn_image(event.seconds - began.seconds)
             self._decoding = None
         elif event.phase != "decoding" or (began is not None and event.image != began.image):
             self._decoding = None
         if self._decoding is None and event.phase == "decoding" and len(event.images) < event.image:
             self._decoding = event
 
-    def _learn(self, cost: Cost, seconds: float) -> None:
-        self._pace._learn(self._job, cost, seconds)
+    def _learn_image(self, decode: float | None) -> None:
+        if self._step is None and decode is None:
+            return
+        self._pace._learn_image(self._job, self._images, self._step, decode)
+        self._step = None
+        self._images += 1
