@@ -1,5 +1,6 @@
 """What a queue does by the clock: tells those who wait their place and how long it will take, ends what
-nobody follows or what takes too long, and deletes what is past its bounds. It sleeps while nothing waits or runs.
+nobody follows or what takes too long, and deletes what is past its bounds. It sleeps while nothing waits or
+runs.
 """
 
 from __future__ import annotations
