@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from api.endpoints import PARAMETERS
 from pipeline.errors import quoted
 
-ENDPOINTS = {"generate": tuple(PARAMETERS), "models": (), "stop": ("job",)}
+ENDPOINTS = {"generate": tuple(PARAMETERS), "job": ("job",), "jobs": (), "models": (), "stop": ("job",)}
 _NAMED_CALL = re.compile(r"/call/v2/([^/]*)/?$")
 _UNKNOWN = re.compile(r"^Parameter `(.*)` is not a valid key-word argument", re.DOTALL)
 _MISSING = re.compile(r"^No value provided for required argument: (.*)$", re.DOTALL)

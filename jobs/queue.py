@@ -319,10 +319,7 @@ class Queue:
             drawing.stop()
 
     def _left(self, active: Active) -> None:
-        """Its last reader has gone."""
-        waits = active.drawing is None
-        if active.kept == "call" and (waits or self.rules.abandoned is None):
-            active.box.stop()
+        """Its last reader has gone. Called on an event loop, so what follows is left to the watch."""
         self._watch.note()
 
     def _following(self, active: Active) -> Following:

@@ -86,26 +86,31 @@ class Watch:
 
     def _end_if_due(self, active: Active, now: float) -> None:
         rules = self._queue.rules
+        if self._abandoned(active, now):
+            active.box.stop()
         if active.begun is None:
             if time.time() - active.record.created > rules.wait:
                 self._queue._refuse(
                     active, f"It waited for {rules.wait:,.0f} s without a turn, the most that it may here."
                 )
             return
-        left_alone = (
-            active.kept != "always"
-            and rules.abandoned is not None
-            and active.alone is not None
-            and now - max(active.alone, active.begun) > rules.abandoned
-        )
-        if left_alone:
-            active.box.stop()
         drawing = active.drawing
         if drawing is not None and now - active.begun > rules.draw:
             active.late = True
             drawing.stop()
             if now - active.begun > rules.draw + PATIENCE and not self._queue._kill(active):
                 self.hung = True
+
+    def _abandoned(self, active: Active, now: float) -> bool:
+        """Whether nobody is left who would want it, as of record.Kept."""
+        alone, patience = active.alone, self._queue.rules.abandoned
+        if alone is None or active.kept == "always":
+            return False
+        if active.kept == "call" and (active.begun is None or patience is None):
+            return True
+        return (
+            patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
+        )
 
     def _foretell(self, line: str) -> None:
         """Everyone's place in this line, and how long until their picture is there."""

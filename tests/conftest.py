@@ -16,6 +16,10 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from jobs.executors import executors
+from jobs.folder import DataFolder
+from jobs.queue import Queue
+from jobs.rules import Rules
 from pipeline.catalogue import read_catalogue
 from pipeline.engine import Engine
 from tests.node import node  # noqa: F401  # a fixture of every test folder
@@ -127,3 +131,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_folder: Path, tmp_path: Path) -> Engine:
     """An engine of its own over that model alone, as `tiny`, with nothing loaded yet."""
     return Engine(catalogue(tmp_path, entry(tiny_folder)))
+
+
+@pytest.fixture
+def tiny_queue(tiny: Engine, tmp_path: Path) -> Iterator[Queue]:
+    """A queue of its own in front of that engine."""
+    queue = Queue(tiny, DataFolder(tmp_path / "data"), executors(tiny), Rules())
+    yield queue
+    queue.close()

@@ -138,9 +138,9 @@ def test_models_lists_each_model_with_its_bounds_and_whether_it_can_run(client: 
         assert model["limits"]["multiple"] >= 1
 
 
-def test_the_api_page_lists_these_three_and_nothing_else(client: Client) -> None:
+def test_the_api_page_lists_these_and_nothing_else(client: Client) -> None:
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/generate", "/models", "/stop"}
+    assert set(endpoints) == {"/generate", "/job", "/jobs", "/models", "/stop"}
     parameters = endpoints["/generate"]["parameters"]
     assert [parameter["parameter_name"] for parameter in parameters] == [
         "prompt", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images", "job",
