@@ -61,8 +61,8 @@ class SqliteStore:
                 )
             if self._database.value(count + "line = ?", line) >= room:
                 raise Busy(
-                    f"{_drawings(room)} {'is' if room == 1 else 'are'} waiting already, as many as this server "
-                    "takes. Try again when one of them is drawn.",
+                    f"{_drawings(room)} {'is' if room == 1 else 'are'} waiting already, as many as this "
+                    "server takes. Try again when one of them is drawn.",
                     self._seconds_each(line, 1),
                 )
             now, text = self._clock(), job.model_dump_json()
