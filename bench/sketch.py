@@ -1,6 +1,6 @@
 """Scores the embedded model: does the picture show what the prompt says?
 
-`python bench/sketch.py run weights/sketch [OTHER]` draws 304 prompts with fixed seeds at 8 and 28
+`python -m bench.sketch run weights/sketch [OTHER]` draws 304 prompts with fixed seeds at 8 and 28
 steps, scores them beside the renderer's own pictures and the VAE's reconstructions of those (the
 ceilings), times both models, and prints one table. `draw`, `score` and `time` do its parts, so that
 the drawing can be done elsewhere; `sheet` shows 64 drawings. No prompt was chosen by how it comes out.
@@ -9,7 +9,6 @@ the drawing can be done elsewhere; `sheet` shows 64 drawings. No prompt was chos
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import textwrap
 import time
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from PIL import Image, ImageDraw
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # to be run as a file, from anywhere
 
 from bench import sketch_scores as scores
 from training import sprites

@@ -55,14 +55,14 @@ class SqliteStore:
                     "SELECT count(DISTINCT person) FROM jobs WHERE state = 'queued' AND line = ?", line
                 )
                 raise Busy(
-                    f"You have {each} drawings waiting already, as many as one person may have here. Wait "
+                    f"You have {_drawings(each)} waiting already, as many as one person may have here. Wait "
                     "until one of them is drawn, or stop one.",
                     self._seconds_each(line, max(1, persons)),
                 )
             if self._database.value(count + "line = ?", line) >= room:
                 raise Busy(
-                    f"{room} drawings are waiting already, as many as this server takes. Try again when "
-                    "some of them are drawn.",
+                    f"{_drawings(room)} {'is' if room == 1 else 'are'} waiting already, as many as this "
+                    "server takes. Try again when one of them is drawn.",
                     self._seconds_each(line, 1),
                 )
             now, text = self._clock(), job.model_dump_json()
@@ -240,6 +240,10 @@ class SqliteStore:
             *(line, SAMPLE),
         )
         return None if seconds is None else turns * max(0.0, seconds)
+
+
+def _drawings(number: int) -> str:
+    return f"{number} drawing" if number == 1 else f"{number} drawings"
 
 
 def _record(row: tuple) -> Record:
