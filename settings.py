@@ -16,7 +16,7 @@ from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine
+    from pipeline.engine import Engine, EngineSpec
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What may stand behind `Authorization: Bearer` (RFC 6750, 2.1)."""
@@ -81,13 +81,16 @@ class Settings(BaseSettings):
         Raises:
             CatalogueError: models.yaml can't be used.
         """
+        return self.engine_spec().engine()
+
+    def engine_spec(self) -> EngineSpec:
+        """What makes that engine, for this process or another."""
         # Here, because they import torch: seconds that whoever only reads a setting needn't wait.
-        from pipeline.catalogue import read_catalogue
-        from pipeline.engine import Engine
+        from pipeline.engine import EngineSpec
         from pipeline.hardware import Wanted
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting, self.zerogpu_size)
+        return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.
