@@ -153,7 +153,8 @@ class WorkerProcess:
     def _spawn(self) -> Connection:
         """Starts a worker and gives this end of its pipe."""
         ours, its = socket.socketpair()
-        with its:
+        with contextlib.ExitStack() as failed, its:
+            failed.callback(ours.close)
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.worker", str(its.fileno())],
                 pass_fds=[its.fileno()],
@@ -161,6 +162,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is for the parent
             )
+            failed.pop_all()
         connection = Connection(os.dup(ours.fileno()))
         with self._lock:
             self._process, self._socket, self._connection = process, ours, connection
