@@ -49,11 +49,10 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         settings = Settings()
         engine = settings.engine()
         preload = settings.to_preload(engine)
-        queue = settings.queue(engine)
+        engine.hold()
+        queue = settings.queue(engine, preload)  # a small model is ready before anyone has typed a prompt
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
-    engine.hold()
-    engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
     demo = build_page(queue, settings.keep_hours)
     end_when_told(demo, lambda: queue.drain(settings.grace))
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)

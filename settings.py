@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +19,7 @@ from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
-    from pipeline.engine import Engine
+    from pipeline.engine import Engine, EngineSpec
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What may stand behind `Authorization: Bearer` (RFC 6750, 2.1)."""
@@ -61,6 +62,9 @@ class Settings(BaseSettings):
     when it goes."""
     grace: Annotated[float, Field(ge=0)] = 30
     """Seconds for which what is being drawn may finish when the server is told to end (SIGTERM)."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that draw, each on a GPU of its own (where there is none, on the CPU); 0: this process does.
+    As many as there are GPUs where unset."""
     priority: Annotated[tuple[str, ...], NoDecode] = ()
     """Names of logged-in users who go before everyone else, separated by commas; a Space's owner does."""
     data: Path | None = None
@@ -105,22 +109,28 @@ class Settings(BaseSettings):
         Raises:
             CatalogueError: models.yaml can't be used.
         """
+        return self.engine_spec().engine()
+
+    def engine_spec(self) -> EngineSpec:
+        """What makes that engine, for this process or another."""
         # Here, because they import torch: seconds that whoever only reads a setting needn't wait.
-        from pipeline.catalogue import read_catalogue
-        from pipeline.engine import Engine
+        from pipeline.engine import EngineSpec
         from pipeline.hardware import Wanted
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return Engine(read_catalogue(self.models), wanted, self.threads, self.max_waiting, self.zerogpu_size)
+        return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
 
-    def queue(self, engine: Engine) -> Queue:
+    def queue(self, engine: Engine, preload: Sequence[str] = ()) -> Queue:
         """The queue in front of this engine, which begins with what the last server left.
+
+        Args:
+            preload: models to make ready at once.
 
         Raises:
             SettingError: STEPWISE_DATA can't be used, or another server does.
             StoreError: what it holds can't be read.
         """
-        from jobs.executors import executors
+        from jobs.executors import executors, gpus
         from jobs.folder import DataFolder
         from jobs.queue import Queue
         from jobs.rules import Rules
@@ -132,16 +142,16 @@ class Settings(BaseSettings):
         rules = Rules(
             room=self.max_waiting,
             each=self.max_waiting_each,
-            abandoned=ABANDONED_ON_SPACE
-            if on_space and self.abandoned_after is None
-            else self.abandoned_after,
+            abandoned=abandoned,
             wait=self.max_wait,
             draw=self.max_draw,
             first=frozenset(self.priority + ((owner,) if owner else ())),
             most_bytes=round(self.keep_gb * 10**9),
             most_seconds=self.keep_hours * 3600,
         )
-        return Queue(engine, DataFolder(self.data), executors(engine), rules)
+        folder = DataFolder(self.data)
+        workers = gpus(engine) if self.workers is None else self.workers
+        return Queue(engine, folder, executors(engine, self.engine_spec(), workers, preload), rules)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.

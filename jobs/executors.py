@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+import torch
+
+from jobs.supervisor import WorkerProcess
 from pipeline.drawing import Drawing
-from pipeline.engine import Engine
+from pipeline.engine import Engine, EngineSpec
+from pipeline.hardware import GB, free_host_memory
 from pipeline.request import Job
 
 
@@ -35,11 +40,43 @@ class Executor(Protocol):
         """Ends what draws, without waiting for it."""
 
 
-def executors(engine: Engine) -> dict[str, list[Executor]]:
-    """Who draws each line's jobs: all by this process, as many at once as the line's devices do."""
+def executors(
+    engine: Engine, spec: EngineSpec | None = None, workers: int = 0, preload: Sequence[str] = ()
+) -> dict[str, list[Executor]]:
+    """Who draws each line's jobs, by line.
+
+    Args:
+        spec: what a worker's engine is made from; with it `workers` processes draw on the GPUs, one each
+            (where there is none, on the CPU). All else is drawn by this process.
+        preload: models that are made ready by whoever will draw with them.
+    """
+    lines = {engine.line(one.id) for one in engine.catalogue}
     here = InThisProcess(engine)
-    lines = {engine.line(spec.id) for spec in engine.catalogue}
-    return {line: [here] * engine.width(line) for line in lines}
+    found: dict[str, list[Executor]] = {line: [here] * engine.width(line) for line in sorted(lines)}
+    away = "cuda" if "cuda" in lines else "cpu"
+    if spec is not None and workers and away in lines:
+        theirs = [model for model in preload if engine.line(model) == away]
+        preload = [model for model in preload if model not in theirs]
+        several = [WorkerProcess(_share(spec, workers), number, theirs) for number in range(workers)]
+        engine.preloads.also(lambda: several[0].coming)
+        found[away] = list(several)
+    engine.preload(*preload)
+    return found
+
+
+def gpus(engine: Engine) -> int:
+    """GPUs that workers could have, one each: none on ZeroGPU, which lends its own."""
+    lines = {engine.line(one.id) for one in engine.catalogue}
+    return torch.cuda.device_count() if "cuda" in lines else 0
+
+
+def _share(spec: EngineSpec, workers: int) -> EngineSpec:
+    """Each worker takes its part of the host's memory."""
+    if workers == 1:
+        return spec
+    host = spec.wanted.host_memory
+    each = (free_host_memory() / GB if host is None else host) / workers
+    return replace(spec, wanted=replace(spec.wanted, host_memory=each))
 
 
 class InThisProcess:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.executors import Executor
@@ -15,13 +14,6 @@ from pipeline.drawing import Drawing
 from pipeline.events import Event
 from pipeline.request import Job
 
-_FIELDS = tuple(one.name for one in dataclasses.fields(Event) if one.name != "job")
-
-
-def changes(event: Event) -> dict[str, Any]:
-    """An event as changes to another of the same job."""
-    return {name: getattr(event, name) for name in _FIELDS}
-
 
 @dataclass
 class Active:
@@ -30,7 +22,7 @@ class Active:
     box: what its readers see, over all attempts. kept: what becomes of it when nobody follows it; readers:
     how many follow it; alone: since when (time.monotonic()) nobody does, None while somebody does or nobody
     ever did. drawing: the attempt that runs; executor: who draws it; begun: since when.
-    late: it was ended for taking too long.
+    late: it was ended for taking too long. lost: what became of the attempts before, in words.
     """
 
     record: Record
@@ -41,6 +33,15 @@ class Active:
     executor: Executor | None = None
     begun: float | None = None
     late: bool = False
+    lost: tuple[str, ...] = ()
+
+    def show(self, event: Event) -> None:
+        """Tells the readers what an attempt says, and what became of those before it."""
+        self.box.update(**self.as_shown(event).changes(self.box.latest))
+
+    def as_shown(self, event: Event) -> Event:
+        """An attempt's event as the readers see it."""
+        return replace(event, job=self.box.job, warnings=tuple(dict.fromkeys((*self.lost, *event.warnings))))
 
     @property
     def kept(self) -> Kept:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from jobs.downloads import Downloads
 from jobs.executors import Executor
 from jobs.folder import DataFolder
-from jobs.following import Active, Following, changes
+from jobs.following import Active, Following
 from jobs.keeping import keep
 from jobs.log import LogWriter, last_event, log_path
 from jobs.pace import Pace
@@ -41,6 +41,8 @@ MOST_KILLS = 2
 """Workers that one job may take down; it is set aside then."""
 MOST_ATTEMPTS = 3
 """Times that a job is begun, where it is the whole server that ended: it need not be the job's fault."""
+NOT_READY = 0.25
+"""Seconds after which an executor that wasn't ready is asked again."""
 WITH_VISITOR = "zerogpu"
 """The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
 
@@ -70,6 +72,8 @@ class Queue:
         self._store = SqliteStore(folder.database)
         self._active: dict[str, Active] = {}
         self._changed = threading.Condition()
+        self._entering = threading.Lock()
+        """Held until a job that is in the store is among the active ones, too."""
         self._closing = self._cut = False
         self._pace = Pace(engine.catalogue, engine.device_name, folder.pace)
         self._watch = Watch(self)
@@ -101,10 +105,11 @@ class Queue:
         if self._closing:
             raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
         line = self.engine.line(job.model)
-        record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)
-        if record.state in ENDED:  # another caller's, that began and ended just now
-            return self._ended(record)
-        active = self._enter(record)
+        with self._entering:
+            record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)
+            if record.state in ENDED:  # another caller's, that began and ended just now
+                return self._ended(record)
+            active = self._enter(record)
         if line == WITH_VISITOR:
             # In the caller's context, where the platform that lends a GPU finds who asked for the picture.
             run = contextvars.copy_context().run
@@ -174,6 +179,9 @@ class Queue:
                 if self._closing:
                     return
                 seen = self._watch.changes
+                if not executor.ready:
+                    self._changed.wait(NOT_READY)
+                    continue
             try:
                 record = self._claim(line, executor)
             except StepwiseError as error:  # the disk: what waits goes on waiting
@@ -205,7 +213,8 @@ class Queue:
 
     def _draw(self, record: Record, executor: Executor) -> None:
         """One attempt, from its claim to its end."""
-        active = self._active[record.job.id]
+        with self._entering:
+            active = self._enter(record)
         active.record = record
         job = record.job
         last = Event(
@@ -215,7 +224,13 @@ class Queue:
         writer = None
         try:
             writer = LogWriter(log_path(self._folder.logs, job.id, record.attempt))
-            drawing = executor.start(job)
+            try:
+                drawing = executor.start(job)
+            except WorkerDied as error:  # before it was begun: not this job's fault
+                log.warning("Job %s waits again: %s", job.id[:8], error)
+                self._store.put_back(job.id, record.attempt)
+                self._watch.note()
+                return
             watch = self._pace.watch(job, loaded)
             with self._changed:
                 active.drawing, active.begun = drawing, time.monotonic()
@@ -227,7 +242,7 @@ class Queue:
                 if event.last:
                     last = event
                     break
-                active.box.update(**changes(event))
+                active.show(event)
                 writer.append(active.box.latest)
         except StepwiseError as error:
             last = replace(active.box.latest, phase="failed", error=str(error), code=error.code)
@@ -239,8 +254,9 @@ class Queue:
         finally:
             with self._changed:
                 active.drawing = active.begun = active.executor = None
-            with contextlib.closing(writer) if writer else contextlib.nullcontext():
-                self._conclude(active, last, writer)
+                self._changed.notify_all()
+        with contextlib.closing(writer) if writer else contextlib.nullcontext():
+            self._conclude(active, last, writer)
 
     def _conclude(self, active: Active, last: Event, writer: LogWriter | None) -> None:
         """What became of an attempt: written down first, then told."""
@@ -250,9 +266,16 @@ class Queue:
         if last.code == WorkerDied.code and not active.box.stopping and not active.late:
             if record.kills + 1 < MOST_KILLS:
                 self._store.put_back(job.id, record.attempt, killed=True)
-                words = f"{last.error} Drawn again from the beginning."
-                warnings = (*active.box.latest.warnings, words)
-                active.box.update(phase="queued", step=0, images=(), eta=None, warnings=warnings)
+                if (
+                    after := self._store.get(job.id)
+                ) is not None and after.state in ENDED:  # stopped just now
+                    self._leave(
+                        active, active.as_shown(replace(last, phase="stopped", error=None, code=None))
+                    )
+                    return
+                active.lost += (f"{last.error} Drawn again from the beginning.",)
+                waits = replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None)
+                active.show(waits)
                 self._watch.note()
                 return
             words = f"It was set aside: {MOST_KILLS} processes that drew it ended. The last one: {last.error}"
@@ -264,7 +287,7 @@ class Queue:
             )
         elif active.box.stopping and last.code == WorkerDied.code:
             last = replace(last, phase="stopped", error=None, code=None)
-        shown = replace(active.box.latest, **changes(last))
+        shown = active.as_shown(last)
         try:
             if writer is not None:
                 writer.append(shown)
@@ -305,7 +328,7 @@ class Queue:
         with self._changed:
             self._active.pop(last.job.id, None)
             self._watch.note()
-        active.box.update(**changes(last))
+        active.box.update(**last.changes(active.box.latest))
         self._watch.ended(active, last)
 
     def _stop(self, job: str) -> None:
@@ -348,7 +371,7 @@ class Queue:
             if record.state == "finished":
                 error = "Its pictures are no longer there."
             event = Event(record.job, phase=record.state, error=error, code=record.code)  # type: ignore[arg-type]
-        box.update(**changes(event))
+        box.update(**event.changes(box.latest))
         return Following(box, log=lambda: path)
 
     def _take_up(self) -> None:

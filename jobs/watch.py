@@ -108,9 +108,7 @@ class Watch:
             return False
         if active.kept == "call" and (active.begun is None or patience is None):
             return True
-        return (
-            patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
-        )
+        return patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
 
     def _foretell(self, line: str) -> None:
         """Everyone's place in this line, and how long until their picture is there."""

@@ -10,11 +10,13 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.catalogue import Catalogue
+from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.draw import Waiting
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable, explained
@@ -32,6 +34,29 @@ from pipeline.zerogpu import AT_ONCE as WORKERS
 from pipeline.zerogpu import ZeroGpu
 
 log = logging.getLogger("stepwise")
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine is made from, as plain data: it pickles, so that another process can make one too.
+
+    models: the models.yaml. The rest: as of Engine.
+    """
+
+    models: Path
+    wanted: Wanted = ANY
+    threads: int | None = None
+    max_waiting: int = 20
+    gpu_size: GpuSize = "large"
+
+    def engine(self) -> Engine:
+        """An engine, nothing loaded yet.
+
+        Raises:
+            CatalogueError: models.yaml can't be used.
+        """
+        catalogue = read_catalogue(self.models)
+        return Engine(catalogue, self.wanted, self.threads, self.max_waiting, self.gpu_size)
 
 
 class Engine:
@@ -69,7 +94,7 @@ class Engine:
             self._executors["zerogpu"] = self._zero.draw
         self._drawings: dict[str, Drawing] = {}
         self._lock = threading.Lock()
-        self._preloads = Preloads()
+        self.preloads = Preloads()
 
     # Which models there are.
 
@@ -123,7 +148,7 @@ class Engine:
                     "available": not reason,
                     "reason": reason or None,
                     "plan": None if reason or plan is None else plan.name,
-                    "coming": self._preloads.of(spec.id),
+                    "coming": self.preloads.of(spec.id),
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }
@@ -233,11 +258,11 @@ class Engine:
         Raises:
             UnknownModel.
         """
-        return self._preloads.start([self.catalogue[model] for model in models], self._make_ready)
+        return self.preloads.start([self.catalogue[model] for model in models], self._make_ready)
 
     def _hold(self, spec: ModelSpec) -> None:
-        self._local.load(spec, Preload(self._preloads, spec))
-        self._preloads.arrived(spec.id)
+        self._local.load(spec, Preload(self.preloads, spec))
+        self.preloads.arrived(spec.id)
 
     def _make_ready(self, spec: ModelSpec, preload: Preload) -> None:
         if self._executor(spec) == "zerogpu":
@@ -258,7 +283,7 @@ class Engine:
                 with line.turn(drawing):
                     drawing.begin()
                     self._executors[self._executor(spec)](drawing, spec)
-                self._preloads.arrived(spec.id)  # whatever became of its preload
+                self.preloads.arrived(spec.id)  # whatever became of its preload
         finally:
             with self._lock:
                 del self._drawings[drawing.job.id]

@@ -112,7 +112,8 @@ class StoreError(StepwiseError):
 
 
 class WorkerDied(StepwiseError):
-    """The process that drew has ended: says how. The job is drawn again by another."""
+    """What drew is gone, the process or its hold of the device, and the drawing with it: says of what, and
+    what to do."""
 
     code = "worker_died"
 
@@ -155,10 +156,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_a(error, "torch", "OutOfMemoryError") or "STATUS_ALLOC_FAILED" in str(error)
 
 
+_DEVICE_LOST = re.compile(
+    r"device-side assert|illegal memory access|illegal instruction|misaligned address|invalid program counter"
+    r"|hardware stack error|not supported on global/shared address space|unspecified launch failure"
+    r"|launch timed out|uncorrectable ECC error"
+)
+"""The CUDA errors after which "any further CUDA work will return the same error. To continue using CUDA, the
+process must be terminated and relaunched" (CUDA Runtime API, cudaError_t), in cudaGetErrorString's words."""
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether this process can't use its GPU any more, whatever it does: only a new one can."""
+    return isinstance(error, RuntimeError) and _DEVICE_LOST.search(str(error)) is not None
+
+
 def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
     if is_out_of_memory(error):
         return OutOfMemory(
             f"{model} ran out of memory on this device. Try a smaller width and height or fewer images."
+        )
+    if is_device_lost(error):
+        cause = str(error).splitlines()[0]
+        return WorkerDied(
+            f"The GPU failed while it drew with {model} ({cause}), and this process can't use it any more. "
+            "Try again once a new one is there; if that happens again with the same settings, try others."
         )
     if words := _hub_words(error, model, license_url):
         return WeightsError(words)

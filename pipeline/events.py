@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.request import Job
@@ -67,6 +68,11 @@ class Event:
     def last(self) -> bool:
         """Whether nothing comes after this event."""
         return self.phase in LAST_PHASES
+
+    def changes(self, since: Event, but: Collection[str] = ()) -> dict[str, Any]:
+        """What makes the event `since` this one, for `Drawing.update`; but: fields that are left out."""
+        pairs = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in but}
+        return {name: value for name, value in pairs.items() if value != getattr(since, name)}
 
     def info(self) -> dict[str, Any]:
         """The event without its pictures, as every API gives it."""

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Preloads:
 
     def __init__(self) -> None:
         self._coming: dict[str, Coming] = {}
+        self._elsewhere: list[Callable[[], Mapping[str, dict[str, Any]]]] = []
 
     def start(
         self, specs: Sequence[ModelSpec], make_ready: Callable[[ModelSpec, Preload], None]
@@ -66,7 +67,17 @@ class Preloads:
     def of(self, model: str) -> dict[str, Any] | None:
         """How this model's preload stands, as plain data; None where nothing is coming, or it has come."""
         coming = self._coming.get(model)
-        return None if coming is None else asdict(coming)
+        if coming is not None:
+            return asdict(coming)
+        return next((found[model] for ask in self._elsewhere if model in (found := ask())), None)
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """What is coming in this process, as of `of`."""
+        return {model: asdict(coming) for model, coming in self._coming.copy().items()}
+
+    def also(self, ask: Callable[[], Mapping[str, dict[str, Any]]]) -> None:
+        """Has `of` look at what is coming in another process, too; ask: gives its `all`."""
+        self._elsewhere.append(ask)
 
     def arrived(self, model: str) -> None:
         """The model is loaded, by its preload or by a drawing."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import logging
 import os
 import queue
@@ -151,7 +150,7 @@ class ZeroGpu:
                         if event.last:
                             last = event  # told once the GPU is given back: the next job may use it again
                         else:
-                            drawing.update(**_changes(event))
+                            drawing.update(**event.changes(drawing.latest, _OWN_FIELDS))
                     case _Call():
                         break
                     case Stopped():
@@ -169,7 +168,7 @@ class ZeroGpu:
             raise ZeroGpuError(f"The GPU's process ended without a picture of {spec.name}. Try again.")
         if last.phase == "finished":
             self._seconds.drawn(drawing.job, spec, last.seconds)
-        drawing.update(**_changes(last))
+        drawing.update(**last.changes(drawing.latest, _OWN_FIELDS))
 
     def _asked(self, job: Job, spec: ModelSpec) -> int:
         return self._seconds.asked(job, spec)
@@ -240,9 +239,3 @@ class _Call:
             self._put(self)
         except Exception as error:
             self._put(error)
-
-
-def _changes(event: Event) -> dict[str, Any]:
-    """An event as changes to the parent's drawing."""
-    names = [field.name for field in dataclasses.fields(event)]
-    return {name: getattr(event, name) for name in names if name not in _OWN_FIELDS}

@@ -88,7 +88,8 @@ def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one app that the whole session shares."""
-    with serve(tmp_path_factory.mktemp("server")) as url:
+    # Every test calls from the same address, and so is the same person.
+    with serve(tmp_path_factory.mktemp("server"), STEPWISE_MAX_WAITING_EACH="50") as url:
         yield url
 
 

@@ -75,7 +75,7 @@ def test_every_step_and_its_preview_reach_the_reader() -> None:
     class Watched(Drawing):
         def update(self, **changes: Any) -> None:
             super().update(**changes)
-            if changes.get("phase") == "denoising":
+            if self.latest.phase == "denoising":
                 seen.append(self.latest)
                 read.release()
 

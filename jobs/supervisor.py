@@ -1,0 +1,263 @@
+"""The parent's side of a worker process: starts it, starts a new one when it dies, and is an executor to
+whoever has jobs to draw. What the worker says becomes an ordinary Drawing of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.messages import Begin, Changed, Draw, Standing, Stop
+from pipeline.drawing import Drawing
+from pipeline.engine import EngineSpec
+from pipeline.errors import WorkerDied
+from pipeline.events import LAST_PHASES
+from pipeline.request import Job
+
+log = logging.getLogger("stepwise")
+
+_ROOT = Path(__file__).parent.parent
+GRACE = 2.0
+"""Seconds that a worker whose pipe is closed has to end by itself."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two starts of workers that die without having drawn: 1, 2, 4 … up to this."""
+STEADY = 30.0
+"""Seconds: a worker that has lived as long has started well."""
+
+
+class WorkerProcess:
+    """A worker and its successors: an Executor. Safe to use from any thread."""
+
+    def __init__(self, spec: EngineSpec, number: int = 0, preload: Collection[str] = ()) -> None:
+        """Returns at once; `ready` once the first worker can draw.
+
+        Args:
+            spec: of the worker's engine.
+            number: which of the GPUs that this process sees is the worker's, from 0; without GPUs it means
+                nothing.
+            preload: ids of the models that each worker makes ready at its start, in this order.
+        """
+        self.restarts = 0
+        """How many workers were started after the first one."""
+        self._begin = Begin(spec, tuple(preload))
+        self._number = number
+        self._lock = threading.Lock()
+        """Held while one of these changes, and while sending; never while receiving."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._connection: Connection | None = None
+        self._drawings: dict[str, Drawing] = {}
+        self._standing: Standing | None = None
+        self._reason = "The process that draws is starting."
+        self._lost = ""
+        self._killed = False
+        self._closed = threading.Event()
+        # One thread for all workers, as long as they live: Linux sends a child its PR_SET_PDEATHSIG when the
+        # thread that started it ends.
+        self._thread = threading.Thread(target=self._run, name=f"worker {number}", daemon=True)
+        self._thread.start()
+
+    # The executor.
+
+    def start(self, job: Job) -> Drawing:
+        """As of Executor.
+
+        Raises:
+            WorkerDied: there is no worker now.
+        """
+        drawing = Drawing(job, on_stop=lambda: self._tell(Stop(job.id)))
+        with self._lock:
+            if self._connection is None or self._lost:
+                raise WorkerDied(f"{self._reason} Try again in a minute.")
+            self._drawings[job.id] = drawing
+            with contextlib.suppress(OSError):  # it has just died: `_run` sees it too, and ends the drawing
+                self._connection.send(Draw(job))
+        return drawing
+
+    def resident(self) -> Collection[str]:
+        standing = self._standing
+        return standing.resident if standing else ()
+
+    @property
+    def ready(self) -> bool:
+        return self._standing is not None and not self._drawings and not self._lost
+
+    def kill(self) -> bool:
+        with self._lock:
+            if self._process is not None:
+                self._killed = True
+                self._process.kill()
+        return True
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            if self._socket is not None:
+                with contextlib.suppress(OSError):  # the worker was faster
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    # What else there is to see.
+
+    @property
+    def reason(self) -> str:
+        """Why there is no worker that could draw; empty where there is one."""
+        return "" if self._standing is not None and not self._lost else self._reason
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker that there is now."""
+        process = self._process
+        return process.pid if process else None
+
+    @property
+    def coming(self) -> Mapping[str, dict[str, Any]]:
+        """How far the worker's preloads are, as of `Preloads.all`."""
+        standing = self._standing
+        return (standing.coming or {}) if standing else {}
+
+    # The thread.
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                connection = self._spawn()
+            except OSError as error:  # no memory, or no process to be had
+                drew, words = False, f"The process that draws can't be started ({error.strerror})."
+            else:
+                self._listen(connection)
+                drew, words = self._bury()
+            if self._closed.is_set():
+                return
+            failures = 0 if drew or time.monotonic() - began > STEADY else failures + 1
+            pause = min(LONGEST_PAUSE, 2.0 ** (failures - 1)) if failures else 0.0
+            self._reason = f"{words} A new one is starting."
+            log.warning("worker %d: %s The next one starts in %.0f s.", self._number, words, pause)
+            self._closed.wait(pause)
+            self.restarts += 1
+
+    def _spawn(self) -> Connection:
+        """Starts a worker and gives this end of its pipe."""
+        ours, its = socket.socketpair()
+        with contextlib.ExitStack() as failed, its:
+            failed.callback(ours.close)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jobs.worker", str(its.fileno())],
+                pass_fds=[its.fileno()],
+                env=_environment(self._number),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the parent
+            )
+            failed.pop_all()
+        connection = Connection(os.dup(ours.fileno()))
+        with self._lock:
+            self._process, self._socket, self._connection = process, ours, connection
+            self._killed, self._lost = False, ""
+            with contextlib.suppress(OSError):  # it has died already
+                connection.send(self._begin)
+        if self._closed.is_set():
+            self.close()  # that call found no worker
+        return connection
+
+    def _listen(self, connection: Connection) -> None:
+        """Takes in what the worker says, until it is gone."""
+        while True:
+            try:
+                message = connection.recv()
+            except (EOFError, OSError):
+                return
+            match message:
+                case Standing():
+                    self._standing = message
+                case Changed(job, changes):
+                    self._change(job, changes)
+
+    def _change(self, job: str, changes: dict[str, Any]) -> None:
+        if changes.get("code") == WorkerDied.code:
+            self._lost = changes["error"]  # the drawing ends with the worker, which does so now
+            return
+        with self._lock:
+            drawing = self._drawings.get(job)
+            if changes.get("phase") in LAST_PHASES:
+                self._drawings.pop(job, None)  # first: whoever reads the last event may start the next job
+        if drawing is not None:
+            drawing.update(**changes)
+
+    def _bury(self) -> tuple[bool, str]:
+        """After the pipe's end: sees that the worker ends, and its drawings too.
+
+        Returns:
+            Whether it was drawing, and why it ended, in words.
+        """
+        assert self._process is not None and self._socket is not None and self._connection is not None
+        with self._lock:
+            process, drawings = self._process, list(self._drawings.values())
+            self._connection.close()
+            self._socket.close()
+            self._connection, self._standing = None, None
+            self._reason = "The process that draws has just ended."
+        try:
+            status = process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        words = self._lost or self._why(status)
+        with self._lock:
+            self._process, self._socket = None, None
+            self._drawings.clear()
+        for drawing in drawings:
+            drawing.finish("failed", self._lost or f"{words} Try again.", WorkerDied.code)
+        return bool(drawings), words
+
+    def _why(self, status: int) -> str:
+        """What ended the worker. status: as of Popen.returncode."""
+        if self._closed.is_set():
+            return "The server is ending, and the process that drew with it."
+        if self._killed:
+            return "The process that drew didn't listen any more, and was ended."
+        if status == -signal.SIGKILL:
+            return (
+                "The process that drew was killed (SIGKILL). Where host memory runs out that is the system's "
+                "doing: STEPWISE_HOST_MEMORY bounds what weights take of it."
+            )
+        if status < 0:
+            return f"The process that drew crashed ({_signal_name(-status)}); the server's log may say more."
+        return f"The process that drew ended by itself (status {status}); the server's log says more."
+
+    def _tell(self, message: Stop) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._connection is not None:
+                self._connection.send(message)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _environment(number: int) -> dict[str, str]:
+    """A worker's environment: this one, with one of its GPUs and the way to this code."""
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    # Safe path (Python 3.11 on): what lies in the current folder doesn't come before the libraries.
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    gpus = torch.cuda.device_count()
+    if number < gpus:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        environment["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number].strip() if seen else str(number)
+    return environment

@@ -1,0 +1,313 @@
+"""A worker process draws what this process would, and takes nothing down with it: real ones, on the embedded
+model. What kills one from within, a bad GPU, is put into the process by a `sitecustomize` of the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from jobs.executors import Executor
+from jobs.supervisor import WorkerProcess
+from pipeline.drawing import Drawing
+from pipeline.engine import Engine, EngineSpec
+from pipeline.errors import WorkerDied, explained
+from pipeline.events import Event
+from tests.tiny import ROOT, SMALL, entry, models_yaml, pixels, tiny_sd3
+
+SPEC = EngineSpec(ROOT / "models.yaml")
+LONG = {"width": 256, "height": 256, "steps": 60}
+"""Changes to SMALL that make it take seconds."""
+
+
+def until(condition: Callable[[], Any], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """An orphan that has ended stays a zombie where nothing collects it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def a_worker(spec: EngineSpec = SPEC, **options: Any) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(spec, **options)
+    try:
+        yield worker
+    finally:
+        worker.close()
+        until(lambda: worker.pid is None)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[WorkerProcess]:
+    with a_worker() as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(shared: WorkerProcess) -> WorkerProcess:
+    until(lambda: shared.ready)
+    return shared
+
+
+def draw(worker: Executor, engine: Engine, **values: Any) -> Drawing:
+    return worker.start(engine.check(SMALL | values))
+
+
+def at_step(drawing: Drawing, step: int) -> Event:
+    return next(event for event in drawing.events() if event.step >= step or event.last)
+
+
+def test_a_worker_draws_the_very_pixels_that_this_process_draws(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    there = draw(worker, engine, images=2).result()
+    here = engine.start(engine.check(SMALL | {"images": 2})).result()
+    assert there.phase == "finished", there.error
+    assert len(there.images) == 2
+    for one, other in zip(there.images, here.images, strict=True):
+        assert np.array_equal(pixels(one), pixels(other))
+    assert there.seconds > 0
+    assert there.plan == here.plan
+    assert worker.resident() == ("sketch",)
+
+
+def test_each_steps_event_and_preview_crosses(worker: WorkerProcess, engine: Engine) -> None:
+    events = list(draw(worker, engine, **LONG | {"steps": 20}).events())
+    steps = [event.step for event in events if event.phase == "denoising"]
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 10
+    assert len({event.preview for event in events if event.preview}) > 3
+    assert (events[-1].phase, events[-1].step) == ("finished", 20)
+
+
+def test_it_is_not_ready_while_it_draws_and_is_by_the_last_event(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing = draw(worker, engine, **LONG)
+    assert not worker.ready
+    drawing.stop()
+    drawing.result()
+    assert worker.ready
+    assert worker.reason == ""
+
+
+def test_a_stop_ends_a_workers_drawing_within_a_step_and_keeps_its_preview(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing = draw(worker, engine, **LONG)
+    at_step(drawing, 3)
+    drawing.stop()
+    seen = drawing.latest.step
+    last = drawing.result()
+    assert last.phase == "stopped"
+    assert last.step <= seen + 2  # the one that was being drawn, and one whose event was on its way
+    assert last.preview
+
+
+def test_what_can_not_be_drawn_there_fails_in_words(worker: WorkerProcess, engine: Engine) -> None:
+    job = engine.check(SMALL)
+    last = worker.start(job.model_copy(update={"width": 100_000})).result()
+    assert (last.phase, last.code) == ("failed", "invalid_request")
+    assert "width" in str(last.error)
+    assert worker.ready
+
+
+def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing, killed, restarts = draw(worker, engine, **LONG), worker.pid, worker.restarts
+    at_step(drawing, 3)
+    assert killed
+    os.kill(killed, signal.SIGKILL)
+    last = drawing.result()
+    assert (last.phase, last.code) == ("failed", WorkerDied.code)
+    assert "SIGKILL" in str(last.error)
+    assert "memory" in str(last.error)
+    assert last.preview
+    assert (worker.ready, worker.resident()) == (False, ())
+    until(lambda: worker.ready)
+    assert (worker.restarts, worker.pid != killed) == (restarts + 1, True)
+    assert draw(worker, engine).result().phase == "finished"
+
+
+def test_ending_a_drawing_that_does_not_listen_takes_its_worker_and_says_so(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing = draw(worker, engine, **LONG)
+    at_step(drawing, 1)
+    assert worker.pid
+    os.kill(worker.pid, signal.SIGSTOP)
+    drawing.stop()
+    assert worker.kill()
+    last = drawing.result()
+    assert (last.phase, last.code) == ("failed", WorkerDied.code)
+    assert "didn't listen" in str(last.error)
+    assert "memory" not in str(last.error)
+
+
+def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing = draw(worker, engine)
+    assert worker.pid
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, sent)
+    assert drawing.result().phase == "finished"
+    assert os.getsid(worker.pid) != os.getsid(0)
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from tests.jobs.test_worker import *\n"
+        "worker = WorkerProcess(SPEC)\n"
+        "until(lambda: worker.ready)\n"
+        "at_step(draw(worker, SPEC.engine(), **LONG), 1)\n"
+        "print(worker.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    with parent, parent.stdout:
+        pid = int(parent.stdout.readline())
+        assert lives(pid)
+        parent.kill()
+    until(lambda: not lives(pid), 5)
+
+
+def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine) -> None:
+    with a_worker() as worker:
+        until(lambda: worker.ready)
+        drawing, pid = draw(worker, engine, **LONG), worker.pid
+        at_step(drawing, 1)
+        worker.close()
+        last = drawing.result()
+        assert (last.phase, last.code) == ("failed", WorkerDied.code)
+        assert "server is ending" in str(last.error)
+        with pytest.raises(WorkerDied, match="ended"):
+            draw(worker, engine)
+    assert pid
+    assert not lives(pid)
+    assert worker.restarts == 0
+
+
+def test_a_worker_that_is_closed_while_it_starts_is_gone_too() -> None:
+    with a_worker() as worker:
+        until(lambda: worker.pid)
+        pid = worker.pid
+    assert pid
+    assert not lives(pid)
+
+
+def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Has the workers of this test run this code first."""
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_a_worker_that_does_not_come_up_says_why_and_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    at_its_start(monkeypatch, tmp_path, "import os; os._exit(3)")
+    with a_worker() as worker:
+        until(lambda: worker.restarts == 1)
+        assert "status 3" in worker.reason
+        assert not worker.ready
+        (tmp_path / "sitecustomize.py").unlink()
+        until(lambda: worker.ready)
+        assert worker.reason == ""
+        assert draw(worker, engine).result().phase == "finished"
+
+
+ASSERTS = """
+import pipeline.draw
+def fails(*_):
+    raise RuntimeError("CUDA error: device-side assert triggered\\nCUDA kernel errors might be…")
+pipeline.draw._decode = fails
+"""
+"""Stands in for a GPU, which the test machine lacks, in the state that this leaves it in."""
+
+
+def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    at_its_start(monkeypatch, tmp_path, ASSERTS)
+    with a_worker() as worker:
+        until(lambda: worker.ready)
+        drawing, lost = draw(worker, engine), worker.pid
+        last = drawing.result()
+        assert (last.phase, last.code) == ("failed", WorkerDied.code)
+        assert "(CUDA error: device-side assert triggered)" in str(last.error)
+        assert last.preview
+        assert not worker.ready
+        until(lambda: worker.ready)
+        assert worker.pid != lost
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError, RuntimeError])
+def test_only_what_a_process_does_not_recover_from_counts_as_a_lost_gpu(error: type[Exception]) -> None:
+    for said, code in (
+        ("CUDA error: an illegal memory access was encountered", WorkerDied.code),
+        ("CUDA error: invalid argument", "drawing_failed"),
+    ):
+        with pytest.raises(Exception) as caught, explained("Large", ""):
+            raise error(said)
+        assert getattr(caught.value, "code", "") == code
+
+
+LOADS_FOREVER = """
+import time
+from pipeline.residency import Residency
+Residency._place = lambda *_: time.sleep(600)
+"""
+
+
+def test_a_stop_while_a_worker_loads_ends_the_drawing_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    at_its_start(monkeypatch, tmp_path, LOADS_FOREVER)
+    with a_worker() as worker:
+        until(lambda: worker.ready)
+        drawing = draw(worker, engine)
+        next(event for event in drawing.events() if event.phase == "loading")
+        drawing.stop()
+        assert drawing.result().phase == "stopped"
+
+
+def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path: Path) -> None:
+    good, bad = tiny_sd3(tmp_path / "good"), tiny_sd3(tmp_path / "bad")
+    for file in (bad / "transformer").glob("*.safetensors"):
+        file.write_bytes(b"no weights")
+    spec = EngineSpec(models_yaml(tmp_path, entry(bad, "bad"), entry(good, "good")))
+    engine = spec.engine()
+    with a_worker(spec, preload=("bad", "good")) as worker:
+        engine.preloads.also(lambda: worker.coming)
+        until(lambda: worker.resident() == ("good",))
+        until(lambda: set(worker.coming) == {"bad"})
+        coming = {model["id"]: model["coming"] for model in engine.models()}
+        assert coming["good"] is None
+        assert coming["bad"]["phase"] == "failed"
+        assert "Bad" in coming["bad"]["error"]
+        assert (
+            worker.start(engine.check(SMALL | {"model": "good", "width": 64, "height": 64})).result().images
+        )
