@@ -21,6 +21,7 @@ import sys
 from pydantic import ValidationError
 
 from api.ending import end_when_told
+from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
 from api.routes import app_options
 from pipeline.errors import StepwiseError
@@ -56,16 +57,14 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     demo = build_page(engine, settings.keep_hours)
     end_when_told(demo)
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
-    # Gradio (6.31) looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions
-    # of a drawing. It is started within 20 ms this way; progress bars of its own we have none.
-    demo._queue.sleep_when_free = 0.02
-    demo._queue.progress_update_sleep_when_free = 0.1
+    make_queue_last(demo)
     print(access_notice(settings.api_keys), flush=True)
     demo.launch(
         server_name=host,
         server_port=port,
         **launch_options(),
         max_threads=MOST_CALLS,
+        state_session_capacity=MOST_SESSIONS,
         mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
         app_kwargs=app_options(demo, engine, settings.api_keys),
     )
