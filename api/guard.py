@@ -1,13 +1,15 @@
 """What stands in front of a program's routes: the key they ask for, and the bound of a request's body.
 
-ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. Gradio's own
-routes are not behind them.
+ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. What else
+Gradio's own routes are behind stands in gradio_routes.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
@@ -21,6 +23,8 @@ Refuse = Callable[[int, str, Mapping[str, str]], Response]
 MOST_BYTES = 2**20
 """Of one body. The longest request has four texts of 10,000 characters; each character written as two \\u
 escapes, that is 480 KB."""
+MOST_SECONDS = 60.0
+"""For one body to arrive in: 17 KB a second, for the longest."""
 
 
 def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASGIApp:
@@ -69,23 +73,30 @@ class AskForKey:
 
 class BoundBody:
     """Reads the body before the app does, and refuses one past the bound with 413, whether or not it said
-    its length. The app gets it whole."""
+    its length, and one that doesn't arrive with 408. The app gets it whole; its answer is not touched."""
 
     # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
 
-    def __init__(self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES) -> None:
+    def __init__(
+        self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES, seconds: float = MOST_SECONDS
+    ) -> None:
         """most: bytes."""
-        self._app, self._refuse, self._most = app, refuse, most
+        self._app, self._refuse, self._most, self._seconds = app, refuse, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
-        body, more = bytearray(), not (length.isdecimal() and int(length) > self._most)
-        too_long = not more
+        too_long = length.isdecimal() and int(length) > self._most
+        body, more, end = bytearray(), True, time.monotonic() + self._seconds
         while more and not too_long:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
+                words = f"The request's body didn't arrive within {self._seconds:g} seconds."
+                await self._refuse(408, words, {"Connection": "close"})(scope, receive, send)
+                return
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")

@@ -131,7 +131,7 @@ def refusal_after(event: Event) -> Refusal | None:
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
     """What guard.py refuses, in this shape."""
-    code = {401: "invalid_api_key", 413: "body_too_large"}.get(status)
+    code = {401: "invalid_api_key", 408: "body_too_slow", 413: "body_too_large"}.get(status)
     return Refusal(status, words, code, headers=headers).response()
 
 

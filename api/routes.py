@@ -13,10 +13,12 @@ import gradio as gr
 from fastapi import Request
 from gradio.route_utils import get_root_url
 from pydantic import SecretStr
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from api.endpoints import picture_files
+from api.gradio_routes import GuardGradio, fetch_nothing
 from api.guard import guarded
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
@@ -43,7 +45,9 @@ def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ())
     files = picture_files(demo)
     openai = openai_app(engine, files, root_url, bool(keys))
     mcp = mcp_app(engine, files, root_url, bool(keys))
+    fetch_nothing()
     return {
+        "middleware": [Middleware(GuardGradio, others=(PREFIX, "/mcp"))],
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,
         "routes": [
