@@ -30,6 +30,7 @@ STATUSES = {
     "invalid_request": 400,
     "model_not_found": 404,
     "busy": 429,
+    "rate_limited": 429,
     "model_unavailable": 503,
     "weights_error": 503,
     "out_of_memory": 503,
