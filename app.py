@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
+from api.login import Accounts
 from api.routes import app_options
 from pipeline.errors import StepwiseError
 from settings import Settings
@@ -58,7 +59,8 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     end_when_told(demo)
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     make_queue_last(demo)
-    print(access_notice(settings.api_keys), flush=True)
+    accounts = Accounts(settings.login)
+    print(access_notice(settings.api_keys, len(accounts)), flush=True)
     demo.launch(
         server_name=host,
         server_port=port,
@@ -66,7 +68,8 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         max_threads=MOST_CALLS,
         state_session_capacity=MOST_SESSIONS,
         mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        app_kwargs=app_options(demo, engine, settings.api_keys),
+        auth=accounts.auth if accounts else None,
+        app_kwargs=app_options(demo, engine, settings.api_keys, accounts),
     )
 
 

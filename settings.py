@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
+    login: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Who may log in, each as name:password, separated by commas; where there is none, nobody need."""
 
     @field_validator("preload", mode="before")
     @classmethod
@@ -74,6 +76,26 @@ class Settings(BaseSettings):
                     "letters, digits and -._~+/, and separate keys by commas."
                 )
         return tuple(keys)
+
+    @field_validator("login", mode="before")
+    @classmethod
+    def _accounts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        accounts = [account for part in value.split(",") if (account := part.strip())]
+        if value.strip() and not accounts:
+            raise SettingError("STEPWISE_LOGIN holds commas and no login: write one, or leave it out.")
+        names = [account.partition(":")[0] for account in accounts]
+        for number, account in enumerate(accounts, 1):
+            name, _, password = account.partition(":")
+            if not name or name != name.strip() or not password:
+                raise SettingError(
+                    f"STEPWISE_LOGIN: login {number} is no name:password. Separate logins by commas; a name "
+                    "has no colon, and neither has a comma."
+                )
+            if names.count(name) > 1:
+                raise SettingError(f"STEPWISE_LOGIN: login {number} has a name that was there before.")
+        return tuple(accounts)
 
     def engine(self) -> Engine:
         """An engine with these settings, nothing loaded yet.

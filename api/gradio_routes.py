@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.guard import BoundBody
+from api.guard import BoundBody, under
 
 CLOSED = re.compile(
     rf"""{API_PREFIX}/(
@@ -45,7 +45,7 @@ class GuardGradio:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = get_route_path(scope) if scope["type"] == "http" else ""
-        if scope["type"] != "http" or any(path == one or path.startswith(f"{one}/") for one in self._others):
+        if scope["type"] != "http" or any(under(path, one) for one in self._others):
             await self._app(scope, receive, send)
         elif CLOSED.match(path):
             await refuse(404, NOT_HERE, {})(scope, receive, send)

@@ -17,6 +17,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LET_IN = "stepwise.let_in"
+"""Of an ASGI scope: it is there where who asks has shown who they are already (login.py)."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
@@ -32,8 +34,18 @@ def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASG
     return AskForKey(BoundBody(app, refuse), refuse, keys)
 
 
-def access_notice(keys: Sequence[SecretStr]) -> str:
-    """The line at the start that says who may use the routes."""
+def access_notice(keys: Sequence[SecretStr], users: int = 0) -> str:
+    """The line at the start that says who may use the routes.
+
+    Args:
+        users: that may log in (STEPWISE_LOGIN); 0: there is no login.
+    """
+    if users:
+        also = f", or on /v1 and /mcp one of the {len(keys)} keys in STEPWISE_API_KEYS" if keys else ""
+        return (
+            f"All but /livez, /readyz and the login page asks for a login, one of the {users} in "
+            f"STEPWISE_LOGIN: people on the page, programs as HTTP Basic{also}."
+        )
     if not keys:
         return "No STEPWISE_API_KEYS: /v1 and /mcp are open to everyone who reaches this address."
     return (
@@ -49,10 +61,10 @@ class AskForKey:
     def __init__(self, app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr]) -> None:
         self._app, self._refuse = app, refuse
         # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
-        self._keys = [_digest(key.get_secret_value().encode()) for key in keys]
+        self._keys = [digest(key.get_secret_value().encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not self._keys or self._known(scope):
+        if scope["type"] == "lifespan" or not self._keys or scope.get(LET_IN) or self.known(scope):
             await self._app(scope, receive, send)
             return
         words = (
@@ -62,12 +74,13 @@ class AskForKey:
         )
         await self._refuse(401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
-    def _known(self, scope: Scope) -> bool:
+    def known(self, scope: Scope) -> bool:
+        """Whether the request has one of the keys."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        digest = _digest(key.strip())
+        given_digest = digest(key.strip())
         # A list, not a generator: every key is compared, whichever of them it is.
-        same = any([hmac.compare_digest(digest, known) for known in self._keys])  # noqa: C419
+        same = any([hmac.compare_digest(given_digest, known) for known in self._keys])  # noqa: C419
         return same and scheme.lower() == b"bearer"
 
 
@@ -117,5 +130,10 @@ class BoundBody:
         await self._app(scope, again, send)
 
 
-def _digest(key: bytes) -> bytes:
+def digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def under(path: str, start: str) -> bool:
+    """Whether this path is `start`, or below it."""
+    return path == start or path.startswith(f"{start}/")

@@ -19,7 +19,9 @@ from starlette.types import ASGIApp
 
 from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
-from api.guard import guarded
+from api.gradio_routes import refuse as refuse_as_gradio
+from api.guard import Refuse, guarded
+from api.login import Accounts, AskForLogin
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
     from pipeline.engine import Engine
 
 
-def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ()) -> dict[str, Any]:
+MCP = "/mcp"
+
+
+def app_options(
+    demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = (), accounts: Accounts | None = None
+) -> dict[str, Any]:
     """All of `app_kwargs`.
 
     Args:
         demo: the page, with the endpoints added; files are served in its name.
         keys: what programs must send one of; none: everyone may.
+        accounts: who may log in; none: nobody need.
     """
 
     def root_url(request: Request) -> str:
@@ -43,11 +51,17 @@ def app_options(demo: gr.Blocks, engine: Engine, keys: Sequence[SecretStr] = ())
         return get_root_url(request, request.url.path, demo.root_path)
 
     files = picture_files(demo)
-    openai = openai_app(engine, files, root_url, bool(keys))
-    mcp = mcp_app(engine, files, root_url, bool(keys))
+    closed = bool(keys or accounts)
+    openai = openai_app(engine, files, root_url, closed)
+    mcp = mcp_app(engine, files, root_url, closed)
     fetch_nothing()
+    shapes: dict[str, Refuse] = {PREFIX: refuse, MCP: refusal}
+    middleware = [Middleware(GuardGradio, others=tuple(shapes))]
+    if accounts:
+        login = Middleware(AskForLogin, accounts=accounts, keys=keys, shapes=shapes, other=refuse_as_gradio)
+        middleware.insert(0, login)  # the outer: who isn't let in sends no body
     return {
-        "middleware": [Middleware(GuardGradio, others=(PREFIX, "/mcp"))],
+        "middleware": middleware,
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,
         "routes": [
