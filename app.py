@@ -20,6 +20,7 @@ import sys
 
 from pydantic import ValidationError
 
+from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
@@ -57,6 +58,8 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
     demo = build_page(engine, settings.keep_hours)
     end_when_told(demo)
+    expect_headers()
+    raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     make_queue_last(demo)
     accounts = Accounts(settings.login)
