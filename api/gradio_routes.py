@@ -28,6 +28,9 @@ CLOSED = re.compile(
 )
 """What the path begins with. Gradio checks that an address is public before it fetches it, but lets pass
 100.64.0.0/10 and 192.0.0.192, a cloud's own services. Uploads have no bound of their number."""
+ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
+"""Where a REST caller fetches the answer to its call."""
+NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
 NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
 NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
 
@@ -49,8 +52,18 @@ class GuardGradio:
             await self._app(scope, receive, send)
         elif CLOSED.match(path):
             await refuse(404, NOT_HERE, {})(scope, receive, send)
+        elif scope["method"] == "GET" and (call := ANSWER.match(path)) and _is_over(scope["app"], call[1]):
+            await refuse(404, NO_CALL, {})(scope, receive, send)
         else:
             await self._bounded(scope, receive, send)
+
+
+def _is_over(app: Any, call: str) -> bool:
+    """Whether nobody has made this call, or its answer was read. Gradio lets such a reader wait for ever, or
+    breaks the answer off with a traceback in the log."""
+    queue = app.get_blocks()._queue
+    sessions = queue.pending_event_ids_session.values()
+    return call not in queue.event_ids_to_events and not any(call in calls for calls in sessions)
 
 
 class NoFiles(gr.Error):

@@ -231,6 +231,17 @@ def test_pictures_are_served_and_the_page_is(server: str, http: httpx.Client) ->
         assert http.get(f"{path}").status_code == 200, path
 
 
+def test_an_answer_that_was_fetched_and_one_that_never_was_asked_for_are_answered_at_once(
+    server: str, http: httpx.Client
+) -> None:
+    call_ = post(server, "models", {}).json()["event_id"]
+    assert "event: complete" in http.get(f"{API}/call/models/{call_}").text
+    for path in (f"models/{call_}", f"v2/models/{call_}", "generate/1234", "nothing/1234"):
+        answer = http.get(f"{API}/call/{path}")
+        assert answer.status_code == 404
+        assert "no such call" in answer.json()["detail"]
+
+
 def outcome(http: httpx.Client, function: int, data: list[Any]) -> str:
     """What a call of this function, as the page makes it, is answered: the refusal, or the stream."""
     session = f"files-{function}-{id(data)}"
