@@ -20,8 +20,11 @@ import sys
 
 from pydantic import ValidationError
 
+from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
+from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
+from api.login import Accounts
 from api.routes import app_options
 from pipeline.errors import StepwiseError
 from settings import Settings
@@ -55,19 +58,21 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         sys.exit(str(error))
     demo = build_page(queue, settings.keep_hours)
     end_when_told(demo, lambda: queue.drain(settings.grace))
+    expect_headers()
+    raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
-    # Gradio (6.31) looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions
-    # of a drawing. It is started within 20 ms this way; progress bars of its own we have none.
-    demo._queue.sleep_when_free = 0.02
-    demo._queue.progress_update_sleep_when_free = 0.1
-    print(access_notice(settings.api_keys), flush=True)
+    make_queue_last(demo)
+    accounts = Accounts(settings.login)
+    print(access_notice(settings.api_keys, len(accounts)), flush=True)
     demo.launch(
         server_name=host,
         server_port=port,
         **launch_options(),
         max_threads=MOST_CALLS,
+        state_session_capacity=MOST_SESSIONS,
         mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        app_kwargs=app_options(demo, queue, settings.api_keys),
+        auth=accounts.auth if accounts else None,
+        app_kwargs=app_options(demo, queue, settings.api_keys, accounts),
     )
     queue.close()
 

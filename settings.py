@@ -26,6 +26,7 @@ _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 ABANDONED_ON_SPACE = 30.0
+RATE_ON_SPACE = "60/minute"
 
 
 class Settings(BaseSettings):
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     none. Unset: the default model, unless it would have to be fetched."""
     max_waiting_each: Annotated[int, Field(ge=1)] = 20
     """Drawings of one person that may wait; more are refused."""
+    rate: str | None = None
+    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; empty: as many as they like.
+    60/minute on a Space where unset, none elsewhere."""
     max_wait: Annotated[float, Field(gt=0)] = 6 * 3600
     """Seconds after which a drawing fails that waits for its turn."""
     max_draw: Annotated[float, Field(gt=0)] = 3600
@@ -78,6 +82,8 @@ class Settings(BaseSettings):
     """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
+    login: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Who may log in, each as name:password, separated by commas; where there is none, nobody need."""
 
     @field_validator("preload", "priority", mode="before")
     @classmethod
@@ -102,6 +108,26 @@ class Settings(BaseSettings):
                     "letters, digits and -._~+/, and separate keys by commas."
                 )
         return tuple(keys)
+
+    @field_validator("login", mode="before")
+    @classmethod
+    def _accounts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        accounts = [account for part in value.split(",") if (account := part.strip())]
+        if value.strip() and not accounts:
+            raise SettingError("STEPWISE_LOGIN holds commas and no login: write one, or leave it out.")
+        names = [account.partition(":")[0] for account in accounts]
+        for number, account in enumerate(accounts, 1):
+            name, _, password = account.partition(":")
+            if not name or name != name.strip() or not password:
+                raise SettingError(
+                    f"STEPWISE_LOGIN: login {number} is no name:password. Separate logins by commas; a name "
+                    "has no colon, and neither has a comma."
+                )
+            if names.count(name) > 1:
+                raise SettingError(f"STEPWISE_LOGIN: login {number} has a name that was there before.")
+        return tuple(accounts)
 
     def engine(self) -> Engine:
         """An engine with these settings, nothing loaded yet.
@@ -143,6 +169,7 @@ class Settings(BaseSettings):
             room=self.max_waiting,
             each=self.max_waiting_each,
             abandoned=abandoned,
+            rate=RATE_ON_SPACE if on_space and self.rate is None else self.rate or "",
             wait=self.max_wait,
             draw=self.max_draw,
             first=frozenset(self.priority + ((owner,) if owner else ())),

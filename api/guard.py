@@ -1,13 +1,15 @@
 """What stands in front of a program's routes: the key they ask for, and the bound of a request's body.
 
-ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. Gradio's own
-routes are not behind them.
+ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. What else
+Gradio's own routes are behind stands in gradio_routes.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
@@ -15,12 +17,16 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LET_IN = "stepwise.let_in"
+"""Of an ASGI scope: it is there where who asks has shown who they are already (login.py)."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
 MOST_BYTES = 2**20
 """Of one body. The longest request has four texts of 10,000 characters; each character written as two \\u
 escapes, that is 480 KB."""
+MOST_SECONDS = 60.0
+"""For one body to arrive in: 17 KB a second, for the longest."""
 
 
 def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASGIApp:
@@ -28,8 +34,18 @@ def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASG
     return AskForKey(BoundBody(app, refuse), refuse, keys)
 
 
-def access_notice(keys: Sequence[SecretStr]) -> str:
-    """The line at the start that says who may use the routes."""
+def access_notice(keys: Sequence[SecretStr], users: int = 0) -> str:
+    """The line at the start that says who may use the routes.
+
+    Args:
+        users: that may log in (STEPWISE_LOGIN); 0: there is no login.
+    """
+    if users:
+        also = f", or on /v1 and /mcp one of the {len(keys)} keys in STEPWISE_API_KEYS" if keys else ""
+        return (
+            f"All but /livez, /readyz and the login page asks for a login, one of the {users} in "
+            f"STEPWISE_LOGIN: people on the page, programs as HTTP Basic{also}."
+        )
     if not keys:
         return "No STEPWISE_API_KEYS: /v1 and /mcp are open to everyone who reaches this address."
     return (
@@ -45,10 +61,10 @@ class AskForKey:
     def __init__(self, app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr]) -> None:
         self._app, self._refuse = app, refuse
         # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
-        self._keys = [_digest(key.get_secret_value().encode()) for key in keys]
+        self._keys = [digest(key.get_secret_value().encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not self._keys or self._known(scope):
+        if scope["type"] == "lifespan" or not self._keys or scope.get(LET_IN) or self.known(scope):
             await self._app(scope, receive, send)
             return
         words = (
@@ -58,34 +74,42 @@ class AskForKey:
         )
         await self._refuse(401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
-    def _known(self, scope: Scope) -> bool:
+    def known(self, scope: Scope) -> bool:
+        """Whether the request has one of the keys."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        digest = _digest(key.strip())
+        given_digest = digest(key.strip())
         # A list, not a generator: every key is compared, whichever of them it is.
-        same = any([hmac.compare_digest(digest, known) for known in self._keys])  # noqa: C419
+        same = any([hmac.compare_digest(given_digest, known) for known in self._keys])  # noqa: C419
         return same and scheme.lower() == b"bearer"
 
 
 class BoundBody:
     """Reads the body before the app does, and refuses one past the bound with 413, whether or not it said
-    its length. The app gets it whole."""
+    its length, and one that doesn't arrive with 408. The app gets it whole; its answer is not touched."""
 
     # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
 
-    def __init__(self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES) -> None:
+    def __init__(
+        self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES, seconds: float = MOST_SECONDS
+    ) -> None:
         """most: bytes."""
-        self._app, self._refuse, self._most = app, refuse, most
+        self._app, self._refuse, self._most, self._seconds = app, refuse, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
-        body, more = bytearray(), not (length.isdecimal() and int(length) > self._most)
-        too_long = not more
+        too_long = length.isdecimal() and int(length) > self._most
+        body, more, end = bytearray(), True, time.monotonic() + self._seconds
         while more and not too_long:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
+                words = f"The request's body didn't arrive within {self._seconds:g} seconds."
+                await self._refuse(408, words, {"Connection": "close"})(scope, receive, send)
+                return
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
@@ -106,5 +130,10 @@ class BoundBody:
         await self._app(scope, again, send)
 
 
-def _digest(key: bytes) -> bytes:
+def digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def under(path: str, start: str) -> bool:
+    """Whether this path is `start`, or below it."""
+    return path == start or path.startswith(f"{start}/")

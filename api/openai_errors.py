@@ -30,6 +30,7 @@ STATUSES = {
     "invalid_request": 400,
     "model_not_found": 404,
     "busy": 429,
+    "rate_limited": 429,
     "model_unavailable": 503,
     "weights_error": 503,
     "out_of_memory": 503,
@@ -133,7 +134,7 @@ def refusal_after(event: Event) -> Refusal | None:
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
     """What guard.py refuses, in this shape."""
-    code = {401: "invalid_api_key", 413: "body_too_large"}.get(status)
+    code = {401: "invalid_api_key", 408: "body_too_slow", 413: "body_too_large"}.get(status)
     return Refusal(status, words, code, headers=headers).response()
 
 

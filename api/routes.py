@@ -13,11 +13,15 @@ import gradio as gr
 from fastapi import Request
 from gradio.route_utils import get_root_url
 from pydantic import SecretStr
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from api.endpoints import picture_files
-from api.guard import guarded
+from api.gradio_routes import GuardGradio, fetch_nothing
+from api.gradio_routes import refuse as refuse_as_gradio
+from api.guard import Refuse, guarded
+from api.login import Accounts, AskForLogin
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
@@ -28,12 +32,18 @@ if TYPE_CHECKING:
     from jobs.queue import Queue
 
 
-def app_options(demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = ()) -> dict[str, Any]:
+MCP = "/mcp"
+
+
+def app_options(
+    demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = (), accounts: Accounts | None = None
+) -> dict[str, Any]:
     """All of `app_kwargs`.
 
     Args:
         demo: the page, with the endpoints added; files are served in its name.
         keys: what programs must send one of; none: everyone may.
+        accounts: who may log in; none: nobody need.
     """
 
     def root_url(request: Request) -> str:
@@ -41,9 +51,17 @@ def app_options(demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = ()) -
         return get_root_url(request, request.url.path, demo.root_path)
 
     files = picture_files(demo)
-    openai = openai_app(queue, files, root_url, bool(keys))
-    mcp = mcp_app(queue, files, root_url, bool(keys))
+    closed = bool(keys or accounts)
+    openai = openai_app(queue, files, root_url, closed)
+    mcp = mcp_app(queue, files, root_url, closed)
+    fetch_nothing()
+    shapes: dict[str, Refuse] = {PREFIX: refuse, MCP: refusal}
+    middleware = [Middleware(GuardGradio, others=tuple(shapes))]
+    if accounts:
+        login = Middleware(AskForLogin, accounts=accounts, keys=keys, shapes=shapes, other=refuse_as_gradio)
+        middleware.insert(0, login)  # the outer: who isn't let in sends no body
     return {
+        "middleware": middleware,
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,
         "routes": [

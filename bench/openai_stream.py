@@ -181,6 +181,7 @@ def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        from api.gradio_queue import make_queue_last
         from api.routes import app_options
         from pipeline.catalogue import read_catalogue
         from pipeline.engine import Engine
@@ -191,7 +192,7 @@ def _app() -> Iterator[tuple[Any, str]]:
         engine.preload("sketch").join()
         demo = build_page(engine, 1)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
-        demo._queue.sleep_when_free = 0.02  # as app.py has it
+        make_queue_last(demo)
         options = launch_options() | {"app_kwargs": app_options(demo, engine), "quiet": True}
         _, url, _ = demo.launch(**options, prevent_thread_lock=True)
         try:

@@ -23,6 +23,7 @@ from jobs.following import Active, Following
 from jobs.keeping import keep
 from jobs.log import LogWriter, last_event, log_path
 from jobs.pace import Pace
+from jobs.rate import RateLimit
 from jobs.record import ENDED, Choice, Kept, Owner, Record, Sight
 from jobs.rules import Rules
 from jobs.store import SqliteStore
@@ -70,6 +71,7 @@ class Queue:
         self._folder = folder
         self._executors = executors
         self._store = SqliteStore(folder.database)
+        self._rate = RateLimit(rules.rate)
         self._active: dict[str, Active] = {}
         self._changed = threading.Condition()
         self._entering = threading.Lock()
@@ -96,7 +98,7 @@ class Queue:
 
         Raises:
             InvalidRequest, ModelUnavailable: as of `Engine.check`.
-            Busy: no room, too many of this person's, or the server is ending.
+            Busy: no room, too many of this person's, too many a minute, or the server is ending.
             StoreError, DiskFull.
         """
         job = self.engine.checked(job)
@@ -104,6 +106,7 @@ class Queue:
             return known
         if self._closing:
             raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
+        self._rate.check(owner.person)
         line = self.engine.line(job.model)
         with self._entering:
             record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)

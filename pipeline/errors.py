@@ -63,6 +63,12 @@ class Busy(StepwiseError):
         self.retry_after = retry_after
 
 
+class RateLimited(Busy):
+    """Too many within too short a time, from one person: says how many may be, and when to come back."""
+
+    code = "rate_limited"
+
+
 class WeightsError(StepwiseError):
     """Weights can't be fetched or read: names the model, the cause and the remedy."""
 

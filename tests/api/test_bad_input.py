@@ -77,7 +77,7 @@ BAD_PROMPTS = {
     "a number": ("5", "text", "5"),
     "True": ("true", "text", "true"),
     "NaN": ("NaN", "text", "NaN"),
-    "10 MB": (f'"{"x" * 10_000_000}"', "10,000", "10,000,000"),
+    "a megabyte": (f'"{"x" * 1_000_000}"', "10,000", "1,000,000"),
     "NUL": ('"a\\u0000b"', "not text", "U+0000 at position 1"),
     "escape": ('"a\\u001bb"', "not text", "U+001B at position 1"),
     "lone high surrogate": ('"\\ud800"', "not text", "U+D800"),

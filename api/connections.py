@@ -1,0 +1,79 @@
+"""How long a connection may keep silent before it has asked anything, and how many may be open: what uvicorn
+(0.54) leaves to a proxy in front of it, and a laptop or a Space's container has none of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import h11
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADERS_WITHIN = 30.0
+"""Seconds for a request's headers to arrive in. Its body's time is bounded in guard.py."""
+MOST_FILES = 65536
+"""Open files and connections that are asked for; a shell's usual 1,024 are not many visitors."""
+
+
+class PunctualProtocol(H11Protocol):
+    """uvicorn's own, which closes a connection whose next request is begun and not completed. Its own bound
+    (`timeout_keep_alive`) ends with the first byte, and begins after the first answer. This can go when
+    uvicorn has a timeout for headers."""
+
+    within = HEADERS_WITHIN
+    """Seconds."""
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """IDLE: the client has sent no headers yet, or not all of them."""
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.within, self._late)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def expect_headers() -> None:
+    """Makes every server that is started from here on use it; Gradio (6.31) has no parameter for it."""
+    auto.AutoHTTPProtocol = PunctualProtocol
+
+
+def raise_file_limit(most: int = MOST_FILES) -> None:
+    """Lets this process have as many files open as it may, up to `most`, if that is more than now."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower bound of the system's
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

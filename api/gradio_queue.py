@@ -1,0 +1,136 @@
+"""What Gradio's queue and sessions (6.31) do that a server can't last with, and the remedy for each. All of
+them were read in its source or met in a test; each says what must change in Gradio for it to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gradio import queueing
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+MOST_SESSIONS = 100
+"""Whose widgets' last values Gradio keeps (`state_session_capacity`): its 10,000 take some 30 KB each, and as
+much again as was sent to them. This page has no gr.State, so a session that is dropped loses nothing."""
+UNREAD = 300.0
+"""Seconds after its last event for which a session's unread messages are kept: a REST caller may fetch them
+late, or never."""
+MOST_UNREAD = 300
+"""Sessions that are kept so at once, of 10 to 80 KB; those that were over first go first."""
+_MARK = "<gradio-sep>"
+
+
+def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
+    """Makes this page's queue last. Called after `demo.queue`, before `demo.launch`.
+
+    Args:
+        unread, most_unread: see UNREAD and MOST_UNREAD.
+    """
+    queue = demo._queue
+    sessions = Sessions(demo, unread, most_unread)
+    queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
+    # It looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions of a drawing.
+    # An event is started within 20 ms this way; progress bars of its own we have none.
+    queue.sleep_when_free = 0.02
+    queue.progress_update_sleep_when_free = 0.1
+    # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
+    queue.ANALYTICS_MAX_EVENTS = 1
+    queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
+    queueing.set_task_name = _set_task_name  # type: ignore[assignment]
+
+
+class Sessions(dict[str, "asyncio.Queue[Any]"]):
+    """Each session's messages that are still to be sent: takes the place of Gradio's `LRUCache(2000)`.
+
+    That one forgets the oldest session when the 2001st comes, whether or not it waits for something; the
+    next message to it raises in the task that starts everyone's events, and every later join is answered
+    with 503 "Queue is stopped." Here, no message raises, and who waits is kept. What is over is dropped at
+    once when nothing of it is unread (Gradio never does), else after a while. This can go when Gradio itself
+    forgets sessions that are over, and only these.
+    """
+
+    def __init__(self, demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
+        super().__init__()
+        self._demo, self._queue = demo, demo._queue
+        self._unread, self._most = unread, most_unread
+        self._over: dict[str, tuple[int, float]] = {}  # unread messages, and since when there are that many
+        self._looked, self._begun = time.monotonic(), 0
+
+    def __missing__(self, session: str) -> asyncio.Queue[Any]:
+        return asyncio.Queue()  # its client is gone: what is put here, nobody reads
+
+    def __setitem__(self, session: str, messages: asyncio.Queue[Any]) -> None:
+        self._begun += 1
+        if self._begun >= self._most // 4 or time.monotonic() - self._looked >= 1:
+            self.tidy()
+        super().__setitem__(session, messages)
+
+    def tidy(self) -> None:
+        """Drops what is over, wherever Gradio keeps it."""
+        self._looked, self._begun = now, _ = time.monotonic(), 0
+        self._free_slots()
+        events = self._live()
+        known = self._queue.pending_event_ids_session
+        # Gradio's own clean-up of an event is left undone where its task is cancelled twice.
+        _keep(self._queue.event_ids_to_events, events)
+        if (app := self._queue.server_app) is not None:
+            _keep(app.iterators, events)
+            app.iterators_to_reset &= events
+        for session, messages in list(self.items()):
+            ids = known.get(session, set())
+            if ids & events:
+                self._over.pop(session, None)
+            elif not ids and messages.empty():
+                self._drop(session)
+            else:
+                left, since = self._over.get(session, (-1, now))
+                self._over[session] = (left, since) if left == messages.qsize() else (messages.qsize(), now)
+                if now - self._over[session][1] >= self._unread:
+                    self._drop(session)
+        for session in list(self._over)[: max(0, len(self._over) - self._most)]:
+            self._drop(session)
+        for session in known.keys() - self.keys():
+            if not known[session] & events:
+                del known[session]
+
+    def _live(self) -> set[str]:
+        """The ids of the events that wait or run."""
+        waiting = {
+            one._id for line in self._queue.event_queue_per_concurrency_id.values() for one in line.queue
+        }
+        return waiting | {one._id for events in self._queue.active_jobs if events for one in events}
+
+    def _drop(self, session: str) -> None:
+        self.pop(session, None)
+        self._over.pop(session, None)
+        self._queue.pending_event_ids_session.pop(session, None)
+
+    def _free_slots(self) -> None:
+        """An event that is cancelled between being given a slot and its task's first step keeps the slot: of
+        these there are `max_threads`, and then none."""
+        alive = {
+            task.get_name().rpartition(_MARK)[2] for task in self._queue._asyncio_tasks if not task.done()
+        }
+        for index, events in enumerate(self._queue.active_jobs):
+            if events and events[0]._id not in alive:
+                self._queue.active_jobs[index] = None
+                self._queue.event_queue_per_concurrency_id[events[0].concurrency_id].current_concurrency -= 1
+
+
+def _keep(entries: dict[str, Any], keys: set[str]) -> None:
+    for key in entries.keys() - keys:
+        del entries[key]
+
+
+_named_by_gradio = queueing.set_task_name
+
+
+def _set_task_name(task: Any, session: str, fn: int, event: str, batch: bool) -> None:
+    """Gradio splits the name again at its mark. A client that has the mark in its session's name made every
+    /cancel raise, whosever it was, for as long as its own event ran."""
+    _named_by_gradio(task, session.replace(_MARK, ""), fn, event, batch)
