@@ -16,14 +16,12 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from jobs.executors import executors
-from jobs.folder import DataFolder
 from jobs.queue import Queue
-from jobs.rules import Rules
 from pipeline.catalogue import read_catalogue
 from pipeline.engine import Engine
 from tests.node import node  # noqa: F401  # a fixture of every test folder
 from tests.provider import FakeProvider, Far
+from tests.queues import queued
 from tests.tiny import catalogue, entry, models_yaml, tiny_sd3
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +135,5 @@ def tiny(tiny_folder: Path, tmp_path: Path) -> Engine:
 @pytest.fixture
 def tiny_queue(tiny: Engine, tmp_path: Path) -> Iterator[Queue]:
     """A queue of its own in front of that engine."""
-    queue = Queue(tiny, DataFolder(tmp_path / "data"), executors(tiny), Rules())
-    yield queue
-    queue.close()
+    with queued(tiny, tmp_path) as queue:
+        yield queue

@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from api.mcp import mcp_server
 from api.mcp_http import McpApp, mcp_routes
 from api.pictures import PictureFiles
-from pipeline.engine import Engine
+from jobs.queue import Queue
 
 ACCEPT = "application/json, text/event-stream"
 INITIALIZE = {
@@ -70,8 +70,8 @@ def initialize(server: str, http: httpx.Client | None = None, **headers: str) ->
 
 
 @contextlib.contextmanager
-def mcp_over(engine: Engine, folder: Path, **options: Any) -> Iterator[tuple[str, McpApp]]:
-    """The MCP app over this engine, served by uvicorn in this process: its address, and itself.
+def mcp_over(queue: Queue, folder: Path, **options: Any) -> Iterator[tuple[str, McpApp]]:
+    """The MCP app over this queue, served by uvicorn in this process: its address, and itself.
 
     Args:
         folder: for its pictures.
@@ -79,7 +79,7 @@ def mcp_over(engine: Engine, folder: Path, **options: Any) -> Iterator[tuple[str
     """
     block = gr.Gallery()
     block.GRADIO_CACHE = str(folder)
-    app = McpApp(mcp_server(engine, PictureFiles(block), lambda request: str(request.base_url)), **options)
+    app = McpApp(mcp_server(queue, PictureFiles(block), lambda request: str(request.base_url)), **options)
     web = Starlette(routes=mcp_routes(app), lifespan=app.lifespan)
     server = uvicorn.Server(
         uvicorn.Config(web, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")

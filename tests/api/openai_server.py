@@ -1,4 +1,4 @@
-"""OpenAI's official Python client, and the routes it talks to over an engine of this process: on a real
+"""OpenAI's official Python client, and the routes it talks to over a queue of this process: on a real
 socket, so that a test can hold a step and look at the drawing meanwhile. Gradio isn't in front of them there.
 """
 
@@ -22,7 +22,7 @@ from api.guard import guarded
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
 from api.pictures import PictureFiles
-from pipeline.engine import Engine
+from jobs.queue import Queue
 from tests.conftest import free_port
 from tests.rest import TIMEOUT
 
@@ -33,10 +33,10 @@ EXTRAS: dict[str, Any] = {"steps": 4, "seed": 7}
 
 
 @contextlib.contextmanager
-def openai_server(engine: Engine, keys: Sequence[str] = ()) -> Iterator[str]:
+def openai_server(queue: Queue, keys: Sequence[str] = ()) -> Iterator[str]:
     """Gives the server's address."""
     files = PictureFiles("no block")  # type: ignore[arg-type]  # no test here asks for a file
-    app = openai_app(engine, files, lambda _: "", bool(keys))
+    app = openai_app(queue, files, lambda _: "", bool(keys))
     routes = [Mount(PREFIX, guarded(app, refuse, [SecretStr(key) for key in keys]))]
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=port, log_level="error"))

@@ -20,9 +20,10 @@ from mcp import ClientSession, McpError
 from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
 
 from api.mcp_http import Visit
-from pipeline.drawing import Drawing
-from pipeline.engine import Engine
+from jobs.following import Following
+from jobs.queue import Queue
 from tests.mcp import connected, initialize, mcp_over, words
+from tests.queues import begin
 from tests.tiny import Gate, hold
 
 TINY = {"prompt": "a fox", "steps": 20}
@@ -36,16 +37,16 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 @pytest.fixture
-def started(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Drawing]:
-    """Every drawing that this engine starts."""
-    drawings: list[Drawing] = []
-    start = tiny.start
+def started(tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[Following]:
+    """Every job that this queue starts."""
+    drawings: list[Following] = []
+    start = tiny_queue.start
 
-    def recorded(job: Any) -> Drawing:
-        drawings.append(start(job))
+    def recorded(*job: Any) -> Following:
+        drawings.append(start(*job))
         return drawings[-1]
 
-    monkeypatch.setattr(tiny, "start", recorded)
+    monkeypatch.setattr(tiny_queue, "start", recorded)
     return drawings
 
 
@@ -56,9 +57,9 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.005)
 
 
-def stopped_in_that_step(gate: Gate, drawing: Drawing) -> bool:
+def stopped_in_that_step(gate: Gate, drawing: Following) -> bool:
     """Lets the held step end, once the job was told to stop; no other may follow."""
-    until(drawing._stop.is_set)
+    until(drawing.box._stop.is_set)
     gate.open()
     return (drawing.result().phase, gate.calls) == ("stopped", HELD)
 
@@ -70,7 +71,7 @@ async def call_in_mid_step(session: ClientSession, gate: Gate) -> asyncio.Task[A
 
 
 def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
-    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url) as session:
@@ -83,14 +84,14 @@ def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
             assert stopped_in_that_step(gate, started[0])
             assert not (await session.call_tool("draw", TINY)).isError
 
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         asyncio.run(run(url))
     assert started[1].latest.phase == "finished"
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["with its session ended", "with its connections cut"])
 def test_a_client_that_is_closed_stops_its_job_within_a_step(
-    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing], ends: bool
+    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following], ends: bool
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url, ends) as session:
@@ -99,7 +100,7 @@ def test_a_client_that_is_closed_stops_its_job_within_a_step(
         with contextlib.suppress(asyncio.CancelledError, McpError):
             await calling
 
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         asyncio.run(run(url))
         assert stopped_in_that_step(gate, started[0])
 
@@ -135,20 +136,20 @@ def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
 
 
 def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
-    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
 ) -> None:
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         kill_a_client_once_it_is_told("step 0 of 20", url, gate)
         assert stopped_in_that_step(gate, started[0])
-        assert tiny.start(tiny.check(TINY)).result().phase == "finished"
+        assert begin(tiny_queue, TINY).result().phase == "finished"
 
 
 def test_a_client_killed_while_it_waits_leaves_the_line(
-    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
 ) -> None:
-    first = tiny.start(tiny.check(TINY))
+    first = begin(tiny_queue, TINY)
     gate.wait()
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         kill_a_client_once_it_is_told("waiting, 1 ahead", url, gate)
         assert started[1].result().phase == "stopped"
     assert not first.latest.last
@@ -157,7 +158,7 @@ def test_a_client_killed_while_it_waits_leaves_the_line(
 
 
 def test_two_calls_of_one_client_are_drawn_one_after_the_other(
-    tiny: Engine, tmp_path: Path, gate: Gate
+    tiny_queue: Queue, tmp_path: Path, gate: Gate
 ) -> None:
     told: list[str | None] = []
 
@@ -172,14 +173,14 @@ def test_two_calls_of_one_client_are_drawn_one_after_the_other(
             second = session.call_tool("draw", TINY | {"seed": 5}, progress_callback=tell)
             return [words(result) for result in await asyncio.gather(first, second)]
 
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         _, second = asyncio.run(run(url))
     assert '"seed": 5' in second
     assert told[-1] == "step 20 of 20"
 
 
 def test_a_job_that_somebody_else_stopped_is_answered_in_words(
-    tiny: Engine, tmp_path: Path, gate: Gate, started: list[Drawing]
+    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
 ) -> None:
     async def run(url: str) -> Any:
         async with connected(url) as session:
@@ -188,7 +189,7 @@ def test_a_job_that_somebody_else_stopped_is_answered_in_words(
             gate.open()
             return await calling
 
-    with mcp_over(tiny, tmp_path) as (url, _):
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
         result = asyncio.run(run(url))
     assert result.isError
     assert words(result) == f"The drawing was stopped at step {HELD} of 20."
@@ -202,8 +203,10 @@ def test_a_client_that_left_before_its_job_began_is_noticed() -> None:
     assert told == ["first", "second"]
 
 
-def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(tiny: Engine, tmp_path: Path) -> None:
-    with mcp_over(tiny, tmp_path, idle=0.5) as (url, app):
+def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(
+    tiny_queue: Queue, tmp_path: Path
+) -> None:
+    with mcp_over(tiny_queue, tmp_path, idle=0.5) as (url, app):
         with httpx.Client() as http:
             for _ in range(200):
                 answer = initialize(url, http=http)
@@ -215,7 +218,7 @@ def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(tiny: Engin
 
 
 def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(
-    tiny: Engine, tmp_path: Path
+    tiny_queue: Queue, tmp_path: Path
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url) as session:
@@ -225,5 +228,5 @@ def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(
             assert "Too many open sessions" in refused.json()["error"]["message"]
             assert len((await session.list_tools()).tools) == 2
 
-    with mcp_over(tiny, tmp_path, most_sessions=2) as (url, _):
+    with mcp_over(tiny_queue, tmp_path, most_sessions=2) as (url, _):
         asyncio.run(run(url))

@@ -12,8 +12,10 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
+from jobs.queue import Queue
 from pipeline.engine import Engine
 from tests.api.openai_server import TINY, client, counting, openai_server, post
+from tests.queues import begin, queued
 from tests.rest import TIMEOUT
 from tests.tiny import catalogue, entry, hold
 
@@ -156,17 +158,18 @@ def test_a_model_that_cant_run_says_why_and_the_client_doesnt_ask_again(server: 
 def test_a_full_line_is_a_rate_limit_with_the_seconds_to_come_back_after(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(catalogue(tmp_path, entry(tiny_folder)), max_waiting=1)
+    engine = Engine(catalogue(tmp_path, entry(tiny_folder)))
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=3)
     values = {"prompt": "a fox", "model": "tiny"}
-    with openai_server(engine) as server:
-        drawings = [engine.start(engine.check(values)) for _ in range(2)]
+    with queued(engine, tmp_path, room=1) as queue, openai_server(queue) as server:
+        drawings = [begin(queue, values)]
         gate.wait()
+        drawings.append(begin(queue, values))
         with pytest.raises(openai.RateLimitError, match="waiting") as refusal:
             client(server, max_retries=0).images.generate(**TINY)
         assert refusal.value.code == "busy"
         # Two of the four steps are done: what is left of the drawing in front is known.
-        assert drawings[0].eta is not None
+        assert drawings[0].latest.eta is not None
         assert int(refusal.value.response.headers["retry-after"]) >= 1
         gate.open()
         assert [drawing.result().phase for drawing in drawings] == ["finished"] * 2
@@ -176,11 +179,12 @@ def test_a_full_line_is_a_rate_limit_with_the_seconds_to_come_back_after(
 def test_a_full_line_whose_front_knows_no_end_asks_to_come_back_in_ten_seconds(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(catalogue(tmp_path, entry(tiny_folder)), max_waiting=1)
+    engine = Engine(catalogue(tmp_path, entry(tiny_folder)))
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=1)
-    with openai_server(engine) as server:
-        drawings = [engine.start(engine.check({"prompt": "a fox"})) for _ in range(2)]
+    with queued(engine, tmp_path, room=1) as queue, openai_server(queue) as server:
+        drawings = [begin(queue, {"prompt": "a fox"})]
         gate.wait()
+        drawings.append(begin(queue, {"prompt": "a fox"}))
         answer = post(server, '{"prompt": "a fox"}')
         in_shape(answer, 429)
         assert answer.headers["retry-after"] == "10"
@@ -190,11 +194,11 @@ def test_a_full_line_whose_front_knows_no_end_asks_to_come_back_in_ten_seconds(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_drawing_stopped_from_elsewhere_is_a_conflict_and_isnt_drawn_again(
-    tiny: Engine, monkeypatch: pytest.MonkeyPatch, stream: bool
+    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     """It is stopped in its second step, by the drawing itself: before the client can have asked again."""
-    stopping(monkeypatch, tiny)
-    with openai_server(tiny) as server:
+    stopping(monkeypatch, tiny_queue)
+    with openai_server(tiny_queue) as server:
         official, sent = counting(server)
         kind = openai.APIError if stream else openai.ConflictError
         with pytest.raises(kind, match="stopped from elsewhere") as refusal:
@@ -203,12 +207,12 @@ def test_a_drawing_stopped_from_elsewhere_is_a_conflict_and_isnt_drawn_again(
         assert len(sent) == 1
 
 
-def stopping(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+def stopping(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
     forward = SD3Transformer2DModel.forward
 
     def stopped(*args: Any, **kwargs: Any) -> Any:
-        for drawing in list(engine._drawings.values()):
-            drawing.stop()
+        for drawing in list(queue._active.values()):
+            drawing.box.stop()
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(SD3Transformer2DModel, "forward", stopped)
@@ -223,7 +227,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
     ],
 )
 def test_a_drawing_that_fails_says_so_in_its_answer_or_in_its_stream(
-    tiny: Engine,
+    tiny_queue: Queue,
     monkeypatch: pytest.MonkeyPatch,
     fails: Exception,
     status: int,
@@ -237,7 +241,7 @@ def test_a_drawing_that_fails_says_so_in_its_answer_or_in_its_stream(
         raise fails
 
     monkeypatch.setattr(SD3Transformer2DModel, "forward", forward)
-    with openai_server(tiny) as server:
+    with openai_server(tiny_queue) as server:
         official, sent = counting(server)
         kind = openai.APIError if stream else openai.InternalServerError
         with pytest.raises(kind, match=words) as failure:
@@ -253,20 +257,21 @@ def test_weights_that_cant_be_read_are_unavailable(tiny_folder: Path, tmp_path: 
     shutil.copytree(tiny_folder, tmp_path / "tiny")
     for file in (tmp_path / "tiny" / "transformer").glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:1000])
-    with openai_server(Engine(catalogue(tmp_path, entry(tmp_path / "tiny")))) as server:
+    engine = Engine(catalogue(tmp_path, entry(tmp_path / "tiny")))
+    with queued(engine, tmp_path) as queue, openai_server(queue) as server:
         with pytest.raises(openai.InternalServerError, match="is damaged") as failure:
             client(server).images.generate(**TINY)
         assert (failure.value.status_code, failure.value.code) == (503, "weights_error")
 
 
 def test_an_error_nobody_foresaw_is_answered_without_its_words(
-    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(*_: Any) -> None:
         raise ValueError("/secret/path")
 
-    monkeypatch.setattr(tiny, "check", check)
-    with openai_server(tiny) as server:
+    monkeypatch.setattr(tiny_queue.engine, "check", check)
+    with openai_server(tiny_queue) as server:
         answer = post(server, '{"prompt": "a fox"}')
         error = in_shape(answer, 500)
         assert "secret" not in answer.text

@@ -19,13 +19,15 @@ from diffusers import SD3Transformer2DModel
 
 from api.openai_request import ImageRequest
 from api.openai_stream import Partials, stream
-from pipeline.drawing import Drawing
+from jobs.following import Following
+from jobs.queue import Queue
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.request import Job
 from tests.api.openai_server import TINY, openai_server
+from tests.queues import begin
 from tests.rest import TIMEOUT
-from tests.tiny import draw, hold
+from tests.tiny import hold
 
 CLIENT = """
 import json, sys
@@ -37,8 +39,8 @@ for event in answer:
 
 
 @pytest.fixture
-def server(tiny: Engine) -> Iterator[str]:
-    with openai_server(tiny) as url:
+def server(tiny_queue: Queue) -> Iterator[str]:
+    with openai_server(tiny_queue) as url:
         yield url
 
 
@@ -49,10 +51,10 @@ def official_client(server: str, job: str, **values: Any) -> subprocess.Popen[by
 
 
 def started(
-    engine: Engine, job: str, client: subprocess.Popen[bytes], is_so: Callable[[Event], bool]
-) -> Drawing:
+    queue: Queue, job: str, client: subprocess.Popen[bytes], is_so: Callable[[Event], bool]
+) -> Following:
     """The drawing, once there is one of which this is so."""
-    while (drawing := engine.find(job)) is None:
+    while (drawing := queue.find(job)) is None:
         assert client.poll() is None, "the client has ended"
         time.sleep(0.01)
     for event in drawing.events():
@@ -63,30 +65,30 @@ def started(
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_client_killed_in_mid_step_ends_its_drawing_with_that_step(
-    tiny: Engine, server: str, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    tiny_queue: Queue, server: str, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
     gate, job = hold(monkeypatch, SD3Transformer2DModel, "forward", call=3), str(uuid.uuid4())
     client = official_client(server, job, stream=streamed, partial_images=3)
-    drawing = started(tiny, job, client, lambda event: event.phase == "denoising")
+    drawing = started(tiny_queue, job, client, lambda event: event.phase == "denoising")
     gate.wait()
     client.send_signal(signal.SIGKILL)
     client.wait()
-    assert drawing._stop.wait(TIMEOUT), "it was never told to stop"  # while the step is still being drawn
+    assert drawing.box._stop.wait(TIMEOUT), "it was never told to stop"  # while the step is still being drawn
     gate.open()
     assert drawing.result().phase == "stopped"
     assert gate.calls == 3
-    assert draw(tiny, model="tiny", width=64, height=64).phase == "finished"
+    assert begin(tiny_queue, {"prompt": "a fox"}).result().phase == "finished"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_client_killed_while_it_waits_leaves_the_line(
-    tiny: Engine, server: str, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    tiny_queue: Queue, server: str, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
     gate, job = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2), str(uuid.uuid4())
-    first = tiny.start(tiny.check({"prompt": "a fox", "model": "tiny"}))
+    first = begin(tiny_queue, {"prompt": "a fox", "model": "tiny"})
     gate.wait()
     client = official_client(server, job, stream=streamed)
-    drawing = started(tiny, job, client, lambda event: event.position == 1)
+    drawing = started(tiny_queue, job, client, lambda event: event.position == 1)
     client.send_signal(signal.SIGKILL)
     client.wait()
     assert drawing.result().phase == "stopped"  # although the first is still being drawn
@@ -95,10 +97,10 @@ def test_a_client_killed_while_it_waits_leaves_the_line(
 
 
 def test_who_only_watches_a_job_of_someone_else_doesnt_end_it_by_leaving(
-    tiny: Engine, server: str, monkeypatch: pytest.MonkeyPatch
+    tiny_queue: Queue, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
-    drawing = tiny.start(tiny.check({"prompt": "a fox", "model": "tiny"}))
+    drawing = begin(tiny_queue, {"prompt": "a fox", "model": "tiny"})
     gate.wait()
     body = {"prompt": "a fox", "stream": True, "job": drawing.job.id}
     with httpx.stream("POST", f"{server}/v1/images/generations", json=body, timeout=TIMEOUT) as watching:
@@ -108,10 +110,10 @@ def test_who_only_watches_a_job_of_someone_else_doesnt_end_it_by_leaving(
 
 
 def test_a_stream_that_has_nothing_to_say_sends_comments_that_say_how_it_stands(
-    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
-    first, second = (tiny.start(tiny.check({"prompt": "a fox", "model": "tiny"})) for _ in range(2))
+    first, second = (begin(tiny_queue, {"prompt": "a fox", "model": "tiny"}) for _ in range(2))
     gate.wait()
 
     async def read() -> list[bytes]:

@@ -18,13 +18,12 @@ from gradio_client import Client
 from api.endpoints import AGAIN, draw, stop_job
 from api.pictures import PictureFiles
 from jobs.queue import Queue
-from jobs.record import Owner
+from tests.queues import begin
 from tests.rest import call, post, stream
 from tests.tiny import SMALL, hold
 
 LONG = SMALL | {"width": 384, "height": 384, "steps": 60, "images": 2}
 """Many seconds: whoever had to wait for all of it would show."""
-OWNER = Owner("address:127.0.0.1")
 TINY = {"prompt": "a fox", "model": "tiny", "steps": 20}
 
 
@@ -89,15 +88,14 @@ def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     gate.open()
     assert drawing.result().phase == "stopped"
     assert gate.calls == 3
-    following = tiny_queue.start(tiny_queue.engine.check(TINY), OWNER)
-    assert following.result().phase == "finished"
+    assert begin(tiny_queue, TINY).result().phase == "finished"
 
 
 def test_stop_answers_only_when_the_job_has_really_ended(
     tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
-    drawing = tiny_queue.start(tiny_queue.engine.check(TINY), OWNER)
+    drawing = begin(tiny_queue, TINY)
     gate.wait()
 
     async def stop() -> Any:
