@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from api.ending import end_when_told
 from api.guard import access_notice
 from api.routes import app_options
+from jobs.journal import print_journal
 from pipeline.errors import StepwiseError
 from settings import Settings
 from ui.page import build_page, launch_options
@@ -52,6 +53,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         queue = settings.queue(engine)
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
+    print_journal()
     engine.hold()
     engine.preload(*preload)  # a small model is ready before the first visitor has typed a prompt
     demo = build_page(queue, settings.keep_hours)

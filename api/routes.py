@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from api.endpoints import picture_files
 from api.guard import guarded
+from api.health import health_routes
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
@@ -48,6 +49,7 @@ def app_options(demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = ()) -
         "lifespan": mcp.lifespan,
         "routes": [
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],
     }

@@ -16,7 +16,7 @@ class Rules:
     job ends that nobody follows any more; None: as soon as its caller has gone, and never where it was
     started on the page. wait, draw: seconds after which a job fails that waits, or is drawn. first:
     names of logged-in users who go before everyone else. most_bytes, most_seconds: what is kept of jobs that
-    ended.
+    ended. log_prompts: whether the line that is logged of an ended job has its prompt.
     """
 
     room: int = 50
@@ -28,6 +28,7 @@ class Rules:
     first: frozenset[str] = frozenset()
     most_bytes: int = 2 * 10**9
     most_seconds: float = 24 * 3600
+    log_prompts: bool = False
 
     @property
     def policy(self) -> Fair:
