@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 import logging
 import threading
 import time
@@ -187,16 +186,21 @@ class Queue:
             return f"a drawing has gone on for more than {most:,.0f} s, and can't be ended"
         return self._watch.not_alive()
 
-    def drain(self, grace: float) -> None:
-        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most."""
+    def drain(self, grace: float) -> bool:
+        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most. Whether
+        anything ran."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            ran = bool(self._running())
             self._changed.wait_for(lambda: not self._running(), grace)
+        return ran
 
     def close(self) -> None:
         """Keeps what waits and what runs for the folder's next server, and lets go of the folder."""
         with self._changed:
+            if self._cut:
+                return
             self._closing = self._cut = True
             self._changed.notify_all()
             left = self._running()
@@ -358,12 +362,16 @@ class Queue:
     def _end(self, active: Active, shown: Event) -> None:
         """Writes down that a job has ended, and tells its readers."""
         job, attempt = shown.job.id, active.record.attempt
-        end = functools.partial(self._store.end, job, attempt, shown.phase, shown.error, shown.code)  # type: ignore[arg-type]
+        phase, error, code = shown.phase, shown.error, shown.code
+
+        def end() -> None:
+            self._store.end(job, attempt, phase, error, code)  # type: ignore[arg-type]
+
         try:
             end()
-        except StepwiseError as error:
+        except StepwiseError as failure:
             self._owed.append(end)
-            shown = _failed(active, str(error), error.code)
+            shown = _failed(active, str(failure), failure.code)
         self._leave(active, shown)
 
     def _disk_failed(self, active: Active, error: OSError) -> Event:
