@@ -26,6 +26,7 @@ from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
 from api.login import Accounts
 from api.routes import app_options
+from jobs.journal import print_journal
 from pipeline.errors import StepwiseError
 from settings import Settings
 from ui.page import build_page, launch_options
@@ -56,6 +57,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         queue = settings.queue(engine, preload)  # a small model is ready before anyone has typed a prompt
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
+    print_journal()
     demo = build_page(queue, settings.keep_hours)
     end_when_told(demo, lambda: queue.drain(settings.grace))
     expect_headers()

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """GB (10⁹ bytes) of jobs' previews and pictures that are kept; those used longest ago go first."""
     keep_hours: Annotated[float, Field(gt=0)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
+    log_prompts: bool = False
+    """Whether the line that is logged of each ended drawing has its prompt."""
     zerogpu_size: Literal["large", "xlarge"] = "large"
     """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -175,6 +177,7 @@ class Settings(BaseSettings):
             first=frozenset(self.priority + ((owner,) if owner else ())),
             most_bytes=round(self.keep_gb * 10**9),
             most_seconds=self.keep_hours * 3600,
+            log_prompts=self.log_prompts,
         )
         folder = DataFolder(self.data)
         workers = gpus(engine) if self.workers is None else self.workers

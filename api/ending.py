@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -19,13 +20,18 @@ GRACE = 1
 """Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, waits that
 long for every open stream (an MCP client's, a tab's), and then leaves with the pictures still there."""
 
+COLLECT = 2
+"""Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients
+are told its address."""
 
-def end_when_told(demo: gr.Blocks, drain: Callable[[], None]) -> None:
+
+def end_when_told(demo: gr.Blocks, drain: Callable[[], bool]) -> None:
     """Makes Ctrl-C end the server now, and SIGTERM once what it draws is there; a second one, now. Either
     cuts what is still open.
 
     Args:
-        drain: takes nothing more, and returns when nothing is drawn any more or the time for that is over.
+        drain: takes nothing more, and returns when nothing is drawn any more or the time for that is over;
+            whether anything was.
     """
 
     def end(*_: Any) -> NoReturn:
@@ -34,7 +40,8 @@ def end_when_told(demo: gr.Blocks, drain: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     def drain_and_end() -> None:
-        drain()
+        if drain():
+            time.sleep(COLLECT)
         os.kill(os.getpid(), signal.SIGINT)  # its handler runs in the main thread, which Gradio holds
 
     def finish(*_: Any) -> None:

@@ -22,7 +22,6 @@ from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
 if TYPE_CHECKING:
     from jobs.following import Following
     from jobs.queue import Queue
-    from pipeline.engine import Engine
 
 PARAMETERS = {
     "prompt": "What to draw; at most 10,000 characters.",
@@ -83,7 +82,7 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
         return await stop_job(queue, job)
 
     async def refusals(*values: Any) -> list[dict[str, Any]]:
-        problems = _problems(engine, dict(zip(PARAMETERS, values, strict=False)))
+        problems = _problems(queue, dict(zip(PARAMETERS, values, strict=False)))
         return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
 
     gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
@@ -120,7 +119,7 @@ async def draw(
     """
     kept: Kept = "always" if values.get("job") else "call"
     try:
-        job = queue.engine.resolve(values)
+        job = queue.check(values)
         # In a thread, with this context: it waits for the disk.
         following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), kept)
     except StepwiseError as error:
@@ -166,10 +165,10 @@ def _known_id(job: Any) -> str | None:
         return None
 
 
-def _problems(engine: "Engine", values: Mapping[str, Any]) -> dict[str, str]:
+def _problems(queue: "Queue", values: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with these parameters, by name: asked before the queue, so total."""
     try:
-        engine.check(values)
+        queue.check(values)
     except InvalidRequest as error:
         return {name if name in PARAMETERS else "prompt": words for name, words in error.problems.items()}
     except ModelUnavailable as error:

@@ -107,7 +107,7 @@ async def draw(
     _only(PARAMETERS, arguments, "draw")
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
-    job = queue.engine.check(arguments)
+    job = queue.check(arguments)
     asked_by(context.request)  # the session's task has the context of its first request
     drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
     context.request.state.visit.on_leaving(drawing.stop)

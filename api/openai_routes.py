@@ -61,7 +61,7 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
         Bounds differ between models: /v1/models has them. A client that disconnects ends its drawing.
         """
         spec = engine.catalogue[engine.default_model if asked.model is None else asked.model]
-        job = engine.check(asked.values(spec))
+        job = queue.check(asked.values(spec))
         known = await asyncio.to_thread(queue.find, job.id)
         drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
 

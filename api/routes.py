@@ -21,6 +21,7 @@ from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import Refuse, guarded
+from api.health import health_routes
 from api.login import Accounts, AskForLogin
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
@@ -66,6 +67,7 @@ def app_options(
         "lifespan": mcp.lifespan,
         "routes": [
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],
     }

@@ -79,7 +79,7 @@ def usual_path() -> Path:
 def _locked(path: Path, patience: float) -> FileLock:
     try:
         (path / "events").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / "lock")
+        lock = FileLock(path / "lock", thread_local=False)  # whichever thread closes it
         lock.acquire(timeout=patience)
     except Timeout:
         raise _InUse(

@@ -22,7 +22,8 @@ class Active:
     box: what its readers see, over all attempts. kept: what becomes of it when nobody follows it; readers:
     how many follow it; alone: since when (time.monotonic()) nobody does, None while somebody does or nobody
     ever did. drawing: the attempt that runs; executor: who draws it; begun: since when.
-    late: it was ended for taking too long. lost: what became of the attempts before, in words.
+    asked: it was asked to stop. late: it was ended for taking too long. lost: what became of the attempts
+    before, in words.
     """
 
     record: Record
@@ -32,6 +33,7 @@ class Active:
     drawing: Drawing | None = None
     executor: Executor | None = None
     begun: float | None = None
+    asked: bool = False
     late: bool = False
     lost: tuple[str, ...] = ()
 

@@ -11,25 +11,27 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.downloads import Downloads
 from jobs.executors import Executor
 from jobs.folder import DataFolder
 from jobs.following import Active, Following
+from jobs.journal import Journal
 from jobs.keeping import keep
-from jobs.log import LogWriter, last_event, log_path
+from jobs.log import LogWriter, log_path
+from jobs.metrics import Metrics
 from jobs.pace import Pace
 from jobs.rate import RateLimit
 from jobs.record import ENDED, Choice, Kept, Owner, Record, Sight
+from jobs.recovery import WITH_VISITOR, ended_event, log_of, take_up
 from jobs.rules import Rules
 from jobs.store import SqliteStore
-from jobs.watch import Watch
+from jobs.watch import PATIENCE, Watch
 from pipeline.drawing import Drawing
-from pipeline.errors import Busy, DiskFull, StepwiseError, WorkerDied
+from pipeline.errors import Busy, DiskFull, DrawingFailed, StepwiseError, WorkerDied
 from pipeline.events import Event
 from pipeline.request import Job
 
@@ -40,12 +42,10 @@ log = logging.getLogger("stepwise")
 
 MOST_KILLS = 2
 """Workers that one job may take down; it is set aside then."""
-MOST_ATTEMPTS = 3
-"""Times that a job is begun, where it is the whole server that ended: it need not be the job's fault."""
 NOT_READY = 0.25
 """Seconds after which an executor that wasn't ready is asked again."""
-WITH_VISITOR = "zerogpu"
-"""The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
+RETRY = 1.0
+"""Seconds until something that failed for the disk's sake, or unforeseen, is tried again."""
 
 
 class Queue:
@@ -73,14 +73,23 @@ class Queue:
         self._store = SqliteStore(folder.database)
         self._rate = RateLimit(rules.rate)
         self._active: dict[str, Active] = {}
+        self._taking = threading.Lock()  # while a job is written down and entered, so that nobody sees half
+        self._owed: list[Callable[[], object]] = []  # ends that a full disk kept from being written down
+        self._broken = ""  # why nothing can be begun
         self._changed = threading.Condition()
-        self._entering = threading.Lock()
-        """Held until a job that is in the store is among the active ones, too."""
         self._closing = self._cut = False
         self._pace = Pace(engine.catalogue, engine.device_name, folder.pace)
+        models = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
+        self.metrics = Metrics(models, executors, lambda: list(self._active.values()), engine.gpu_memory)
+        self._journal = Journal(rules.log_prompts)
         self._watch = Watch(self)
         self._downloads = Downloads(engine, self._of_model, self._watch.note, self._unfetched)
-        self._take_up()
+        lost = self.metrics.lost
+        for record in take_up(
+            self._store, folder.logs, engine, executors, self._account, lambda _: lost("server")
+        ):
+            self._enter(record)
+        self._keep()
         self._threads = [
             threading.Thread(target=self._serve, args=(line, executor), name=f"queue {line}", daemon=True)
             for line, several in executors.items()
@@ -92,6 +101,11 @@ class Queue:
 
     # For clients.
 
+    def check(self, values: Mapping[str, Any]) -> Job:
+        """As `Engine.check`; who is refused is counted."""
+        with self.metrics.refusals():
+            return self.engine.check(values)
+
     def start(self, job: Job, owner: Owner, kept: Kept = "call") -> Following:
         """Writes a job down and returns at once. A job whose id is known already is that job, as far as it
         has come.
@@ -101,15 +115,24 @@ class Queue:
             Busy: no room, too many of this person's, too many a minute, or the server is ending.
             StoreError, DiskFull.
         """
-        job = self.engine.checked(job)
-        if (known := self.find(job.id)) is not None:
-            return known
-        if self._closing:
-            raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
-        self._rate.check(owner.person)
+        with self.metrics.refusals():
+            job = self.engine.checked(job)
+            if (known := self.find(job.id)) is not None:
+                return known
+            if self._closing:
+                self.metrics.refused("draining")
+                raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
+            self._rate.check(owner.person)
+            return self._add(job, owner, kept)
+
+    def _add(self, job: Job, owner: Owner, kept: Kept) -> Following:
         line = self.engine.line(job.model)
-        with self._entering:
-            record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)
+        with self._taking:
+            try:
+                record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)
+            except Busy as busy:
+                self._explain(busy, line, owner)
+                raise
             if record.state in ENDED:  # another caller's, that began and ended just now
                 return self._ended(record)
             active = self._enter(record)
@@ -117,47 +140,72 @@ class Queue:
             # In the caller's context, where the platform that lends a GPU finds who asked for the picture.
             run = contextvars.copy_context().run
             threading.Thread(
-                target=run, args=(self._draw_with_visitor, record), name=f"queue {job.id}", daemon=True
+                target=run, args=(self._draw_with_visitor, record), name=f"queue {job.short_id}", daemon=True
             ).start()
         return self._following(active)
+
+    def _explain(self, busy: Busy, line: str, owner: Owner) -> None:
+        """Counts a refusal, and says when to come back where the store couldn't."""
+        there = [active for active in list(self._active.values()) if active.begun is None]
+        theirs = [active for active in there if active.record.owner.person == owner.person]
+        too_many = len(theirs) >= self.rules.each
+        self.metrics.refused("too_many" if too_many else "line_full")
+        if busy.retry_after is None:
+            busy.retry_after = self._watch.until_one_begins(theirs if too_many else there, line)
 
     def find(self, job: str) -> Following | None:
         """The job with this id, whatever has become of it; None: unknown."""
         if (active := self._active.get(job)) is not None:
             return self._following(active)
-        record = self._store.get(job)
-        if record is None:
-            return None
-        if record.state not in ENDED:
-            active = self._active.get(job)  # it was being entered
-            return self._following(active or self._enter(record))
-        return self._ended(record)
+        with self._taking:  # it may be being entered
+            if (active := self._active.get(job)) is not None:
+                return self._following(active)
+            record = self._store.get(job)
+        return None if record is None else self._ended(record)
 
     def of(self, owner: Owner) -> list[Record]:
         """Jobs of a logged-in user, else of this very session; the newest first."""
         return self._store.of(owner)
 
-    @property
-    def ready(self) -> bool:
-        """Whether it takes jobs and something could draw them."""
+    def not_ready(self) -> str:
+        """Why nothing could be begun now, in words; empty where something could. A model that must be loaded
+        first is no reason: its job would begin with that."""
+        if self._closing:
+            return "draining: the server is ending, and takes no new drawings"
+        if self._broken:
+            return self._broken
         several = [executor for line in self._executors.values() for executor in line]
-        return not self._closing and (not several or any(executor.ready for executor in several))
+        if several and not any(executor.ready for executor in several):
+            return "what draws is being started"
+        return ""
 
-    @property
-    def alive(self) -> bool:
-        """Whether every device is still served, and no drawing is past its deadline without an end."""
-        return all(thread.is_alive() for thread in self._threads) and not self._watch.hung
+    def not_alive(self) -> str:
+        """Why jobs aren't drawn any more although they should, in words; empty where they are."""
+        if self._closing:
+            return ""  # its threads end because they were told to
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        if dead:
+            return f"a thread has ended that gives out jobs: {', '.join(dead)}"
+        now, most = time.monotonic(), self.rules.draw + 2 * PATIENCE
+        if any(one.begun is not None and now - one.begun > most for one in list(self._active.values())):
+            return f"a drawing has gone on for more than {most:,.0f} s, and can't be ended"
+        return self._watch.not_alive()
 
-    def drain(self, grace: float) -> None:
-        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most."""
+    def drain(self, grace: float) -> bool:
+        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most. Whether
+        anything ran."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            ran = bool(self._running())
             self._changed.wait_for(lambda: not self._running(), grace)
+        return ran
 
     def close(self) -> None:
         """Keeps what waits and what runs for the folder's next server, and lets go of the folder."""
         with self._changed:
+            if self._cut:
+                return
             self._closing = self._cut = True
             self._changed.notify_all()
             left = self._running()
@@ -187,9 +235,14 @@ class Queue:
                     continue
             try:
                 record = self._claim(line, executor)
-            except StepwiseError as error:  # the disk: what waits goes on waiting
-                log.error("No job can be begun: %s", error)
-                time.sleep(1)
+                self._broken = ""
+            except Exception as error:  # the disk, most likely: what waits goes on waiting
+                if self._closing:
+                    return
+                foreseen = isinstance(error, StepwiseError)
+                log.error("No job can be begun: %s", error, exc_info=None if foreseen else error)
+                self._broken = str(error) if foreseen else "no job can be begun; the log has the details"
+                time.sleep(RETRY)
                 continue
             if record is not None:
                 self._draw(record, executor)
@@ -203,38 +256,60 @@ class Queue:
             here = [record for record in waiting if not self._downloads.holds(record.job.model)]
             return self.rules.policy(here, sight)
 
-        record = self._store.claim(line, policy, executor.resident())
+        with self._taking:
+            while self._owed:
+                self._owed[0]()
+                del self._owed[0]
+            record = self._store.claim(line, policy, executor.resident())
         if record is not None:
             self._watch.note()
         return record
 
     def _draw_with_visitor(self, record: Record) -> None:
-        executor = self._executors[WITH_VISITOR][0]
-        claimed = self._store.claim(record.line, lambda *_: Choice(record.job.id))
+        try:
+            claimed = self._store.claim(record.line, lambda *_: Choice(record.job.id))
+        except StepwiseError as error:
+            if (active := self._active.get(record.job.id)) is not None:
+                self._leave(active, _failed(active, str(error), error.code))
+            return
         if claimed is not None:
-            self._draw(claimed, executor)
+            self._draw(claimed, self._executors[WITH_VISITOR][0])
 
     def _draw(self, record: Record, executor: Executor) -> None:
-        """One attempt, from its claim to its end."""
-        with self._entering:
+        """One attempt, from its claim to its end. Never raises: no job may end the thread that gives out the
+        next one."""
+        with self._taking:
             active = self._enter(record)
         active.record = record
+        try:
+            self._attempt(active, executor)
+        except Exception:
+            log.exception("Job %s: its end", record.job.short_id)
+            self._free(active)
+            words = "Something went wrong in the server; its log has the details. Draw it again."
+            self._end(active, _failed(active, words, DrawingFailed.code))
+
+    def _attempt(self, active: Active, executor: Executor) -> None:
+        record = active.record
         job = record.job
         last = Event(
             job, "failed", error="The drawing ended without a result; try again.", code="drawing_failed"
         )
-        loaded = job.model in executor.resident()
         writer = None
         try:
+            loaded = job.model in executor.resident()
+            elsewhere = self.engine.catalogue[job.model].backend != "local"
+            self.metrics.begun(record, loaded or elsewhere)
             writer = LogWriter(log_path(self._folder.logs, job.id, record.attempt))
             try:
                 drawing = executor.start(job)
             except WorkerDied as error:  # before it was begun: not this job's fault
-                log.warning("Job %s waits again: %s", job.id[:8], error)
+                log.warning("Job %s waits again: %s", job.short_id, error)
+                writer.close()
                 self._store.put_back(job.id, record.attempt)
                 self._watch.note()
                 return
-            watch = self._pace.watch(job, loaded)
+            watch, steps = self._pace.watch(job, loaded), self.metrics.steps(job.model)
             with self._changed:
                 active.drawing, active.begun = drawing, time.monotonic()
                 active.executor = executor
@@ -242,6 +317,7 @@ class Queue:
                 drawing.stop()
             for event in drawing.events():
                 watch.see(event)
+                steps.see(event)
                 if event.last:
                     last = event
                     break
@@ -252,31 +328,38 @@ class Queue:
         except OSError as error:
             last = self._disk_failed(active, error)
         except Exception as error:
-            log.exception("Job %s could not be drawn", job.id)
-            last = replace(last, error=f"The drawing failed: {error!r}. Try again.")
-        finally:
-            with self._changed:
-                active.drawing = active.begun = active.executor = None
-                self._changed.notify_all()
+            log.exception("Job %s could not be drawn", job.short_id)
+            words = (
+                f"The drawing failed ({type(error).__name__}); the server's log has the details. Try again."
+            )
+            last = _failed(active, words, DrawingFailed.code)
         with contextlib.closing(writer) if writer else contextlib.nullcontext():
             self._conclude(active, last, writer)
+
+    def _free(self, active: Active) -> None:
+        """Nothing draws it now."""
+        with self._changed:
+            active.drawing = active.begun = active.executor = None
+            self._changed.notify_all()
 
     def _conclude(self, active: Active, last: Event, writer: LogWriter | None) -> None:
         """What became of an attempt: written down first, then told."""
         record, job = active.record, active.record.job
         if self._cut:
+            self._free(active)
             return  # it was put back: the next server draws it
         if last.code == WorkerDied.code and not active.box.stopping and not active.late:
+            self.metrics.lost("worker")
             if record.kills + 1 < MOST_KILLS:
+                self._free(active)
                 self._store.put_back(job.id, record.attempt, killed=True)
-                if (
-                    after := self._store.get(job.id)
-                ) is not None and after.state in ENDED:  # stopped just now
-                    self._leave(
-                        active, active.as_shown(replace(last, phase="stopped", error=None, code=None))
-                    )
+                after = self._store.get(job.id)
+                if after is not None and after.state in ENDED:  # stopped just now
+                    stopped = replace(last, phase="stopped", error=None, code=None)
+                    self._leave(active, active.as_shown(stopped))
                     return
-                active.lost += (f"{last.error} Drawn again from the beginning.",)
+                log.warning("Job %s is drawn again: %s", job.short_id, last.error)
+                active.lost = ("The process that drew this ended; it was drawn again from the beginning.",)
                 waits = replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None)
                 active.show(waits)
                 self._watch.note()
@@ -300,11 +383,17 @@ class Queue:
 
     def _end(self, active: Active, shown: Event) -> None:
         """Writes down that a job has ended, and tells its readers."""
-        job = shown.job
+        job, attempt = shown.job.id, active.record.attempt
+        phase, error, code = shown.phase, shown.error, shown.code
+
+        def end() -> None:
+            self._store.end(job, attempt, phase, error, code)  # type: ignore[arg-type]
+
         try:
-            self._store.end(job.id, active.record.attempt, shown.phase, shown.error, shown.code)  # type: ignore[arg-type]
-        except StepwiseError as error:
-            shown = replace(shown, phase="failed", images=(), error=str(error), code=error.code)
+            end()
+        except StepwiseError as failure:
+            self._owed.append(end)
+            shown = _failed(active, str(failure), failure.code)
         self._leave(active, shown)
 
     def _disk_failed(self, active: Active, error: OSError) -> Event:
@@ -312,7 +401,7 @@ class Queue:
             active.drawing.stop()
         full = DiskFull(f"The disk with {self._folder.path} can't be written to: {error.strerror or error}.")
         log.error("%s", full)
-        return replace(active.box.latest, phase="failed", images=(), error=str(full), code=full.code)
+        return _failed(active, str(full), full.code)
 
     # Who is there.
 
@@ -329,14 +418,31 @@ class Queue:
 
     def _leave(self, active: Active, last: Event) -> None:
         with self._changed:
-            self._active.pop(last.job.id, None)
+            active.drawing = active.begun = active.executor = None
+            if self._active.pop(last.job.id, None) is None:
+                return  # another has ended it meanwhile
             self._watch.note()
         active.box.update(**last.changes(active.box.latest))
-        self._watch.ended(active, last)
+        self._account(active.record, last)
+
+    def _account(self, record: Record, last: Event) -> None:
+        """What is said of a job that has ended."""
+        self.metrics.ended(record, last)
+        self._journal.write(record, last)
 
     def _stop(self, job: str) -> None:
-        record = self._store.stop(job)
         active = self._active.get(job)
+        if active is not None and not active.asked:
+            active.asked = True
+            self.metrics.stopped(running=active.begun is not None)
+        try:
+            record = self._store.stop(job)
+        except StepwiseError as error:
+            if active is None or (drawing := active.drawing) is None:
+                raise
+            log.error("That a job was stopped can't be written down: %s", error)
+            drawing.stop()
+            return
         if active is None or record is None:
             return
         if record.state == "stopped":  # it waited
@@ -349,69 +455,23 @@ class Queue:
         self._watch.note()
 
     def _following(self, active: Active) -> Following:
-        return Following(active.box, active, self._left, lambda: self._log(active.record))
-
-    def _log(self, record: Record) -> Path | None:
-        if not record.attempt:
-            return None
-        return log_path(self._folder.logs, record.job.id, record.attempt)
+        return Following(active.box, active, self._left, lambda: log_of(active.record, self._folder.logs))
 
     def _running(self) -> list[Active]:
         return [active for active in self._active.values() if active.drawing is not None]
 
+    def _resident(self, line: str) -> set[str]:
+        return {model for executor in self._executors[line] for model in executor.resident()}
+
     def _of_model(self, model: str) -> list[Drawing]:
         return [one.box for one in list(self._active.values()) if one.record.job.model == model]
-
-    # What is there already.
 
     def _ended(self, record: Record) -> Following:
         """A job that has ended, as its log has it."""
         box = Drawing(record.job)
-        path = self._log(record)
-        event = last_event(path) if path is not None and path.exists() else None
-        if event is None or not event.last:
-            error = record.error
-            if record.state == "finished":
-                error = "Its pictures are no longer there."
-            event = Event(record.job, phase=record.state, error=error, code=record.code)  # type: ignore[arg-type]
+        event = ended_event(record, self._folder.logs)
         box.update(**event.changes(box.latest))
-        return Following(box, log=lambda: path)
-
-    def _take_up(self) -> None:
-        """What the last server was drawing is drawn again, unless it had just ended; what waited, waits."""
-        for record in self._store.running():
-            job = record.job
-            path = self._log(record)
-            event = last_event(path) if path is not None and path.exists() else None
-            if event is not None and event.last:
-                self._store.end(job.id, record.attempt, event.phase, event.error, event.code)  # type: ignore[arg-type]
-            elif record.stop:
-                self._store.end(job.id, record.attempt, "stopped")
-            elif record.attempt >= MOST_ATTEMPTS:
-                words = f"The server ended {record.attempt} times while it drew this; it isn't tried again."
-                self._store.end(job.id, record.attempt, "failed", words, WorkerDied.code)
-            else:
-                self._store.put_back(job.id, record.attempt)
-        for line in self._store.lines():
-            for record in self._store.waiting(line):
-                reason = self._gone(record)
-                if reason:
-                    self._store.refuse(record.job.id, reason, "model_unavailable")
-                else:
-                    self._enter(record)
-        self._keep()
-
-    def _gone(self, record: Record) -> str:
-        """Why a job that waited can't be drawn by this server; empty where it can."""
-        if record.line == WITH_VISITOR:
-            return "The Space restarted while this waited for a GPU of your quota. Draw again."
-        try:
-            self.engine.checked(record.job)
-        except StepwiseError as error:
-            return str(error)
-        if self.engine.line(record.job.model) not in self._executors:
-            return "The server has another device since it restarted. Draw again."
-        return ""
+        return Following(box, log=lambda: log_of(record, self._folder.logs))
 
     def _keep(self) -> None:
         """Deletes what is past its bounds."""
@@ -437,3 +497,8 @@ class Queue:
     def _kill(self, active: Active) -> bool:
         """Ends an attempt that doesn't listen, with the process that draws it. False: it can't be."""
         return active.executor is not None and active.executor.kill()
+
+
+def _failed(active: Active, words: str, code: str) -> Event:
+    """Its last event, where it has come to nothing."""
+    return replace(active.box.latest, phase="failed", images=(), eta=None, error=words, code=code)

@@ -17,7 +17,7 @@ class Rules:
     started on the page. wait, draw: seconds after which a job fails that waits, or is drawn. rate:
     jobs that one person may start, as of rate.RateLimit; empty: as many as they like. first:
     names of logged-in users who go before everyone else. most_bytes, most_seconds: what is kept of jobs that
-    ended.
+    ended. log_prompts: whether the line that is logged of an ended job has its prompt.
     """
 
     room: int = 50
@@ -30,6 +30,7 @@ class Rules:
     first: frozenset[str] = frozenset()
     most_bytes: int = 2 * 10**9
     most_seconds: float = 24 * 3600
+    log_prompts: bool = False
 
     @property
     def policy(self) -> Fair:

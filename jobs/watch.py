@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.following import Active
 from jobs.policy import fair
 from pipeline.errors import StepwiseError
-from pipeline.events import Event
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -24,6 +24,8 @@ TICK = 1.0
 """Seconds between two looks while something waits or runs."""
 PATIENCE = 30.0
 """Seconds for which a drawing that was told to end may go on, before its process is killed."""
+STUCK = 60.0
+"""Seconds that one look may take; the store itself gives up after 30."""
 KEEPING = 60.0
 """Seconds between two looks at what is kept, at least."""
 
@@ -34,8 +36,8 @@ class Watch:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self.changes = 0
-        self.hung = False
         self._seen = -1
+        self._since: float | None = None
         self._closed = False
         self._kept = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="queue watch", daemon=True)
@@ -48,8 +50,28 @@ class Watch:
             self.changes += 1
             changed.notify_all()
 
-    def ended(self, active: Active, last: Event) -> None:
-        """A job has ended, for the log."""
+    def not_alive(self) -> str:
+        """Why nobody's place is told and nothing ended by the clock any more; empty where it is."""
+        if not self._thread.is_alive():
+            return "the queue's clock has ended"
+        if self._since is not None and time.monotonic() - self._since > STUCK:
+            return f"the queue's clock has stood still for more than {STUCK:g} s"
+        return ""
+
+    def until_one_begins(self, waiting: Sequence[Active], line: str) -> float | None:
+        """Seconds until one of these is drawn, so that its place is free; None while unknown."""
+        queue = self._queue
+        known = []
+        for active in waiting:
+            eta = active.box.latest.eta
+            took = queue._pace.seconds(active.record.job, active.record.job.model in queue._resident(line))
+            if active.record.line == line and eta is not None and took is not None:
+                known.append(max(0.0, eta - took))
+        for active in list(queue._active.values()):
+            if active.record.line == line and active.begun is not None and not known:
+                left = queue._pace.remaining(active.box.latest)
+                known += [] if left is None else [left]
+        return min(known, default=None)
 
     def close(self) -> None:
         with self._queue._changed:
@@ -67,12 +89,15 @@ class Watch:
                 if self._closed:
                     return
                 self._seen = self.changes
+            self._since = time.monotonic()
             try:
                 self._look()
             except StepwiseError as error:  # the disk
                 log.error("The queue's places can't be told: %s", error)
             except Exception:
                 log.exception("The queue's clock")
+            finally:
+                self._since = None
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -98,8 +123,8 @@ class Watch:
         if drawing is not None and now - active.begun > rules.draw:
             active.late = True
             drawing.stop()
-            if now - active.begun > rules.draw + PATIENCE and not self._queue._kill(active):
-                self.hung = True
+            if now - active.begun > rules.draw + PATIENCE:
+                self._queue._kill(active)  # where that can't be, `Queue.not_alive` says so
 
     def _abandoned(self, active: Active, now: float) -> bool:
         """Whether nobody is left who would want it, as of record.Kept."""
@@ -117,7 +142,7 @@ class Watch:
         waiting = [one for one in queue._store.waiting(line) if one.job.id in queue._active]
         if not waiting:
             return
-        resident = {model for executor in executors for model in executor.resident()}
+        resident = queue._resident(line)
         sight = queue._store.sight(line, resident)
         begun = [one.job.id for one in queue._store.running() if one.line == line]
         running = [active for job in begun if (active := queue._active.get(job)) is not None]

@@ -127,7 +127,7 @@ class Drawing:
         except Stopped:
             self.finish("stopped")
         except StepwiseError as error:
-            log.warning("job %s failed: %s", self.job.id, error, exc_info=error.__cause__)
+            log.warning("job %s failed: %s", self.job.short_id, error, exc_info=error.__cause__)
             self.finish("failed", str(error), error.code)
         finally:
             self.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)

@@ -21,7 +21,7 @@ from pipeline.draw import Waiting
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable, explained
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
-from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
+from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, gpu_memory, needs, plan_for
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan
@@ -226,6 +226,10 @@ class Engine:
     def device_name(self) -> str:
         """Of the device that draws what isn't bound to the CPU."""
         return accelerator(self._wanted).name
+
+    def gpu_memory(self) -> tuple[int, int] | None:
+        """As of `hardware.gpu_memory`."""
+        return gpu_memory()
 
     def fetched(self, model: str) -> bool:
         """Whether nothing of it needs to be fetched before it is drawn, as far as this process knows."""

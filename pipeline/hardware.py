@@ -111,6 +111,14 @@ def accelerator(wanted: Wanted = ANY) -> Device:
     return processor()
 
 
+def gpu_memory() -> tuple[int, int] | None:
+    """Bytes of the GPU that this process' tensors take, and all that it has; None where this process doesn't
+    use one. Never begins to use it: that alone would take some 500 MB of it."""
+    if ON_ZEROGPU or not torch.cuda.is_initialized():
+        return None
+    return torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+
+
 def _bytes(wanted: float | None, free: int) -> int:
     return free if wanted is None else round(wanted * GB)
 

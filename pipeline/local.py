@@ -52,7 +52,7 @@ class LocalExecutor:
         except Exception as error:
             if fallback is None or not is_out_of_memory(error):
                 raise
-            log.warning("%s: no memory left for job %s: %s", spec.name, drawing.job.id, error)
+            log.warning("%s: no memory left for job %s: %s", spec.name, drawing.job.short_id, error)
         # Here the exception is gone, and with it the tensors that its traceback held.
         self._memory(spec).residency.free()
         words = f"Memory ran out with {plan.words}; drawn again with {fallback.words}."

@@ -159,6 +159,11 @@ class Job(BaseModel):
     images: int = Field(ge=1)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def short_id(self) -> str:
+        """As much of the id as tells jobs apart in a log: whoever knows all of it can stop the job."""
+        return self.id[:8]
+
 
 def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str) -> Job:
     """Makes the job that this request means.

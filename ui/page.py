@@ -220,7 +220,7 @@ def launch_options() -> dict[str, Any]:
 
 async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     try:
-        job = queue.engine.check(values)
+        job = queue.check(values)
         following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), "visit")
     except StepwiseError as error:
         yield refused(str(error))

@@ -1,0 +1,54 @@
+"""GET /livez, /readyz and /metrics, for whoever runs the server: a supervisor, a load balancer, Prometheus.
+
+They read memory only and wait for nothing, so they answer also while the disk or a drawing keeps others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from jobs.queue import Queue
+
+FRESH = {"Cache-Control": "no-store"}
+
+
+def health_routes(demo: gr.Blocks, queue: Queue) -> list[Route]:
+    """The three routes.
+
+    Args:
+        demo: the page, whose own queue stands before ours for the page and Gradio's clients.
+    """
+
+    async def live(_: Request) -> Response:
+        return _answer("dead", queue.not_alive() or page_queue_stopped(demo))
+
+    async def ready(_: Request) -> Response:
+        return _answer("not ready", queue.not_alive() or page_queue_stopped(demo) or queue.not_ready())
+
+    async def metrics(_: Request) -> Response:
+        return Response(queue.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=FRESH)
+
+    return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
+
+
+def page_queue_stopped(demo: gr.Blocks) -> str:
+    """Why Gradio's queue (6.31) starts no events, in words; empty while it does."""
+    queue = demo._queue
+    if not queue.active_jobs:  # the row of its places, made when it begins
+        return "the page's queue hasn't begun"
+    if queue.stopped:  # also where its task has ended by an exception: each call is then answered with 503
+        return "the page's queue has stopped"
+    return ""
+
+
+def _answer(status: str, reason: str) -> JSONResponse:
+    if not reason:
+        return JSONResponse({"status": "ok"}, headers=FRESH)
+    return JSONResponse({"status": status, "reason": reason}, 503, headers=FRESH)

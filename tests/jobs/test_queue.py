@@ -1,0 +1,468 @@
+"""The queue draws each job once, in turns, whatever happens meanwhile: to its server, its readers, its disk,
+or what draws."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import SD3Transformer2DModel
+from prometheus_client.parser import text_string_to_metric_families
+
+import jobs.queue
+from jobs.executors import Executor, executors
+from jobs.folder import DataFolder
+from jobs.log import LogWriter, log_path
+from jobs.pace import Pace
+from jobs.queue import Queue
+from jobs.record import Choice, Owner, Record
+from jobs.rules import Rules
+from jobs.store import SqliteStore
+from pipeline.drawing import Drawing
+from pipeline.engine import Engine
+from pipeline.errors import Busy, DiskFull, InvalidRequest, StoreError, WorkerDied
+from pipeline.events import Event
+from pipeline.request import Job
+from tests.tiny import hold
+
+ANN, BEN = Owner("user:ann"), Owner("user:ben")
+SOON = 60.0
+"""Seconds that something may take that comes at once on an idle machine."""
+Make = Callable[..., Queue]
+
+
+def job(engine: Engine, **values: Any) -> Job:
+    return engine.check({"prompt": "a secret fox", "model": "tiny", "steps": 4, "seed": 7} | values)
+
+
+@pytest.fixture
+def make(tiny: Engine, tmp_path: Path) -> Iterator[Make]:
+    """Makes queues of one folder, one after the other, with these rules."""
+    made: list[Queue] = []
+
+    def begin(executor: Executor | None = None, **rules: Any) -> Queue:
+        if made:
+            made[-1].close()
+        several: dict[str, Sequence[Executor]] = {"cpu": [executor]} if executor else {**executors(tiny)}
+        made.append(Queue(tiny, DataFolder(tmp_path / "data"), several, Rules(**rules)))
+        return made[-1]
+
+    yield begin
+    if made:
+        made[-1].close()
+
+
+class Killed:
+    """What a server leaves that was killed: its folder, with what it had written down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = SqliteStore(folder / "jobs.sqlite")
+        self.logs = folder / "events"
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def drew(self, one: Job, attempts: int = 1) -> Record:
+        """It was drawing this, for the so-many-eth time."""
+        self.store.add(one, "cpu", ANN, "always", 50, 20)
+        for attempt in range(1, attempts + 1):
+            if attempt > 1:
+                self.store.put_back(one.id, attempt - 1)
+            record = self.store.claim("cpu", lambda *_: Choice(one.id))
+        assert record is not None
+        return record
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Killed:
+    return Killed(tmp_path / "data")
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def counts(queue: Queue) -> dict[tuple[str, ...], float]:
+    """What Prometheus would read: by name and the labels' values."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(queue.metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+# A server that ends.
+
+
+def test_a_job_that_was_being_drawn_when_its_server_was_killed_gets_the_picture_it_would_have_had(
+    tiny: Engine, make: Make, killed: Killed
+) -> None:
+    undisturbed = tiny.start(job(tiny)).result()
+    running, waiting = job(tiny), job(tiny, seed=8)
+    killed.drew(running)
+    killed.store.add(waiting, "cpu", BEN, "always", 50, 20)
+    killed.store.close()
+    queue = make()
+    again = queue.find(running.id)
+    assert again is not None and again.result().images == undisturbed.images
+    other = queue.find(waiting.id)
+    assert other is not None and other.result().phase == "finished"
+    assert counts(queue)["stepwise_attempts_lost_total", "server"] == 1
+
+
+def test_a_job_that_had_finished_is_not_drawn_again_though_only_its_log_knew(
+    tiny: Engine, make: Make, killed: Killed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = tiny.start(job(tiny)).result()
+    record = killed.drew(finished.job)
+    with LogWriter(log_path(killed.logs, record.job.id, record.attempt)) as writer:
+        writer.append(finished)
+    killed.store.close()
+    begun = hold(monkeypatch, SD3Transformer2DModel, "forward", call=-1)
+    queue = make()
+    found = queue.find(record.job.id)
+    assert found is not None and found.result().images == finished.images
+    assert queue.start(record.job, ANN).result().images == finished.images
+    assert begun.calls == 0
+
+
+def test_a_job_that_was_begun_three_times_is_not_begun_again_and_says_so(
+    tiny: Engine, make: Make, killed: Killed
+) -> None:
+    record = killed.drew(job(tiny), attempts=3)
+    killed.store.close()
+    found = make().find(record.job.id)
+    assert found is not None
+    event = found.result()
+    assert (event.phase, event.code) == ("failed", "worker_died")
+    assert event.error == "The server ended 3 times while it drew this; it isn't tried again."
+
+
+def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
+    one = first.start(job(tiny), ANN, "always")
+    gate.wait()
+    first.close()
+    gate.open()
+    until(lambda: tiny.find(one.job.id) is None)  # both servers of this test have the same engine
+    found = make().find(one.job.id)
+    assert found is not None and found.result().phase == "finished"
+
+
+# Who is drawn, and in which order.
+
+
+def test_a_second_start_with_the_same_id_is_the_same_job(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    one = job(tiny)
+    first = tiny_queue.start(one, ANN)
+    gate.wait()
+    second = tiny_queue.start(one, BEN)
+    gate.open()
+    assert second.result().images == first.result().images
+    calls = gate.calls
+    assert tiny_queue.start(one, ANN).result().phase == "finished"
+    assert gate.calls == calls
+    assert counts(tiny_queue)["stepwise_jobs_ended_total", "tiny", "finished"] == 1
+
+
+def test_two_persons_take_turns_though_one_came_first_with_several(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    anns = [tiny_queue.start(job(tiny, seed=seed), ANN, "always") for seed in (1, 2, 3)]
+    gate.wait()
+    bens = tiny_queue.start(job(tiny, seed=4), BEN, "always")
+    assert counts(tiny_queue)["stepwise_jobs_waiting", "cpu", "tiny"] == 3
+    assert counts(tiny_queue)["stepwise_jobs_running", "cpu", "tiny"] == 1
+    gate.open()
+    for one in (*anns, bens):
+        assert one.result().phase == "finished"
+    order = [record.job.seed for record in tiny_queue._store.ended()]
+    assert order == [1, 4, 2, 3]
+
+
+def test_a_job_that_waits_is_stopped_at_once_and_never_drawn(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    running = tiny_queue.start(job(tiny), ANN)
+    gate.wait()
+    waiting = tiny_queue.start(job(tiny, seed=8), ANN)
+    waiting.stop()
+    assert waiting.result().phase == "stopped"
+    gate.open()
+    assert running.result().phase == "finished"
+    assert gate.calls == 4
+    seen = counts(tiny_queue)
+    assert seen["stepwise_stops_total", "waiting"] == 1
+    assert seen["stepwise_jobs_ended_total", "tiny", "stopped"] == 1
+
+
+def test_who_is_refused_is_counted_by_reason_and_told_when_to_come_back(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make(room=2, each=1)
+    monkeypatch.setattr(Pace, "seconds", lambda *_: 5.0)  # stands in for what it learns from drawings
+    monkeypatch.setattr(Pace, "remaining", lambda *_: 12.0)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    started = [queue.start(job(tiny), ANN)]
+    gate.wait()
+    started.append(queue.start(job(tiny), ANN))
+    until(lambda: started[1].latest.eta is not None)
+    with pytest.raises(Busy, match="You have") as refused:
+        queue.start(job(tiny), ANN)
+    assert refused.value.retry_after == 12
+    started.append(queue.start(job(tiny), BEN))
+    with pytest.raises(Busy, match="this server takes") as refused:
+        queue.start(job(tiny), Owner("user:cat"))
+    assert refused.value.retry_after == 12
+    with pytest.raises(InvalidRequest):
+        queue.check({"prompt": "a fox", "model": "tiny", "steps": 10**6})
+    seen = counts(queue)
+    for reason in ("too_many", "line_full", "invalid_request"):
+        assert seen["stepwise_refusals_total", reason] == 1
+    gate.open()
+    for one in started:
+        one.result()
+
+
+# What takes too long, and who has gone.
+
+
+def test_a_job_whose_last_reader_has_gone_ends_when_the_patience_is_over(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make(abandoned=0.3)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
+    one = queue.start(job(tiny), ANN, "visit")
+    kept = queue.start(job(tiny, seed=8), BEN, "always")
+    reader = iter(one.events())
+    next(reader)
+    gate.wait()
+    reader.close()  # type: ignore[attr-defined]
+    until(lambda: one.box.stopping)
+    gate.open()
+    assert one.result().phase == "stopped"
+    assert kept.result().phase == "finished"
+    assert counts(queue)["stepwise_stops_total", "running"] == 1
+
+
+def test_a_drawing_that_takes_too_long_fails_in_words(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make(draw=0.2)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
+    one = queue.start(job(tiny), ANN)
+    until(lambda: one.active is not None and one.active.late)
+    gate.open()
+    event = one.result()
+    assert (event.phase, event.code) == ("failed", "late")
+    assert event.error is not None and "Try fewer steps" in event.error
+    assert counts(queue)["stepwise_errors_total", "late"] == 1
+
+
+def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("jobs.queue", "jobs.watch"):
+        monkeypatch.setattr(f"{module}.PATIENCE", 0.1)
+    queue = make(draw=0.2)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
+    one = queue.start(job(tiny), ANN)
+    assert queue.not_alive() == ""
+    until(lambda: "can't be ended" in queue.not_alive())
+    until(lambda: one.active is not None and one.active.late)
+    gate.open()
+    assert one.result().phase == "failed"
+    assert queue.not_alive() == ""
+
+
+def test_a_job_that_waits_too_long_fails_in_words(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make(wait=0.2)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    running = queue.start(job(tiny), ANN)
+    gate.wait()
+    event = queue.start(job(tiny, seed=8), BEN).result()
+    assert event.phase == "failed"
+    assert event.error is not None and "without a turn" in event.error
+    gate.open()
+    assert running.result().phase == "finished"
+
+
+# What breaks.
+
+
+def test_a_full_disk_fails_the_job_in_words_and_the_next_one_is_drawn(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(LogWriter, "append", full)
+        event = tiny_queue.start(job(tiny), ANN).result()
+    assert (event.phase, event.code, event.images) == ("failed", "disk_full", ())
+    assert event.error is not None and "No space left on device" in event.error
+    assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
+
+
+def test_an_end_that_a_full_disk_kept_from_being_written_down_is_written_later(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bool:
+        raise DiskFull("The disk is full.")
+
+    real = SqliteStore.end
+    monkeypatch.setattr(SqliteStore, "end", full)
+    first = tiny_queue.start(job(tiny), ANN)
+    assert first.result().code == "disk_full"
+    monkeypatch.setattr(SqliteStore, "end", real)
+    # Its person isn't barred by a drawing that seems to be running.
+    assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
+    record = tiny_queue._store.get(first.job.id)
+    assert record is not None and record.state == "finished"
+    found = tiny_queue.find(first.job.id)
+    assert found is not None and len(found.result().images) == 1
+
+
+class Broken:
+    """Stands in for what draws, in ways that the real ones mustn't: `do` is called to begin a drawing."""
+
+    def __init__(self, real: Executor, do: Callable[[Job], Drawing]) -> None:
+        self._real, self._do, self.broken = real, do, True
+        self.ready, self.restarts = True, 3
+
+    def start(self, one: Job) -> Drawing:
+        return self._do(one) if self.broken else self._real.start(one)
+
+    def resident(self) -> Sequence[str]:
+        return ()
+
+    def kill(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+def test_what_draws_may_raise_anything_and_the_next_job_is_drawn(tiny: Engine, make: Make) -> None:
+    def raises(_: Job) -> Drawing:
+        raise RuntimeError("a secret path")
+
+    executor = Broken(executors(tiny)["cpu"][0], raises)
+    queue = make(executor)
+    event = queue.start(job(tiny), ANN).result()
+    assert (event.phase, event.code) == ("failed", "drawing_failed")
+    assert event.error is not None and "secret" not in event.error
+    executor.broken = False
+    assert queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
+    assert queue.not_alive() == ""
+    assert counts(queue)["stepwise_worker_restarts_total", "cpu"] == 3
+
+
+def test_an_end_that_goes_wrong_fails_its_job_and_the_next_one_is_drawn(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(jobs.queue, "replace", wrong)
+        broken.setattr(jobs.queue, "_failed", lambda active, *_: Event(active.record.job, "failed"))
+        assert tiny_queue.start(job(tiny), ANN).result().phase == "failed"
+    assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
+
+
+def test_a_job_that_takes_its_worker_down_twice_is_set_aside(tiny: Engine, make: Make) -> None:
+    def dies(one: Job) -> Drawing:
+        drawing = Drawing(one)
+        drawing.finish("failed", "The worker was killed.", WorkerDied.code)
+        return drawing
+
+    queue = make(Broken(executors(tiny)["cpu"][0], dies))
+    event = queue.start(job(tiny), ANN).result()
+    assert (event.phase, event.code) == ("failed", "worker_died")
+    assert event.error is not None and "set aside" in event.error
+    assert counts(queue)["stepwise_attempts_lost_total", "worker"] == 2
+
+
+def test_while_nothing_can_be_claimed_the_server_is_not_ready_and_recovers_by_itself(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.queue, "RETRY", 0.01)
+    for error in (StoreError("The file is damaged."), ValueError("unforeseen")):
+
+        def fails(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteStore, "claim", fails)
+            one = tiny_queue.start(job(tiny), ANN)
+            until(tiny_queue.not_ready)
+            assert tiny_queue.not_alive() == ""
+        assert one.result().phase == "finished"
+        assert tiny_queue.not_ready() == ""
+
+
+def test_a_thread_that_ended_is_told_of(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unforeseen(BaseException):
+        """Stands in for what no `except Exception` holds."""
+
+    def dies(*_: Any) -> None:
+        raise Unforeseen
+
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    monkeypatch.setattr(tiny_queue, "_claim", dies)
+    tiny_queue.start(job(tiny), ANN)
+    until(tiny_queue.not_alive)
+    assert tiny_queue.not_alive() == "a thread has ended that gives out jobs: queue cpu"
+
+
+# What is told of it.
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_each_job_that_ends_is_one_line_of_json_with_its_prompt_only_where_that_is_wanted(
+    tiny: Engine, make: Make, caplog: pytest.LogCaptureFixture, prompts: bool
+) -> None:
+    queue = make(log_prompts=prompts)
+    with caplog.at_level(logging.INFO, "stepwise.jobs"):
+        one = queue.start(job(tiny), ANN)
+        one.result()
+        until(lambda: [record for record in caplog.records if record.name == "stepwise.jobs"])
+    (text,) = [record.getMessage() for record in caplog.records if record.name == "stepwise.jobs"]
+    line = json.loads(text)
+    assert (line["model"], line["outcome"], line["attempt"], line["line"]) == ("tiny", "finished", 1, "cpu")
+    assert line["job"] == one.job.id[:8] and one.job.id not in text and "ann" not in line["owner"]
+    assert line["wait"] >= 0 and line["seconds"] > 0
+    assert ("secret fox" in text) is prompts
+
+
+def test_the_seconds_of_drawings_steps_and_waits_are_counted_and_a_model_that_had_to_be_loaded_is(
+    tiny: Engine, tiny_queue: Queue
+) -> None:
+    for seed in (1, 2):
+        tiny_queue.start(job(tiny, seed=seed, images=2), ANN).result()
+    until(lambda: counts(tiny_queue)["stepwise_jobs_ended_total", "tiny", "finished"] == 2)
+    seen = counts(tiny_queue)
+    assert seen["stepwise_drawing_seconds_count", "tiny"] == 2
+    assert seen["stepwise_wait_seconds_count", "tiny"] == 2
+    assert 0 < seen["stepwise_step_seconds_count", "tiny"] <= 16
+    assert seen["stepwise_model_changes_total", "tiny"] == 1
+    assert b"secret fox" not in tiny_queue.metrics.text()
