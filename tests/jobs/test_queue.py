@@ -381,8 +381,7 @@ def test_an_end_that_goes_wrong_fails_its_job_and_the_next_one_is_drawn(
         raise RuntimeError("unforeseen")
 
     with monkeypatch.context() as broken:
-        broken.setattr(jobs.queue, "replace", wrong)
-        broken.setattr(jobs.queue, "_failed", lambda active, *_: Event(active.record.job, "failed"))
+        broken.setattr(Active, "as_shown", wrong)
         assert tiny_queue.start(job(tiny), ANN).result().phase == "failed"
     assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
 
