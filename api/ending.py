@@ -21,8 +21,8 @@ GRACE = 1
 long for every open stream (an MCP client's, a tab's), and then leaves with the pictures still there."""
 
 COLLECT = 2
-"""Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients are
-told its address."""
+"""Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients
+are told its address."""
 
 
 def end_when_told(demo: gr.Blocks, drain: Callable[[], bool]) -> None:
