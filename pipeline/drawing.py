@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -127,7 +128,9 @@ class Drawing:
         except Stopped:
             self.finish("stopped")
         except StepwiseError as error:
-            log.warning("job %s failed: %s", self.job.short_id, error, exc_info=error.__cause__)
+            details = traceback.format_exception(error.__cause__) if error.__cause__ else []
+            words = self.job.without_prompts("\n".join([str(error), "".join(details)]).rstrip())
+            log.warning("job %s failed: %s", self.job.short_id, words)
             self.finish("failed", str(error), error.code)
         finally:
             self.finish("failed", "The drawing ended without a result; try again.", DrawingFailed.code)

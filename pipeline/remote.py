@@ -99,7 +99,8 @@ def _ask(drawing: Drawing, spec: ModelSpec, seed: int) -> Image.Image:
         )
         # Logged here, not as the failure's cause: libraries and providers may quote the token.
         details = "".join(traceback.format_exception(error, limit=-3, chain=False))
-        log.warning("%s: %s", spec.name, without(token, details).strip())
+        words = drawing.job.without_prompts(without(token, details)).strip()
+        log.warning("%s: %s", spec.name, words)
         raise failure from None
 
 

@@ -139,6 +139,10 @@ def _problem(error: Any) -> tuple[str, str]:
     return name, f"{name} {words}."
 
 
+SHORTEST = 4
+"""Characters of a prompt that is taken out of a log: a shorter one is part of too many words."""
+
+
 class Job(BaseModel):
     """A request resolved against a model's spec: plain data that says all that determines the pictures.
 
@@ -163,6 +167,13 @@ class Job(BaseModel):
     def short_id(self) -> str:
         """As much of the id as tells jobs apart in a log: whoever knows all of it can stop the job."""
         return self.id[:8]
+
+    def without_prompts(self, text: str) -> str:
+        """A text for the log, such as a library's exception, with the job's own texts taken out."""
+        for prompt in (self.prompt, self.negative_prompt):
+            if len(prompt) >= SHORTEST:
+                text = text.replace(prompt, "…").replace(repr(prompt)[1:-1], "…")
+        return text
 
 
 def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str) -> Job:

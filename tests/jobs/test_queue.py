@@ -436,6 +436,20 @@ def test_a_thread_that_ended_is_told_of(
 # What is told of it.
 
 
+def test_a_library_that_quotes_the_prompt_in_its_error_does_not_bring_it_into_the_log(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def quotes(*_: Any, **__: Any) -> None:
+        raise ValueError("can't read 'a secret fox'")
+
+    monkeypatch.setattr(SD3Transformer2DModel, "forward", quotes)
+    one = tiny_queue.start(job(tiny), ANN)
+    assert one.result().code == "drawing_failed"
+    assert "ValueError: can't read '…'" in caplog.text
+    assert "secret fox" not in caplog.text and one.job.id not in caplog.text
+    assert counts(tiny_queue)["stepwise_errors_total", "drawing_failed"] == 1
+
+
 @pytest.mark.parametrize("prompts", [False, True])
 def test_each_job_that_ends_is_one_line_of_json_with_its_prompt_only_where_that_is_wanted(
     tiny: Engine, make: Make, caplog: pytest.LogCaptureFixture, prompts: bool
