@@ -27,7 +27,6 @@ from jobs.store import SqliteStore
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.errors import Busy, DiskFull, InvalidRequest, StoreError, WorkerDied
-from pipeline.events import Event
 from pipeline.request import Job
 from tests.tiny import hold
 
