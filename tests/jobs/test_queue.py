@@ -15,9 +15,9 @@ import pytest
 from diffusers import SD3Transformer2DModel
 from prometheus_client.parser import text_string_to_metric_families
 
-import jobs.queue
 from jobs.executors import Executor, executors
 from jobs.folder import DataFolder
+from jobs.following import Active
 from jobs.log import LogWriter, log_path
 from jobs.pace import Pace
 from jobs.queue import Queue
