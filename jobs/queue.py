@@ -99,7 +99,7 @@ class Queue:
         if (known := self.find(job.id)) is not None:
             return known
         if self._closing:
-            raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
+            raise Busy("This server is ending, and takes no new drawings.", 60)
         line = self.engine.line(job.model)
         record = self._store.add(job, line, owner, kept, self.rules.room, self.rules.each)
         if record.state in ENDED:  # another caller's, that began and ended just now

@@ -53,13 +53,14 @@ class ModelUnavailable(StepwiseError):
 
 
 class Busy(StepwiseError):
-    """The line is full: says how long it is and to come back. `retry_after`: seconds until a place is free,
-    None while that is unknown."""
+    """The line is full: says how long it is and when to come back. `retry_after`: seconds until a place is
+    free, None while that is unknown."""
 
     code = "busy"
 
     def __init__(self, words: str, retry_after: float | None = None) -> None:
-        super().__init__(words)
+        when = "in a minute" if retry_after is None else f"in about {roughly(retry_after)}"
+        super().__init__(f"{words} Try again {when}.")
         self.retry_after = retry_after
 
 
@@ -125,6 +126,11 @@ class DrawingFailed(StepwiseError):
 
 class Stopped(Exception):
     """Raised inside a drawing's thread once its stop flag is seen; never reaches a reader."""
+
+
+def roughly(seconds: float) -> str:
+    """A time to come, as precisely as one that was estimated should be told."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def quoted(value: Any, longest: int = 60) -> str:
