@@ -123,11 +123,12 @@ const news = () => {
 
 watch("value", () => {
   const value = props.value ?? {};
+  if (!value.state) return;  // as the page was loaded
   const running = value.state === "running";
   busy(running);
   heard = Date.now();
   lose(false);
-  if (value.state && !running) page.visit.drawing = null;
+  if (!running) page.visit.drawing = null;
   if (running && stopping && value.job !== page.halted) halt(value.job);
   if (!running) stopping = false;
   if (value.item && value.job !== page.kept) {

@@ -92,7 +92,7 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
                 elem_id="prompt",
             )
             draw = gr.Button("Draw", variant="primary", elem_id="draw")
-            stop = gr.Button("Stop", variant="stop", elem_id="stop")
+            gr.Button("Stop", variant="stop", elem_id="stop")  # page.js hears it
         with gr.Row(equal_height=False, elem_id="board"):
             with gr.Column(scale=7, min_width=320, elem_id="stage"):
                 live = gr.HTML(
@@ -174,7 +174,6 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
         again = live.resume(resume, None, live, **PRIVATE)
         for following in (going, again):
             following.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
-        stop.click(None, js="() => window.stepwise.stop()", api_visibility="private")
         live.halt(halt, queue=False, **PRIVATE)
 
         # Nothing below needs a request: each model's settings are in the page, see settings.js.

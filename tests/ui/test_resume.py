@@ -1,4 +1,4 @@
-"""A drawing survives its page and its server: a reload of the tab, a server that was killed, one that ended."""
+"""A drawing survives its page and its server: the tab is reloaded, the server is killed or told to end."""
 
 from __future__ import annotations
 
