@@ -132,7 +132,7 @@ async def follow_job(
     queue: "Queue", job: Any, files: PictureFiles
 ) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
     """Yields (images, info) of a job from the start of its drawing to its end."""
-    following = await _find(queue, job)
+    following = await find_job(queue, job)
     if following is None:
         yield [], {"job": _known_id(job), "phase": "unknown"}
         return
@@ -142,7 +142,7 @@ async def follow_job(
 
 async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
     """Stops a job and says how it ended; an id that isn't known is answered as unknown."""
-    following = await _find(queue, job)
+    following = await find_job(queue, job)
     if following is None:
         return {"job": _known_id(job), "phase": "unknown"}
     await asyncio.to_thread(following.stop)
@@ -152,7 +152,8 @@ async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
     raise AssertionError("a job's events end with its last")
 
 
-async def _find(queue: "Queue", job: Any) -> "Following | None":
+async def find_job(queue: "Queue", job: Any) -> "Following | None":
+    """The job with this id, however the client wrote it; None: unknown."""
     known = _known_id(job)
     return None if known is None else await asyncio.to_thread(queue.find, known)
 

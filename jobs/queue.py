@@ -121,7 +121,7 @@ class Queue:
                 return known
             if self._closing:
                 self.metrics.refused("draining")
-                raise Busy("This server is ending, and takes no new drawings. Try again in a minute.", 60)
+                raise Busy("This server is ending, and takes no new drawings.", 60)
             self._rate.check(owner.person)
             return self._add(job, owner, kept)
 

@@ -68,7 +68,7 @@ class RateLimit:
             self._window.hit(rate, person)
 
     def _words(self, rate: RateLimitItem) -> str:
-        return f"Too many {self._doing} from here: at most {words(rate)}. Come back a little later."
+        return f"Too many {self._doing} from here: at most {words(rate)}."
 
     def _forget(self) -> None:
         if time.monotonic() - self._forgot >= FORGET:

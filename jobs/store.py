@@ -55,14 +55,14 @@ class SqliteStore:
                     "SELECT count(DISTINCT person) FROM jobs WHERE state = 'queued' AND line = ?", line
                 )
                 raise Busy(
-                    f"You have {_drawings(each)} waiting already, as many as one person may have here. Wait "
-                    "until one of them is drawn, or stop one.",
+                    f"You have {_drawings(each)} waiting already, as many as one person may have here. Stop "
+                    "one, or wait until one of them is drawn.",
                     self._seconds_each(line, max(1, persons)),
                 )
             if self._database.value(count + "line = ?", line) >= room:
                 raise Busy(
                     f"{_drawings(room)} {'is' if room == 1 else 'are'} waiting already, as many as this "
-                    "server takes. Try again when one of them is drawn.",
+                    "server takes.",
                     self._seconds_each(line, 1),
                 )
             now, text = self._clock(), job.model_dump_json()

@@ -53,14 +53,18 @@ class ModelUnavailable(StepwiseError):
 
 
 class Busy(StepwiseError):
-    """The line is full: says how long it is and to come back. `retry_after`: seconds until a place is free,
-    None while that is unknown."""
+    """The line is full: says how long it is and when to come back. `retry_after`: seconds until a place is
+    free, None while that is unknown."""
 
     code = "busy"
 
     def __init__(self, words: str, retry_after: float | None = None) -> None:
         super().__init__(words)
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        when = "in a minute" if self.retry_after is None else f"in about {roughly(self.retry_after)}"
+        return f"{self.args[0]} Try again {when}."
 
 
 class RateLimited(Busy):
@@ -132,6 +136,11 @@ class DrawingFailed(StepwiseError):
 
 class Stopped(Exception):
     """Raised inside a drawing's thread once its stop flag is seen; never reaches a reader."""
+
+
+def roughly(seconds: float) -> str:
+    """A time to come, as precisely as one that was estimated should be told."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def quoted(value: Any, longest: int = 60) -> str:

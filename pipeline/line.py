@@ -55,8 +55,7 @@ class Line:
         with self._moved:
             if len(self._waiting) >= self._room + self.width:
                 raise Busy(
-                    f"{self._room} drawings are waiting already, as many as this server takes. "
-                    "Try again in a minute.",
+                    f"{self._room} drawings are waiting already, as many as this server takes.",
                     self._waiting[0].eta,
                 )
             self._waiting.append(waiting)

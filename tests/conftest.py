@@ -38,14 +38,24 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
+def serve(folder: Path, *script: str, port: int | None = None, **settings: str) -> Iterator[str]:
     """Runs `python app.py` as an owner would, with these environment variables; gives its address.
 
     Args:
         folder: for its log, its jobs and Gradio's files.
         script: what to run instead of app.py.
+        port: where it listens; None: a free one.
     """
-    port = free_port()
+    with running(folder, *script, port=port, **settings) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, *script: str, port: int | None = None, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """As `serve`, with the process, for a test that ends it."""
+    port = port or free_port()
     log = folder / "server.log"
     environment = {
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
@@ -73,7 +83,7 @@ def serve(folder: Path, *script: str, **settings: str) -> Iterator[str]:
                     if httpx.get(url, timeout=5).status_code == 200:
                         break
                 time.sleep(0.2)
-            yield url
+            yield url, process
         finally:
             process.terminate()
             try:

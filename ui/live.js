@@ -1,16 +1,26 @@
 // The picture's frame: one <figure> whose <img>s are kept and only change their src, so that nothing
 // flickers or jumps. The value is ui/live.py's; a new one comes with every preview.
 const LOST = "The server takes no more drawings now, or broke this one off. Try again in a moment.";
+const AWAY = "Connection lost; looking for the server …";
+const SILENCE = 3000;  // milliseconds without news of a drawing after which the server is asked whether it is there
 const GONE = "The server has deleted this picture's file; what you see is its preview. Drawing it again with the same seed gives the same picture.";
 const find = (selector) => element.querySelector(selector);
 const page = (window.stepwise ??= {});
-let shown = {}, announced = null, frame = 0, stopping = false;
+let shown = {}, announced = null, frame = 0, stopping = false, away = false, broken = false, heard = 0;
 
 const busy = (on) => {  // Draw and Stop change places; the keyboard's focus stays on the one that is there
   const [draw, stop] = [document.querySelector("#draw"), document.querySelector("#stop")];
   const focused = [draw, stop].includes(document.activeElement);
   document.body.classList.toggle("busy", on);
   if (focused) (on ? stop : draw).focus();
+};
+
+const lose = (connection) => {  // said in the frame's line, not in Gradio's message that lies over Stop
+  if (connection === away) return;
+  away = connection;
+  document.body.classList.toggle("away", away);
+  find(".line").textContent = away ? AWAY : shown.state === "running" ? shown.line : "";
+  if (away) announce(AWAY);
 };
 
 const cells = (count) => {
@@ -90,7 +100,7 @@ const paint = (value) => {
   if (unknown) bar.removeAttribute("aria-valuenow");
   else bar.setAttribute("aria-valuenow", Math.round(100 * (value.progress ?? 0)));
   bar.firstElementChild.style.transform = unknown ? "" : `scaleX(${value.progress ?? 0})`;
-  find(".line").textContent = running && stopping ? "Stopping…" : value.line ?? "";
+  find(".line").textContent = running && away ? AWAY : running && stopping ? "Stopping…" : value.line ?? "";
   downloads(value);
   notes(value.warnings, value.error);
   announce(value.announce);
@@ -107,13 +117,18 @@ const news = () => {
   frame = 0;
   const value = props.value ?? {};
   if (value.state === "refused") refuse(value.error);
+  else if (value.state === "unknown") paint({});
   else if (value.state) paint(value);
 };
 
 watch("value", () => {
   const value = props.value ?? {};
+  if (!value.state) return;  // as the page was loaded
   const running = value.state === "running";
   busy(running);
+  heard = Date.now();
+  lose(false);
+  if (!running) page.visit.drawing = null;
   if (running && stopping && value.job !== page.halted) halt(value.job);
   if (!running) stopping = false;
   if (value.item && value.job !== page.kept) {
@@ -133,24 +148,61 @@ window.addEventListener("stepwise:show", ({ detail: item }) => {
   paint({ state: "finished", pictures, finished: item.pictures.length, count: images, prompt, line: item.line, item });
 });
 
+// Silence from a broken connection looks like a slow step: asking tells them apart. Where a stream broke off
+// under a server that is still there, the drawing is followed anew; else the page is loaded again, by Gradio (6.31)
+// or by `answers`, once there is a server.
+setInterval(async () => {
+  if (!document.body.classList.contains("busy") || Date.now() - heard < SILENCE) return;
+  const asked = heard, there = await page.visit.answers();
+  if (asked !== heard) return;
+  if (there && broken) resume();
+  else lose(!there);
+}, SILENCE);
+
+const resume = () => {
+  broken = false; heard = Date.now();
+  trigger("resume", { job: page.visit.drawing.job });
+};
+
+// A new drawing begins: its id.
 page.begin = () => {
+  const job = page.visit.id();
+  page.visit.drawing = { job, stop: false };
   busy(true);
-  stopping = false; announced = null;
+  stopping = false; announced = null; heard = Date.now();
+  lose(false);
   find(".line").textContent = "Sending…";
   find(".downloads").replaceChildren();
   notes([]);
+  return job;
 };
 
 page.stop = () => {
   stopping = true;  // where the server hasn't answered yet: it is told as soon as it has
   find(".line").textContent = "Stopping…";
+  const left = page.visit.drawing;
+  if (left) page.visit.drawing = { ...left, stop: true };
   const value = props.value ?? {};
   if (value.state === "running") halt(value.job);
 };
 
-// (Where the connection itself is lost, Gradio says so and loads the page again once the server is back.)
+// (Where the connection itself is lost, Gradio says so and loads the page again once the server is back. A
+// server that is told to end ends its streams in good order, with an error.)
 page.lost = () => {
+  if (shown.state === "running" && shown.job === page.visit.drawing?.job) {
+    broken = true; heard = 0;
+    return lose(true);
+  }
   busy(false);
   stopping = false;
   refuse(LOST);
 };
+
+// The drawing that had not ended when this tab was last left is followed again, with its Stop if that was pressed.
+const left = page.visit.drawing;
+if (left) {
+  busy(true);
+  stopping = left.stop;
+  find(".line").textContent = stopping ? "Stopping…" : "Looking for your drawing …";
+  resume();
+}

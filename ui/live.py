@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from api.pictures import PictureFiles
+from pipeline.errors import roughly
 from pipeline.events import Event
 
 PHASES = {
@@ -42,6 +43,10 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
     if event.last and event.previews:
         value["item"] = _item(event, value["pictures"])
     return value
+
+
+UNKNOWN = {"state": "unknown"}
+"""The frame where nobody knows the job that this tab had not seen end: as if there were none."""
 
 
 def refused(words: str) -> dict[str, Any]:
@@ -89,6 +94,8 @@ def _line(event: Event) -> str:
             parts = [f"{job.width} × {job.height}", f"{job.steps} steps", f"{event.seconds:.1f} s"]
         case "stopped" if event.provider is None:
             parts.append(f"at step {event.step}/{job.steps}")
+    if event.phase == "queued" and event.eta is not None:
+        parts.append(f"about {roughly(event.eta)} left")
     if event.phase not in ("queued", "downloading", "loading", "failed"):
         parts.append(f"seed {job.seed}")
     return " · ".join(parts)

@@ -1,9 +1,10 @@
 () => {
   // Keys for the whole page, the prompt ready to be typed over, and what Gradio's parts leave unsaid.
+  // Stop is heard here, because Gradio's own events (6.31) end with the connection, and it holds after that, too.
   // A double click on Draw is one drawing: its second half lands on Stop, which took Draw's place.
   document.addEventListener("click", (event) => {
-    if (event.detail > 1 && event.target.closest("#stop")) event.stopImmediatePropagation();
-  }, { capture: true });
+    if (event.detail <= 1 && event.target.closest("#stop")) window.stepwise.stop();
+  });
   document.addEventListener("keydown", (event) => {
     const busy = document.body.classList.contains("busy");
     if (event.key === "Escape" && busy) window.stepwise.stop();

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.endpoints import AGAIN, add_endpoints, stop_job
+from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import PictureFiles
 from api.visitor import asking
 from pipeline.errors import StepwiseError
@@ -23,7 +23,7 @@ from pipeline.families import FAMILIES
 from pipeline.plans import RESIDENT
 from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
-from ui.live import live_value, refused
+from ui.live import UNKNOWN, live_value, refused
 from ui.setup_card import setup_card
 from ui.theme import THEME
 
@@ -42,10 +42,11 @@ EXAMPLES = [
 ]
 HEAD = """<div class="brand">{logo}
 <div><h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p></div></div>"""
+ICON = '<link rel="icon" type="image/svg+xml" href="favicon.ico">'  # Gradio serves it by that name
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
-SETTINGS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
 LOOK = 2.0
 """Seconds between two looks at what is coming, as long as something is."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -91,7 +92,7 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
                 elem_id="prompt",
             )
             draw = gr.Button("Draw", variant="primary", elem_id="draw")
-            stop = gr.Button("Stop", variant="stop", elem_id="stop")
+            gr.Button("Stop", variant="stop", elem_id="stop")  # page.js hears it
         with gr.Row(equal_height=False, elem_id="board"):
             with gr.Column(scale=7, min_width=320, elem_id="stage"):
                 live = gr.HTML(
@@ -145,11 +146,16 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
             "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
         files = PictureFiles(live)
-        values = (model, negative_prompt, width, height, steps, guidance, seed, images)
+        started = gr.Textbox(visible=False)  # the id of the drawing, which the browser makes
+        values = (started, model, negative_prompt, width, height, steps, guidance, seed, images)
 
         async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
             values = {"prompt": prompt, **dict(zip(SETTINGS, settings, strict=True))}
             async for value in _draw(queue, files, _request(values, off)):
+                yield value
+
+        async def resume(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
+            async for value in _resume(queue, files, event.job):
                 yield value
 
         async def halt(event: gr.EventData) -> None:
@@ -165,12 +171,14 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
             event(look, None, [ready, news], queue=False, **PRIVATE)
 
         going = gr.on([prompt.submit, draw.click], run, [prompt, *values], live, js=_BEGIN, **PRIVATE)
-        going.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
-        stop.click(None, js="() => window.stepwise.stop()", api_visibility="private")
+        again = live.resume(resume, None, live, **PRIVATE)
+        for following in (going, again):
+            following.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
         live.halt(halt, queue=False, **PRIVATE)
 
         # Nothing below needs a request: each model's settings are in the page, see settings.js.
         demo.load(None, js=_settings(models, by_model, off), api_visibility="private")
+        demo.load(None, None, prompt, js=_PROMPT, api_visibility="private")
         parts = [part[name] for name in names]
         history.reuse(
             None,
@@ -209,7 +217,7 @@ def launch_options() -> dict[str, Any]:
         "theme": THEME,
         "css": _read("style.css"),
         "js": _read("page.js"),
-        "head": '<link rel="icon" type="image/svg+xml" href="favicon.ico">',  # Gradio serves it by that name
+        "head": f"{ICON}<script>{_read('visit.js')}</script>",
         "favicon_path": HERE / "favicon.svg",
         "footer_links": ["api", "settings"],
         "run_history": False,
@@ -229,7 +237,21 @@ async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> As
         yield live_value(event, files)
 
 
-_BEGIN = "(...values) => { window.stepwise.begin(); return values; }"
+async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[dict[str, Any]]:
+    following = await find_job(queue, job)
+    if following is None:
+        yield UNKNOWN
+        return
+    async for event in following.events(again=AGAIN):
+        yield live_value(event, files)
+
+
+_BEGIN = "(prompt, job, ...settings) => [prompt, window.stepwise.begin(), ...settings]"
+_PROMPT = """() => {
+  const value = window.stepwise.visit.prompt;
+  return { __type__: "update", ...(value === null ? {} : { value }) };
+}"""
+"""What was in the field when the tab was last left: an empty update leaves the field as it is."""
 
 
 def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:

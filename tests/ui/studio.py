@@ -116,7 +116,7 @@ class Studio:
         """Until at least this step is done and its preview shown."""
         self.page.wait_for_function(
             """step => {
-              const done = document.querySelector("#live .line").textContent.match(/step (\\d+)/)?.[1] ?? 0;
+              const done = document.querySelector("#live .line")?.textContent.match(/step (\\d+)/)?.[1] ?? 0;
               return +done >= step && document.querySelector("#live .grid img").src.startsWith("data:");
             }""",
             arg=step,

@@ -10,11 +10,12 @@ import pytest
 
 from api.pictures import PictureFiles
 from pipeline.engine import Engine
+from pipeline.errors import Busy
 from pipeline.events import Event
 from pipeline.request import Job
 from tests.tiny import catalogue, entry, stand_in_gpu
 from ui import page
-from ui.live import live_value
+from ui.live import live_value, refused
 
 JOB = Job(
     id="1", model="sketch", prompt="a", negative_prompt="", width=64, height=64, steps=4, guidance=3, seed=7,
@@ -27,6 +28,9 @@ JOB = Job(
     [
         ({"phase": "queued"}, "Waiting for a turn"),
         ({"phase": "queued", "position": 2}, "Waiting for a turn, 2 ahead"),
+        ({"phase": "queued", "position": 2, "eta": 13.7}, "Waiting for a turn, 2 ahead · about 14 s left"),
+        ({"phase": "queued", "position": 9, "eta": 200.0}, "Waiting for a turn, 9 ahead · about 3 min left"),
+        ({"phase": "queued", "eta": 0.2}, "Waiting for a turn · about 1 s left"),
         ({"phase": "queued", "position": 1, "preload": "Large"}, "Waiting while Large is loaded"),
         (
             {"phase": "queued", "position": 3, "preload": "Large"},
@@ -47,6 +51,14 @@ JOB = Job(
 def test_the_line_says_what_is_waited_for(event: dict[str, Any], words: str) -> None:
     files = PictureFiles(None)  # type: ignore[arg-type]  # no picture is written yet
     assert live_value(Event(JOB, **event), files)["line"] == words
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(None, "in a minute"), (39.6, "in about 40 s"), (600.0, "in about 10 min")]
+)
+def test_a_refusal_says_when_to_come_back(seconds: float | None, words: str) -> None:
+    shown = refused(str(Busy("50 drawings are waiting already.", seconds)))
+    assert shown["error"] == f"50 drawings are waiting already. Try again {words}."
 
 
 def test_the_page_says_how_a_small_gpu_holds_a_model(

@@ -1,0 +1,45 @@
+// What a tab keeps over a reload, the visitor's own or Gradio's once a restarted server answers: the drawing
+// that had not ended, and the prompt. In sessionStorage, which is one tab's alone: a tab opened beside this one
+// starts with nothing, and the drawing stays where it was asked for. In the page's head, so before its parts.
+(() => {
+  const page = (window.stepwise ??= {});
+  const key = (name) => `stepwise:${name}:${location.pathname}`;
+  const read = (name) => { try { return JSON.parse(sessionStorage.getItem(key(name))); } catch { return null; } };
+  const write = (name, value) => {
+    try { sessionStorage.setItem(key(name), JSON.stringify(value)); }
+    catch {}  // full, or forbidden: then a reload starts with nothing
+  };
+
+  page.visit = {
+    // {job: its id, stop: whether it was asked to stop}; null: none that had not ended.
+    get drawing() { return read("drawing"); },
+    set drawing(value) { write("drawing", value); },
+    get prompt() { return read("prompt"); },
+
+    // An id known before the server has answered: however early the tab is reloaded, it finds its drawing.
+    id: () => {  // (crypto.randomUUID is missing where the page comes over plain http)
+      const bytes = crypto.getRandomValues(new Uint8Array(16));
+      const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+    },
+
+    // Whether the server that this page came from answers. Another one in its place can't go on with this
+    // page's streams: the page is loaded again, where Gradio has not noticed that they broke.
+    answers: async () => {
+      try {
+        const answer = await fetch("gradio_api/app_id", { cache: "no-store", signal: AbortSignal.timeout(5000) });
+        if (!answer.ok) return false;
+        if ((await answer.json()).app_id !== window.gradio_config.app_id) location.reload();
+        return true;
+      } catch { return false; }
+    },
+  };
+
+  // As late as a page can: what a history or an example put into the field counts as typed.
+  const keep = () => {
+    const field = document.querySelector("#prompt textarea");
+    if (field) write("prompt", field.value);
+  };
+  window.addEventListener("pagehide", keep);
+  document.addEventListener("visibilitychange", () => document.hidden && keep());  // a phone may never come back
+})();
