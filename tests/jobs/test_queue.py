@@ -401,7 +401,7 @@ def test_a_job_that_takes_its_worker_down_twice_is_set_aside(tiny: Engine, make:
 def test_while_nothing_can_be_claimed_the_server_is_not_ready_and_recovers_by_itself(
     tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.queue, "RETRY", 0.01)
+    monkeypatch.setattr("jobs.queue.RETRY", 0.01)
     for error in (StoreError("The file is damaged."), ValueError("unforeseen")):
 
         def fails(*_: Any, error: Exception = error) -> None:
