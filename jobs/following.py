@@ -45,6 +45,10 @@ class Active:
         """An attempt's event as the readers see it."""
         return replace(event, job=self.box.job, warnings=tuple(dict.fromkeys((*self.lost, *event.warnings))))
 
+    def failed(self, words: str, code: str) -> Event:
+        """Its last event, where it has come to nothing."""
+        return replace(self.box.latest, phase="failed", images=(), eta=None, error=words, code=code)
+
     @property
     def kept(self) -> Kept:
         return self.record.kept

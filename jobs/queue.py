@@ -6,7 +6,6 @@ and shows it to the job's readers. What a killed process leaves is taken up by t
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import threading
@@ -15,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.attempt import Attempt
 from jobs.downloads import Downloads
 from jobs.executors import Executor
 from jobs.folder import DataFolder
 from jobs.following import Active, Following
 from jobs.journal import Journal
 from jobs.keeping import keep
-from jobs.log import LogWriter, log_path
 from jobs.metrics import Metrics
 from jobs.pace import Pace
 from jobs.rate import RateLimit
@@ -31,7 +30,7 @@ from jobs.rules import Rules
 from jobs.store import SqliteStore
 from jobs.watch import PATIENCE, Watch
 from pipeline.drawing import Drawing
-from pipeline.errors import Busy, DiskFull, DrawingFailed, StepwiseError, WorkerDied
+from pipeline.errors import Busy, DrawingFailed, StepwiseError
 from pipeline.events import Event
 from pipeline.request import Job
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stepwise")
 
-MOST_KILLS = 2
-"""Workers that one job may take down; it is set aside then."""
 NOT_READY = 0.25
 """Seconds after which an executor that wasn't ready is asked again."""
 RETRY = 1.0
@@ -270,7 +267,7 @@ class Queue:
             claimed = self._store.claim(record.line, lambda *_: Choice(record.job.id))
         except StepwiseError as error:
             if (active := self._active.get(record.job.id)) is not None:
-                self._leave(active, _failed(active, str(error), error.code))
+                self._leave(active, active.failed(str(error), error.code))
             return
         if claimed is not None:
             self._draw(claimed, self._executors[WITH_VISITOR][0])
@@ -282,59 +279,12 @@ class Queue:
             active = self._enter(record)
         active.record = record
         try:
-            self._attempt(active, executor)
+            Attempt(self, active, executor).run()
         except Exception:
             log.exception("Job %s: its end", record.job.short_id)
             self._free(active)
             words = "Something went wrong in the server; its log has the details. Draw it again."
-            self._end(active, _failed(active, words, DrawingFailed.code))
-
-    def _attempt(self, active: Active, executor: Executor) -> None:
-        record = active.record
-        job = record.job
-        last = Event(
-            job, "failed", error="The drawing ended without a result; try again.", code="drawing_failed"
-        )
-        writer = None
-        try:
-            loaded = job.model in executor.resident()
-            elsewhere = self.engine.catalogue[job.model].backend != "local"
-            self.metrics.begun(record, loaded or elsewhere)
-            writer = LogWriter(log_path(self._folder.logs, job.id, record.attempt))
-            try:
-                drawing = executor.start(job)
-            except WorkerDied as error:  # before it was begun: not this job's fault
-                log.warning("Job %s waits again: %s", job.short_id, error)
-                writer.close()
-                self._store.put_back(job.id, record.attempt)
-                self._watch.note()
-                return
-            watch, steps = self._pace.watch(job, loaded), self.metrics.steps(job.model)
-            with self._changed:
-                active.drawing, active.begun = drawing, time.monotonic()
-                active.executor = executor
-            if active.box.stopping:
-                drawing.stop()
-            for event in drawing.events():
-                watch.see(event)
-                steps.see(event)
-                if event.last:
-                    last = event
-                    break
-                active.show(event)
-                writer.append(active.box.latest)
-        except StepwiseError as error:
-            last = replace(active.box.latest, phase="failed", error=str(error), code=error.code)
-        except OSError as error:
-            last = self._disk_failed(active, error)
-        except Exception as error:
-            log.exception("Job %s could not be drawn", job.short_id)
-            words = (
-                f"The drawing failed ({type(error).__name__}); the server's log has the details. Try again."
-            )
-            last = _failed(active, words, DrawingFailed.code)
-        with contextlib.closing(writer) if writer else contextlib.nullcontext():
-            self._conclude(active, last, writer)
+            self._end(active, active.failed(words, DrawingFailed.code))
 
     def _free(self, active: Active) -> None:
         """Nothing draws it now."""
@@ -342,44 +292,17 @@ class Queue:
             active.drawing = active.begun = active.executor = None
             self._changed.notify_all()
 
-    def _conclude(self, active: Active, last: Event, writer: LogWriter | None) -> None:
-        """What became of an attempt: written down first, then told."""
-        record, job = active.record, active.record.job
-        if self._cut:
-            self._free(active)
-            return  # it was put back: the next server draws it
-        if last.code == WorkerDied.code and not active.box.stopping and not active.late:
-            self.metrics.lost("worker")
-            if record.kills + 1 < MOST_KILLS:
-                self._free(active)
-                self._store.put_back(job.id, record.attempt, killed=True)
-                after = self._store.get(job.id)
-                if after is not None and after.state in ENDED:  # stopped just now
-                    stopped = replace(last, phase="stopped", error=None, code=None)
-                    self._leave(active, active.as_shown(stopped))
-                    return
-                log.warning("Job %s is drawn again: %s", job.short_id, last.error)
-                active.lost = ("The process that drew this ended; it was drawn again from the beginning.",)
-                waits = replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None)
-                active.show(waits)
-                self._watch.note()
-                return
-            words = f"It was set aside: {MOST_KILLS} processes that drew it ended. The last one: {last.error}"
-            last = replace(last, error=words)
-        if active.late:
-            words = f"It took longer than {self.rules.draw:,.0f} s, the most that a drawing may take here."
-            last = replace(
-                last, phase="failed", error=f"{words} Try fewer steps or a smaller size.", code="late"
-            )
-        elif active.box.stopping and last.code == WorkerDied.code:
-            last = replace(last, phase="stopped", error=None, code=None)
-        shown = active.as_shown(last)
-        try:
-            if writer is not None:
-                writer.append(shown)
-        except OSError as error:
-            shown = self._disk_failed(active, error)
-        self._end(active, shown)
+    def _again(self, active: Active, killed: bool) -> bool:
+        """Puts an attempt's job back into its place. False: it was asked to stop meanwhile, and has ended."""
+        self._free(active)
+        job = active.record.job.id
+        self._store.put_back(job, active.record.attempt, killed)
+        after = self._store.get(job)
+        if after is not None and after.state in ENDED:
+            self._leave(active, replace(active.box.latest, phase="stopped", eta=None))
+            return False
+        self._watch.note()
+        return True
 
     def _end(self, active: Active, shown: Event) -> None:
         """Writes down that a job has ended, and tells its readers."""
@@ -393,15 +316,8 @@ class Queue:
             end()
         except StepwiseError as failure:
             self._owed.append(end)
-            shown = _failed(active, str(failure), failure.code)
+            shown = active.failed(str(failure), failure.code)
         self._leave(active, shown)
-
-    def _disk_failed(self, active: Active, error: OSError) -> Event:
-        if active.drawing is not None:
-            active.drawing.stop()
-        full = DiskFull(f"The disk with {self._folder.path} can't be written to: {error.strerror or error}.")
-        log.error("%s", full)
-        return _failed(active, str(full), full.code)
 
     # Who is there.
 
@@ -422,8 +338,8 @@ class Queue:
             if self._active.pop(last.job.id, None) is None:
                 return  # another has ended it meanwhile
             self._watch.note()
-        active.box.update(**last.changes(active.box.latest))
         self._account(active.record, last)
+        active.box.update(**last.changes(active.box.latest))
 
     def _account(self, record: Record, last: Event) -> None:
         """What is said of a job that has ended."""
@@ -497,8 +413,3 @@ class Queue:
     def _kill(self, active: Active) -> bool:
         """Ends an attempt that doesn't listen, with the process that draws it. False: it can't be."""
         return active.executor is not None and active.executor.kill()
-
-
-def _failed(active: Active, words: str, code: str) -> Event:
-    """Its last event, where it has come to nothing."""
-    return replace(active.box.latest, phase="failed", images=(), eta=None, error=words, code=code)

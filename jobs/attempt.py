@@ -1,0 +1,123 @@
+"""One attempt at a job: drawn by an executor, each event written to the attempt's log and shown to the job's
+readers; and what its end means: that of the job, or another attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.executors import Executor
+from jobs.following import Active
+from jobs.log import LogWriter, log_path
+from pipeline.errors import DiskFull, DrawingFailed, StepwiseError, WorkerDied
+from pipeline.events import Event
+
+if TYPE_CHECKING:
+    from jobs.queue import Queue
+
+log = logging.getLogger("stepwise")
+
+MOST_KILLS = 2
+"""Workers that one job may take down; it is set aside then."""
+
+
+class Attempt:
+    """Of a job that was claimed. Runs in its executor's thread, to its end."""
+
+    def __init__(self, queue: Queue, active: Active, executor: Executor) -> None:
+        self._queue, self._active, self._executor = queue, active, executor
+        self._job = active.record.job
+
+    def run(self) -> None:
+        """Draws, and writes down and tells what became of it."""
+        path = log_path(self._queue._folder.logs, self._job.id, self._active.record.attempt)
+        with contextlib.ExitStack() as stack:
+            writer = None
+            try:
+                writer = stack.enter_context(LogWriter(path))
+                last = self._draw(writer)
+            except StepwiseError as error:
+                last = replace(self._active.box.latest, phase="failed", error=str(error), code=error.code)
+            except OSError as error:
+                last = self._disk_failed(error)
+            except Exception as error:
+                log.exception("Job %s could not be drawn", self._job.short_id)
+                why = f"The drawing failed ({type(error).__name__}); the server's log has the details."
+                last = self._active.failed(f"{why} Try again.", DrawingFailed.code)
+            if last is not None:
+                self._conclude(last, writer)
+
+    def _draw(self, writer: LogWriter) -> Event | None:
+        """The attempt's last event; None: it was not begun, and its job waits again."""
+        queue, active, job = self._queue, self._active, self._job
+        loaded = job.model in self._executor.resident()
+        elsewhere = queue.engine.catalogue[job.model].backend != "local"
+        queue.metrics.begun(active.record, loaded or elsewhere)
+        try:
+            drawing = self._executor.start(job)
+        except WorkerDied as error:  # it ended before this job was begun: not the job's fault
+            log.warning("Job %s waits again: %s", job.short_id, error)
+            queue._again(active, killed=False)
+            return None
+        pace, steps = queue._pace.watch(job, loaded), queue.metrics.steps(job.model)
+        with queue._changed:
+            active.drawing, active.begun = drawing, time.monotonic()
+            active.executor = self._executor
+        if active.box.stopping:
+            drawing.stop()
+        for event in drawing.events():
+            pace.see(event)
+            steps.see(event)
+            if event.last:
+                return event
+            active.show(event)
+            writer.append(active.box.latest)
+        raise AssertionError("a drawing's events end with its last")
+
+    def _conclude(self, last: Event, writer: LogWriter | None) -> None:
+        """What became of it: written down first, then told."""
+        queue, active = self._queue, self._active
+        if queue._cut:
+            queue._free(active)
+            return  # it was put back: the next server draws it
+        if last.code == WorkerDied.code and not active.box.stopping and not active.late:
+            queue.metrics.lost("worker")
+            if active.record.kills + 1 < MOST_KILLS:
+                self._draw_again(last)
+                return
+            words = f"It was set aside: {MOST_KILLS} processes that drew it ended. The last one: {last.error}"
+            last = replace(last, error=words)
+        if active.late:
+            words = f"It took longer than {queue.rules.draw:,.0f} s, the most that a drawing may take here."
+            words += " Try fewer steps or a smaller size."
+            last = replace(last, phase="failed", error=words, code="late")
+        elif active.box.stopping and last.code == WorkerDied.code:
+            last = replace(last, phase="stopped", error=None, code=None)
+        shown = active.as_shown(last)
+        try:
+            if writer is not None:
+                writer.append(shown)
+        except OSError as error:
+            shown = self._disk_failed(error)
+        queue._end(active, shown)
+        queue._pace.save()  # a killed process has no time for it
+
+    def _draw_again(self, last: Event) -> None:
+        """What drew it is gone: it waits for another."""
+        active = self._active
+        log.warning("Job %s is drawn again: %s", self._job.short_id, last.error)
+        active.lost = ("The process that drew this ended; it was drawn again from the beginning.",)
+        active.show(replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None))
+        self._queue._again(active, killed=True)
+
+    def _disk_failed(self, error: OSError) -> Event:
+        if self._active.drawing is not None:
+            self._active.drawing.stop()
+        where = self._queue._folder.path
+        full = DiskFull(f"The disk with {where} can't be written to: {error.strerror or error}.")
+        log.error("%s", full)
+        return self._active.failed(str(full), full.code)
