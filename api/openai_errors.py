@@ -37,8 +37,9 @@ STATUSES = {
     "provider_error": 503,
     "quota_exceeded": 429,
     "zerogpu_error": 503,
-    "disk_full": 507,
+    "disk_full": 503,
     "store_error": 503,
+    "worker_died": 503,
 }
 """Of our errors' codes; any other is a drawing that failed, 500."""
 
