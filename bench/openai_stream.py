@@ -30,6 +30,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -183,6 +184,10 @@ def _app() -> Iterator[tuple[Any, str]]:
         os.environ["GRADIO_TEMP_DIR"] = folder
         from api.gradio_queue import make_queue_last
         from api.routes import app_options
+        from jobs.executors import executors
+        from jobs.folder import DataFolder
+        from jobs.queue import Queue
+        from jobs.rules import Rules
         from pipeline.catalogue import read_catalogue
         from pipeline.engine import Engine
         from pipeline.hardware import Wanted
@@ -190,15 +195,18 @@ def _app() -> Iterator[tuple[Any, str]]:
 
         engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
         engine.preload("sketch").join()
-        demo = build_page(engine, 1)
+        rules = Rules(room=1000, each=1000)  # all clients are one person
+        queue = Queue(engine, DataFolder(Path(folder) / "data"), executors(engine), rules)
+        demo = build_page(queue, 1)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
         make_queue_last(demo)
-        options = launch_options() | {"app_kwargs": app_options(demo, engine), "quiet": True}
+        options = launch_options() | {"app_kwargs": app_options(demo, queue), "quiet": True}
         _, url, _ = demo.launch(**options, prevent_thread_lock=True)
         try:
             yield engine, url.rstrip("/")
         finally:
             demo.close(verbose=False)
+            queue.close()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from bench.table import ROOT, server, setting, table
 
 LIBRARIES = ("torch", "transformers", "diffusers", "gradio")
 """In this order, so that each line of the table is what that library adds to those before it."""
-OURS = ("app", "settings", "pipeline", "ui", "api")
+OURS = ("app", "settings", "pipeline", "jobs", "ui", "api")
 TOP = 15
 
 
@@ -69,6 +70,10 @@ def steps() -> dict[str, Any]:
         lap(f"import {name}")
     theirs = set(sys.modules)
     from app import Settings, build_page, launch_options
+    from jobs.executors import executors
+    from jobs.folder import DataFolder
+    from jobs.queue import Queue
+    from jobs.rules import Rules
     from pipeline.catalogue import read_catalogue
     from pipeline.engine import Engine
     from pipeline.hardware import Wanted
@@ -91,7 +96,10 @@ def steps() -> dict[str, Any]:
     networks = find(spec, Path(spec.layout), processor(), RESIDENT).networks
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
-    demo = build_page(engine, settings.keep_hours)
+    folder = tempfile.TemporaryDirectory(prefix="bench-")
+    queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Rules())
+    lap("the queue")
+    demo = build_page(queue, settings.keep_hours)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
     lap("building the page")
     demo.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
@@ -105,6 +113,8 @@ def steps() -> dict[str, Any]:
         lap("_")
     took["twice"] = _twice()
     demo.close(verbose=False)
+    queue.close()
+    folder.cleanup()
     return took
 
 
