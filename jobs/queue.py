@@ -335,13 +335,16 @@ class Queue:
         self._watch.ended(active, last)
 
     def _stop(self, job: str) -> None:
-        record = self._store.stop(job)
         active = self._active.get(job)
-        if active is None or record is None:
+        drawing = active.drawing if active is not None else None
+        if drawing is not None:
+            drawing.stop()  # first: steps would be drawn while the disk is waited for
+        record = self._store.stop(job)
+        if active is None or record is None or drawing is not None:
             return
         if record.state == "stopped":  # it waited
             self._leave(active, replace(active.box.latest, phase="stopped", eta=None))
-        elif (drawing := active.drawing) is not None:
+        elif (drawing := active.drawing) is not None:  # it has just begun
             drawing.stop()
 
     def _left(self, active: Active) -> None:
