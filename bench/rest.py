@@ -17,27 +17,29 @@ class Disconnected(Exception):
     """The stream broke off before its end."""
 
 
-async def ask(http: httpx.AsyncClient, url: str, endpoint: str, values: dict[str, Any]) -> str:
-    """The id of a call that was begun.
+async def ask(
+    http: httpx.AsyncClient, url: str, endpoint: str, values: dict[str, Any], named: bool = True
+) -> str:
+    """The id of a call that was begun. named: values are parameters by name, as of Gradio's v2.
 
     Raises:
         Refused, httpx.TransportError.
     """
-    answer = await http.post(f"{url}/gradio_api/call/v2/{endpoint}", json=values)
+    answer = await http.post(f"{url}/gradio_api/call/{'v2/' if named else ''}{endpoint}", json=values)
     if answer.status_code != 200:
         raise Refused(f"{answer.status_code}: {answer.text[:300]}")
     return answer.json()["event_id"]
 
 
 async def follow(
-    http: httpx.AsyncClient, url: str, endpoint: str, values: dict[str, Any]
+    http: httpx.AsyncClient, url: str, endpoint: str, values: dict[str, Any], named: bool = True
 ) -> AsyncIterator[tuple[list[Any], dict[str, Any]]]:
     """(images, info) of each event of a call, to its last; no images where the endpoint has none.
 
     Raises:
         Refused, Disconnected, httpx.TransportError.
     """
-    call = await ask(http, url, endpoint, values)
+    call = await ask(http, url, endpoint, values, named)
     async with http.stream("GET", f"{url}/gradio_api/call/{endpoint}/{call}") as answer:
         if answer.status_code != 200:
             raise Disconnected(f"{answer.status_code}")

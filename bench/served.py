@@ -16,7 +16,7 @@ import psutil
 
 from bench.table import ROOT, free_port
 
-POLL = 0.1
+POLL = 0.3
 """Seconds between two looks at whether the server answers."""
 
 
