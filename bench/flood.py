@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class Flood:
             self.flooded.dispatched = await self._draw_after()
             self.flooded.memory = (before, self._memory())
 
-    async def _many(self, times: int, one: Callable[[int], Awaitable[None]]) -> None:
+    async def _many(self, times: int, one: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         numbers = iter(range(times))
 
         async def some() -> None:
@@ -92,6 +93,8 @@ class Flood:
                 if self.flooded.died is not None:
                     return
                 await one(number)
+                if number and number % 1000 == 0:
+                    print(f"{one.__name__}: {number:,}", file=sys.stderr, flush=True)
 
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
