@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +43,8 @@ class PictureFiles:
             path.touch()  # its age counts from now
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
+            whole = path.with_name(f"{uuid.uuid4().hex}.part")  # a kill in the middle leaves no half picture
+            whole.write_bytes(picture)
+            whole.replace(path)
         self._block.temp_files.add(str(path))
         return FileData(path=str(path), orig_name=name).model_dump()

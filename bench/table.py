@@ -50,7 +50,7 @@ def server(*command: str, **environment: str) -> Iterator[tuple[str, subprocess.
     Args:
         command: what follows `python`.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Path(folder, "log").open("w+") as log:
         variables = {
             **os.environ,
@@ -86,7 +86,7 @@ def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
     raise SystemExit(f"The server ended before its page answered:\n{log.read_text()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

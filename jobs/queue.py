@@ -348,22 +348,24 @@ class Queue:
 
     def _stop(self, job: str) -> None:
         active = self._active.get(job)
+        drawing = active.drawing if active is not None else None
+        if drawing is not None:
+            drawing.stop()  # first: steps would be drawn while the disk is waited for
         if active is not None and not active.asked:
             active.asked = True
-            self.metrics.stopped(running=active.begun is not None)
+            self.metrics.stopped(running=drawing is not None)
         try:
             record = self._store.stop(job)
         except StepwiseError as error:
-            if active is None or (drawing := active.drawing) is None:
+            if drawing is None:
                 raise
             log.error("That a job was stopped can't be written down: %s", error)
-            drawing.stop()
             return
-        if active is None or record is None:
+        if active is None or record is None or drawing is not None:
             return
         if record.state == "stopped":  # it waited
             self._leave(active, replace(active.box.latest, phase="stopped", eta=None))
-        elif (drawing := active.drawing) is not None:
+        elif (drawing := active.drawing) is not None:  # it has just begun
             drawing.stop()
 
     def _left(self, active: Active) -> None:

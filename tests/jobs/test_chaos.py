@@ -1,0 +1,36 @@
+"""Workers and whole servers are killed under clients: no job is lost, drawn otherwise or drawn twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos import Outcome, run
+
+WORKERS, SERVERS, CLIENTS = 3, 1, 6
+"""Few, for each costs the seconds in which torch is imported; bench/README.md has a run with more."""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(WORKERS, SERVERS, CLIENTS, tmp_path_factory.mktemp("chaos"))
+
+
+def test_the_kills_hit_jobs_that_were_being_drawn(outcome: Outcome) -> None:
+    assert (len(outcome.kills["worker"]), len(outcome.kills["server"])) == (WORKERS, SERVERS)
+    assert sum(one.attempts > 1 for one in outcome.asked) >= 2
+    assert any(one.breaks for one in outcome.asked)
+
+
+def test_no_job_is_lost_and_no_client_hangs(outcome: Outcome) -> None:
+    assert [one.error for one in outcome.of("lost")] == []
+    assert outcome.of("hung") == []
+
+
+def test_every_picture_has_the_pixels_of_an_undisturbed_drawing(outcome: Outcome) -> None:
+    assert len(outcome.asked) >= CLIENTS
+    assert outcome.different == []
+
+
+def test_no_job_finishes_twice_and_no_worker_outlives_its_server(outcome: Outcome) -> None:
+    assert outcome.drawn_twice == []
+    assert outcome.orphans == 0
