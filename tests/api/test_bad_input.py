@@ -141,7 +141,7 @@ def test_several_mistakes_are_all_named(server: str) -> None:
         ("generate", '{"prompt": "a", "\\ud800": 4}', 422, "is not a parameter"),
         ("stop", "{}", 422, "job is required"),
         ("models", '{"a": 1}', 422, "is not a parameter of /models"),
-        ("draw", "{}", 404, "There is no endpoint /draw; there are: /generate, /models, /stop."),
+        ("draw", "{}", 404, "There is no endpoint /draw; there are: /generate, /job, /jobs, /models, /stop."),
     ],
 )  # fmt: skip
 def test_a_missing_or_unknown_name_is_refused_in_words(

@@ -158,6 +158,6 @@ def test_a_client_killed_while_it_waits_leaves_the_line(server: str) -> None:
     running = stream(server, "generate", event)
     next(running)
     job = kill_a_client_once_it_is("queued", server)
-    assert phases_of(server, job) == ["stopped"]  # it was never begun
+    assert set(phases_of(server, job)) == {"stopped"}  # it was never begun
     call(server, "stop", {"job": first})
     assert [data[1]["phase"] for _, data in running][-1] == "stopped"

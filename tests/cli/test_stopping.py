@@ -84,7 +84,7 @@ def test_a_signal_stops_the_job_of_another_stepwise(
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert files(tmp_path) == []
-    assert Client(server, verbose=False).predict(job, api_name="/stop")["phase"] == "unknown"
+    assert Client(server, verbose=False).predict(job, api_name="/stop")["phase"] == "stopped"
 
 
 def test_who_waits_in_the_line_leaves_it_on_control_c(server: str, tmp_path: Path) -> None:
