@@ -86,7 +86,8 @@ def test_a_second_request_that_is_never_completed_is_closed(quick: str) -> None:
     with connect(quick, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         answer = b""
         while not answer.endswith(b"hello"):
-            assert (more := connection.recv(4096)), answer
+            more = connection.recv(4096)
+            assert more, answer
             answer += more
         connection.sendall(HALF)
         assert connection.recv(1) == b""
