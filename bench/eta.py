@@ -152,8 +152,8 @@ def main() -> None:
     print(
         setting(
             f"Sketch on the CPU, {len(REQUESTS)} kinds of request (8 to 40 steps, 128² to 384 × 256, 1 to 3 "
-            f"images, with guidance and without); {PERSONS} persons with {AT_ONCE} jobs at a time, pauses of 0 to "
-            f"{PAUSE:g} s; two drawings before, from which the pace is known. Seed {SEED}."
+            f"images, with guidance and without); {PERSONS} persons with {AT_ONCE} jobs at a time, pauses "
+            f"of 0 to {PAUSE:g} s; two drawings before, from which the pace is known. Seed {SEED}."
         ),
         flush=True,
     )
