@@ -118,9 +118,10 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)
         plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
-        for name, over in (("minimum", min), ("median", median)):
-            a, b = over(time[1] for time in our_times), over(time[1] for time in queue_times)
-            stored.append((f"{threads}", f"wall time, {name}", f"{a:.3f} s", f"{b:.3f} s", f"{b / a:.3f}×"))
+        for column, unit in enumerate(("process time", "wall time")):
+            for name, over in (("minimum", min), ("median", median)):
+                a, b = (over(time[column] for time in times) for times in (our_times, queue_times))
+                stored.append((f"{threads}", f"{unit}, {name}", f"{a:.3f} s", f"{b:.3f} s", f"{b / a:.3f}×"))
         for column, unit in enumerate(("process time", "wall time")):
             for name, over in (("minimum", min), ("median", median)):
                 a = over(time[column] for time in plain_times) / steps * 1e3
