@@ -3,7 +3,8 @@
     python -m bench.overhead
 
 1. Process time (all threads of the process) of `engine.start` with a reader of every event, over the plain
-   diffusers call on the same weights; both end with the bytes of a PNG. In turns, in one process.
+   diffusers call on the same weights; both end with the bytes of a PNG. Then the same job through the queue,
+   written down and logged, over `engine.start`. All in turns, in one process.
 2. Through gradio_client, against real servers: Stepwise's /generate, every event read and every preview
    fetched, over a plain Gradio function that returns the PNG. In turns, a process each. Once more
    without fetching: the client builds an SSL context for every file it fetches.
@@ -19,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import io
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=7, help="of each in the process, in turns (default 7)")
-    parser.add_argument("--calls", type=int, default=5, help="of each server, in turns (default 5)")
+    parser.add_argument("--calls", type=int, default=5, help="of each server, in turns (default 5); 0: none")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps (default 28)")
     parser.add_argument("--size", type=int, default=256, help="width and height in pixels (default 256)")
     asked = parser.parse_args()
@@ -72,7 +74,8 @@ def main() -> None:
         flush=True,
     )
     in_process(asked.rounds, asked.steps, asked.size)
-    through_servers(asked.calls, asked.steps, asked.size)
+    if asked.calls:
+        through_servers(asked.calls, asked.steps, asked.size)
 
 
 # 1. In the process.
@@ -83,10 +86,17 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     import torch
 
     from bench import plain_app
+    from jobs.executors import executors
+    from jobs.folder import DataFolder
+    from jobs.queue import Queue
+    from jobs.record import Owner
+    from jobs.rules import Rules
 
     engine = _engine()
     pipe = plain_app.load()
-    seen, mine, its = [], count(), count()
+    seen, mine, its, its_own = [], count(), count(), count()
+    scratch = tempfile.TemporaryDirectory(prefix="bench-")
+    queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
 
     def plain() -> bytes:
         buffer = io.BytesIO()
@@ -99,10 +109,19 @@ def in_process(rounds: int, steps: int, size: int) -> None:
         seen.append(len({event.preview for event in events}) - 1)
         return events[-1].images[0]
 
+    def queued() -> bytes:
+        job = engine.check({"prompt": PROMPT.format(next(its_own)), **_settings(steps, size)})
+        return list(queue.start(job, Owner("address:local"), "always").events())[-1].images[0]
+
     rows: Rows = [("threads", "per step", "plain", "Stepwise", "extra", "extra, % of a step")]
+    stored: Rows = [("threads", "a drawing", "engine", "queue", "ratio")]
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)
-        plain_times, our_times = _in_turns(rounds, plain, ours)
+        plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
+        for column, unit in enumerate(("process time", "wall time")):
+            for name, over in (("minimum", min), ("median", median)):
+                a, b = (over(time[column] for time in times) for times in (our_times, queue_times))
+                stored.append((f"{threads}", f"{unit}, {name}", f"{a:.3f} s", f"{b:.3f} s", f"{b / a:.3f}×"))
         for column, unit in enumerate(("process time", "wall time")):
             for name, over in (("minimum", min), ("median", median)):
                 a = over(time[column] for time in plain_times) / steps * 1e3
@@ -112,6 +131,9 @@ def in_process(rounds: int, steps: int, size: int) -> None:
                      f"{(b - a) / a * 100:+.1f} %")
                 )  # fmt: skip
     print(table("Streaming every step over the plain diffusers call, in one process", rows))
+    print(table("The same through the queue: store, log of every event, fair order", stored))
+    queue.close()
+    scratch.cleanup()
     torch.set_num_threads(1)
     print(
         table(

@@ -8,6 +8,7 @@ from bench.chaos import Outcome, run
 
 WORKERS, SERVERS, CLIENTS = 3, 1, 6
 """Few, for each costs the seconds in which torch is imported; bench/README.md has a run with more."""
+pytestmark = pytest.mark.timeout(900)  # five processes that import torch, on whatever machine
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,133 @@
+"""What the queue costs when nobody is there, and how soon it answers when somebody comes.
+
+    python -m bench.waking
+
+1. From a request to its first event, and to the first that says it is being drawn: through the store in this
+process, beside the engine alone, and over HTTP. 2. CPU of the server and of its worker process over 30 s
+without clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import psutil
+
+from bench.rest import follow
+from bench.served import Served
+from bench.table import ROOT, setting, table
+
+REQUEST = {"prompt": "a red apple", "model": "sketch", "steps": 4, "width": 128, "height": 128, "seed": 1}
+IDLE = 30.0
+"""Seconds."""
+SETTLING = 5.0
+"""Seconds after the last drawing before anything counts as idle."""
+
+
+def in_process(times: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds from `start` of a job to its first event, and to its first of the device's, one job at a time;
+    the latter also of the engine alone, without a store."""
+    from jobs.executors import executors
+    from jobs.folder import DataFolder
+    from jobs.queue import Queue
+    from jobs.record import Owner
+    from jobs.rules import Rules
+    from pipeline.engine import EngineSpec
+
+    engine = EngineSpec(ROOT / "models.yaml").engine()
+    queue = Queue(engine, DataFolder(folder), executors(engine), Rules())
+    seconds: dict[str, list[float]] = {"first": [], "begun": [], "engine": []}
+
+    def until_begun(began: float, drawing: Any) -> float:
+        found = 0.0
+        for event in drawing.events():
+            if event.phase != "queued" and not found:
+                found = time.perf_counter() - began
+        return found
+
+    for number in range(times + 1):
+        began = time.perf_counter()
+        following = queue.start(engine.check(REQUEST), Owner("address:first"), "always")
+        events = iter(following.events())
+        next(events)
+        first = time.perf_counter() - began
+        begun = until_begun(began, following)
+        began = time.perf_counter()
+        alone = until_begun(began, engine.start(engine.check(REQUEST)))
+        if number:  # the first one loads the model
+            seconds["first"].append(first)
+            seconds["begun"].append(begun)
+            seconds["engine"].append(alone)
+    queue.close()
+    return seconds
+
+
+async def over_http(served: Served, times: int) -> tuple[dict[str, float], list[float]]:
+    """CPU of one core in percent by process, and seconds to the first event of each of so many requests."""
+    async with httpx.AsyncClient(timeout=120) as http:
+        await served.answering(http)
+        seconds = []
+        for number in range(times + 1):
+            began, first = time.perf_counter(), 0.0
+            async for _ in follow(http, served.url, "generate", REQUEST):
+                first = first or time.perf_counter() - began
+            if number:
+                seconds.append(first)
+    await asyncio.sleep(SETTLING)
+    worker, server = served.worker(), served.process
+    assert worker is not None and server is not None
+    processes = {"server": psutil.Process(server.pid), "worker": worker}
+    before = {name: _cpu(process) for name, process in processes.items()}
+    await asyncio.sleep(IDLE)
+    return {name: (_cpu(one) - before[name]) / IDLE * 100 for name, one in processes.items()}, seconds
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _spread(seconds: list[float]) -> tuple[str, str]:
+    ordered = sorted(seconds)
+    return f"{1e3 * median(ordered):.1f} ms", f"{1e3 * ordered[int(0.95 * len(ordered))]:.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.waking",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--times", type=int, default=40, help="drawings of each kind (default 40)")
+    asked = parser.parse_args()
+    print(setting("Sketch on the CPU, 4 steps, 128², one job at a time; STEPWISE_WORKERS=1."), flush=True)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        inside = in_process(asked.times, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        served = Served(Path(folder), STEPWISE_WORKERS="1")
+        try:
+            served.start()
+            idle, http = asyncio.run(over_http(served, asked.times))
+        finally:
+            served.kill()
+    rows = [
+        ("", "p50", "p95"),
+        ("in this process, through the store: to the first event", *_spread(inside["first"])),
+        ("the same, to the device's first event", *_spread(inside["begun"])),
+        ("the engine alone, to the device's first event", *_spread(inside["engine"])),
+        ("over HTTP (REST: a POST and a GET): to the first event", *_spread(http)),
+    ]
+    print(table("From a request", rows))
+    cpu: list[tuple[str, ...]] = [("process", f"CPU of one core over {IDLE:.0f} s")]
+    print(table("At rest, no client", cpu + [(name, f"{percent:.2f} %") for name, percent in idle.items()]))
+
+
+if __name__ == "__main__":
+    main()
