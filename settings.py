@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     none. Unset: the default model, unless it would have to be fetched."""
     max_waiting_each: Annotated[int, Field(ge=1)] = 20
     """Drawings of one person that may wait; more are refused."""
+    running_each: Annotated[int, Field(ge=1)] = 1
+    """Drawings of one person that are drawn at the same time, where several GPUs or providers draw."""
     rate: str | None = None
     """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; empty: as many as they like.
     60/minute on a Space where unset, none elsewhere."""
@@ -170,6 +172,7 @@ class Settings(BaseSettings):
         rules = Rules(
             room=self.max_waiting,
             each=self.max_waiting_each,
+            running_each=self.running_each,
             abandoned=abandoned,
             rate=RATE_ON_SPACE if on_space and self.rate is None else self.rate or "",
             wait=self.max_wait,

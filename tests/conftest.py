@@ -108,7 +108,9 @@ def far_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     with FakeProvider(folder) as provider:
         auto = provider.entry("auto", provider="auto", source="someone/else")
         models = models_yaml(folder, provider.entry(about="Drawn far away."), auto)
-        with serve(folder, STEPWISE_MODELS=str(models), **provider.environment) as url:
+        # Every test calls from the same address: one person, who may have as many drawn as there are places.
+        settings = provider.environment | {"STEPWISE_MODELS": str(models), "STEPWISE_RUNNING_EACH": "4"}
+        with serve(folder, **settings) as url:
             yield Far(url, provider, folder / "server.log")
 
 

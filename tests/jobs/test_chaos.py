@@ -6,7 +6,7 @@ import pytest
 
 from bench.chaos import Outcome, run
 
-WORKERS, SERVERS, CLIENTS = 3, 1, 6
+WORKERS, SERVERS, CLIENTS = 2, 1, 4
 """Few, for each costs the seconds in which torch is imported; bench/README.md has a run with more."""
 pytestmark = pytest.mark.timeout(900)  # five processes that import torch, on whatever machine
 

@@ -133,14 +133,14 @@ def test_reduced_motion_is_honoured(open_tab: Callable[..., Studio]) -> None:
     tab.wait_for("stopped")
 
 
-def test_the_api_page_lists_generate_models_and_stop_and_nothing_else(tab: Studio) -> None:
+def test_the_api_page_lists_the_endpoints_and_nothing_else(tab: Studio) -> None:
     tab.allow(
         "Failed to load resource: .* 404", reason="Gradio 6.31 asks for an MCP schema, which we don't serve"
     )
     tab.page.get_by_role("button", name="Use via API").click()
     tab.page.get_by_text("/generate").first.wait_for()
     listed = tab.page.evaluate("document.body.innerText.match(/(?<=^|\\s)\\/[a-z_]+(?=\\s|$)/gm)")
-    assert set(listed) == {"/generate", "/models", "/stop"}
+    assert set(listed) == {"/generate", "/job", "/jobs", "/models", "/stop"}
 
 
 def test_the_tab_has_our_title_and_icon(tab: Studio) -> None:
