@@ -4,13 +4,17 @@ one server at a time.
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 
 from pipeline.errors import SettingError
+
+log = logging.getLogger("stepwise")
 
 SPACE_STORAGE = Path("/data")
 """Where a Space finds the storage that is attached to it."""
@@ -27,7 +31,8 @@ class DataFolder:
         """
         Args:
             path: made where it isn't there. None: the usual place; where another server uses that, the first
-                free one beside it, so that several run without a setting.
+                free one beside it, so that several run without a setting; where it can't be written to, a
+                temporary one, with a warning.
             patience: seconds to wait for a `path` that is in use.
 
         Raises:
@@ -44,6 +49,11 @@ class DataFolder:
                 return
             except _InUse:
                 continue
+            except SettingError as error:
+                self.path = Path(tempfile.mkdtemp(prefix="stepwise-"))
+                self._lock = _locked(self.path, 0)
+                log.warning("%s Until then they are in %s, and lost with it.", error, self.path)
+                return
         raise SettingError(f"{MOST_SERVERS} servers use {usual} and its neighbours; set STEPWISE_DATA.")
 
     @property
