@@ -22,6 +22,7 @@ from cli.__main__ import parser
 from cli.draw import draw
 from cli.errors import Interrupted
 from cli.terminal import listen
+from pipeline.drawing import Drawing
 from tests.cli.command import CLI, LONG, SMALL, Terminal, events, files, run, start
 from tests.tiny import hold
 
@@ -48,9 +49,18 @@ def test_a_signal_in_mid_step_lets_that_step_end_and_starts_no_other(
     monkeypatch.chdir(tmp_path)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=3)
 
+    told, stop = threading.Event(), Drawing.stop
+
+    def stopped(drawing: Drawing) -> None:
+        stop(drawing)
+        told.set()
+
+    monkeypatch.setattr(Drawing, "stop", stopped)
+
     def interrupt() -> None:
         gate.wait()
         os.kill(os.getpid(), number)
+        told.wait(60)  # a busy main thread hears the signal later than the next step would begin
         gate.open()
 
     threading.Thread(target=interrupt, daemon=True).start()
