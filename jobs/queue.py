@@ -6,6 +6,7 @@ and shows it to the job's readers. What a killed process leaves is taken up by t
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import threading
@@ -139,6 +140,9 @@ class Queue:
             threading.Thread(
                 target=run, args=(self._draw_with_visitor, record), name=f"queue {job.short_id}", daemon=True
             ).start()
+        else:
+            with contextlib.suppress(StepwiseError):  # the disk; the watch tries again
+                self._watch.tell(line)  # before its first reader looks
         return self._following(active)
 
     def _explain(self, busy: Busy, line: str, owner: Owner) -> None:

@@ -40,6 +40,7 @@ class Watch:
         self._since: float | None = None
         self._closed = False
         self._kept = time.monotonic()
+        self._telling = threading.Lock()  # so that nobody is told what was true before what they know
         self._thread = threading.Thread(target=self._run, name="queue watch", daemon=True)
         self._thread.start()
 
@@ -49,6 +50,11 @@ class Watch:
         with changed:
             self.changes += 1
             changed.notify_all()
+
+    def tell(self, line: str) -> None:
+        """Tells everyone in this line their place, and how long until their picture is there."""
+        with self._telling:
+            self._foretell(line)
 
     def not_alive(self) -> str:
         """Why nobody's place is told and nothing ended by the clock any more; empty where it is."""
@@ -104,7 +110,7 @@ class Watch:
         for active in list(self._queue._active.values()):
             self._end_if_due(active, now)
         for line in self._queue._executors:
-            self._foretell(line)
+            self.tell(line)
         if now - self._kept > KEEPING:
             self._kept = now
             self._queue._keep()
@@ -136,7 +142,6 @@ class Watch:
         return patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
 
     def _foretell(self, line: str) -> None:
-        """Everyone's place in this line, and how long until their picture is there."""
         queue = self._queue
         executors = queue._executors[line]
         waiting = [one for one in queue._store.waiting(line) if one.job.id in queue._active]
@@ -163,8 +168,10 @@ class Watch:
                 free.append(eta)
             else:
                 free = [None]
-            if active is not None and active.begun is None and not queue._downloads.holds(record.job.model):
-                _tell(active, place + len(running), eta)
+            if active is not None and not queue._downloads.holds(record.job.model):
+                with queue._changed:  # it may be begun now
+                    if active.begun is None:
+                        _tell(active, place + len(running), eta)
 
 
 def _tell(active: Active, position: int, eta: float | None) -> None:

@@ -193,6 +193,18 @@ def test_two_persons_take_turns_though_one_came_first_with_several(
     assert order == [1, 4, 2, 3]
 
 
+def test_the_first_thing_that_a_job_is_told_is_its_true_place(
+    tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    tiny_queue.start(job(tiny), ANN, "always")
+    gate.wait()
+    places = [tiny_queue.start(job(tiny, seed=seed), ANN, "always").latest.position for seed in range(8)]
+    assert places == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert tiny_queue.start(job(tiny), BEN, "always").latest.position == 1
+    gate.open()
+
+
 def test_a_job_that_waits_is_stopped_at_once_and_never_drawn(
     tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
