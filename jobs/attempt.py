@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from jobs.executors import Executor
 from jobs.following import Active
 from jobs.log import LogWriter, log_path
+from jobs.metrics import Metrics
+from jobs.pace import Pace
+from jobs.register import Register
 from pipeline.errors import DiskFull, DrawingFailed, StepwiseError, WorkerDied
 from pipeline.events import Event
-
-if TYPE_CHECKING:
-    from jobs.queue import Queue
 
 log = logging.getLogger("stepwise")
 
@@ -28,18 +26,35 @@ MOST_KILLS = 2
 class Attempt:
     """Of a job that was claimed. Runs in its executor's thread, to its end."""
 
-    def __init__(self, queue: Queue, active: Active, executor: Executor) -> None:
-        self._queue, self._active, self._executor = queue, active, executor
+    def __init__(
+        self,
+        register: Register,
+        active: Active,
+        executor: Executor,
+        most_seconds: float,
+        pace: Pace,
+        metrics: Metrics,
+    ) -> None:
+        """
+        Args:
+            most_seconds: that a drawing may take (`Rules.draw`); the watch ends it then.
+        """
+        self._register, self._active, self._executor = register, active, executor
+        self._most_seconds, self._pace, self._metrics = most_seconds, pace, metrics
         self._job = active.record.job
 
-    def run(self) -> None:
-        """Draws, and writes down and tells what became of it."""
-        path = log_path(self._queue._folder.logs, self._job.id, self._active.record.attempt)
+    def run(self, loaded: bool, elsewhere: bool) -> None:
+        """Draws, and writes down and tells what became of it.
+
+        Args:
+            loaded: its model could begin without loading. elsewhere: it is drawn by a provider.
+        """
+        path = log_path(self._register.logs, self._job.id, self._active.record.attempt)
         with contextlib.ExitStack() as stack:
             writer = None
             try:
                 writer = stack.enter_context(LogWriter(path))
-                last = self._draw(writer)
+                last = self._draw(writer, loaded, elsewhere)
             except StepwiseError as error:
                 last = replace(self._active.box.latest, phase="failed", error=str(error), code=error.code)
             except OSError as error:
@@ -51,24 +66,18 @@ class Attempt:
             if last is not None:
                 self._conclude(last, writer)
 
-    def _draw(self, writer: LogWriter) -> Event | None:
+    def _draw(self, writer: LogWriter, loaded: bool, elsewhere: bool) -> Event | None:
         """The attempt's last event; None: it was not begun, and its job waits again."""
-        queue, active, job = self._queue, self._active, self._job
-        loaded = job.model in self._executor.resident()
-        elsewhere = queue.engine.catalogue[job.model].backend != "local"
-        queue.metrics.begun(active.record, loaded or elsewhere)
+        active, job = self._active, self._job
+        self._metrics.begun(active.record, loaded or elsewhere)
         try:
             drawing = self._executor.start(job)
         except WorkerDied as error:  # it ended before this job was begun: not the job's fault
             log.warning("Job %s waits again: %s", job.short_id, error)
-            queue._again(active, killed=False)
+            self._register.again(active, killed=False)
             return None
-        pace, steps = queue._pace.watch(job, loaded), queue.metrics.steps(job.model)
-        with queue._changed:
-            active.drawing, active.begun = drawing, time.monotonic()
-            active.executor = self._executor
-        if active.box.stopping:
-            drawing.stop()
+        pace, steps = self._pace.watch(job, loaded), self._metrics.steps(job.model)
+        self._register.begun(active, drawing, self._executor)
         for event in drawing.events():
             pace.see(event)
             steps.see(event)
@@ -80,19 +89,19 @@ class Attempt:
 
     def _conclude(self, last: Event, writer: LogWriter | None) -> None:
         """What became of it: written down first, then told."""
-        queue, active = self._queue, self._active
-        if queue._cut:
-            queue._free(active)
+        register, active = self._register, self._active
+        if register.cut:
+            register.free(active)
             return  # it was put back: the next server draws it
         if last.code == WorkerDied.code and not active.box.stopping and not active.late:
-            queue.metrics.lost("worker")
+            self._metrics.lost("worker")
             if active.record.kills + 1 < MOST_KILLS:
                 self._draw_again(last)
                 return
             words = f"It was set aside: {MOST_KILLS} processes that drew it ended. The last one: {last.error}"
             last = replace(last, error=words)
         if active.late:
-            words = f"It took longer than {queue.rules.draw:,.0f} s, the most that a drawing may take here."
+            words = f"It took longer than {self._most_seconds:,.0f} s, the most that a drawing may take here."
             words += " Try fewer steps or a smaller size."
             last = replace(last, phase="failed", error=words, code="late")
         elif active.box.stopping and last.code == WorkerDied.code:
@@ -103,8 +112,8 @@ class Attempt:
                 writer.append(shown)
         except OSError as error:
             shown = self._disk_failed(error)
-        queue._end(active, shown)
-        queue._pace.save()  # a killed process has no time for it
+        register.end(active, shown)
+        self._pace.save()  # a killed process has no time for it
 
     def _draw_again(self, last: Event) -> None:
         """What drew it is gone: it waits for another."""
@@ -112,12 +121,12 @@ class Attempt:
         log.warning("Job %s is drawn again: %s", self._job.short_id, last.error)
         active.lost = ("The process that drew this ended; it was drawn again from the beginning.",)
         active.show(replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None))
-        self._queue._again(active, killed=True)
+        self._register.again(active, killed=True)
 
     def _disk_failed(self, error: OSError) -> Event:
         if self._active.drawing is not None:
             self._active.drawing.stop()
-        where = self._queue._folder.path
+        where = self._register.logs
         full = DiskFull(f"The disk with {where} can't be written to: {error.strerror or error}.")
         log.error("%s", full)
         return self._active.failed(str(full), full.code)

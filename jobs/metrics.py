@@ -5,10 +5,11 @@ lines and kinds; never a prompt, a person or a job's id.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from jobs.executors import Executor
 from jobs.following import Active
@@ -29,21 +30,10 @@ CODES = frozenset(
 class Metrics:
     """One queue's figures since it began. Safe to use from any thread; never raises for what it is told."""
 
-    def __init__(
-        self,
-        lines: Mapping[str, str],
-        executors: Mapping[str, Sequence[Executor]],
-        active: Callable[[], Iterable[Active]],
-        gpu_memory: Callable[[], tuple[int, int] | None],
-    ) -> None:
-        """
-        Args:
-            lines: of each model of the catalogue, by id. active: who waits or is drawn now.
-            gpu_memory: bytes allocated and in all; None: there is no GPU.
-        """
-        self._lines = lines
+    def __init__(self, models: Collection[str]) -> None:
+        """models: of the catalogue, by id."""
+        self._models = models
         self._registry = registry = CollectorRegistry()
-        registry.register(_Now(lines, executors, active, gpu_memory))
         self._ended = Counter(
             "stepwise_jobs_ended", "Jobs that ended, by outcome.", ["model", "outcome"], registry=registry
         )
@@ -87,11 +77,15 @@ class Metrics:
             ["with"],
             registry=registry,
         )
-        for model in lines:  # a rate over a counter needs its zero
+        for model in models:  # a rate over a counter needs its zero
             for outcome in LAST_PHASES:
                 self._ended.labels(model, outcome)
         for cause in ("worker", "server"):
             self._lost.labels(cause)
+
+    def also(self, collector: Collector) -> None:
+        """Tells what this collects, too."""
+        self._registry.register(collector)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -140,7 +134,7 @@ class Metrics:
 
     def _model(self, model: str) -> str:
         """A model of the catalogue, or "other": an older server's jobs may have ones that are gone."""
-        return model if model in self._lines else "other"
+        return model if model in self._models else "other"
 
 
 class Steps:
@@ -161,7 +155,7 @@ class Steps:
                 self._histogram.observe((event.seconds - before.seconds) / steps)
 
 
-class _Now:
+class Now(Collector):
     """What is so when it is asked for, from memory alone."""
 
     def __init__(
@@ -171,6 +165,11 @@ class _Now:
         active: Callable[[], Iterable[Active]],
         gpu_memory: Callable[[], tuple[int, int] | None],
     ) -> None:
+        """
+        Args:
+            lines: of each model of the catalogue, by id. active: who waits or is drawn now.
+            gpu_memory: bytes allocated and in all; None: there is no GPU.
+        """
         self._lines, self._executors = lines, executors
         self._active, self._gpu_memory = active, gpu_memory
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
+from jobs.executors import Executor
 from jobs.following import Active
+from jobs.pace import Pace
 from jobs.policy import fair
+from jobs.register import Register
+from jobs.rules import Rules
 from pipeline.errors import StepwiseError
-
-if TYPE_CHECKING:
-    from jobs.queue import Queue
 
 log = logging.getLogger("stepwise")
 
@@ -31,25 +31,30 @@ KEEPING = 60.0
 
 
 class Watch:
-    """A queue's clock. changes: a number that grows with everything that may let a job begin."""
+    """A register's clock."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self.changes = 0
+    def __init__(
+        self,
+        register: Register,
+        executors: Mapping[str, Sequence[Executor]],
+        rules: Rules,
+        pace: Pace,
+        held: Callable[[str], bool],
+    ) -> None:
+        """
+        Args:
+            executors: who draws, by line. held: whether a model's jobs have to wait for it still.
+        """
+        self._register, self._executors, self._rules = register, executors, rules
+        self._pace, self._held = pace, held
         self._seen = -1
         self._since: float | None = None
         self._closed = False
         self._kept = time.monotonic()
         self._telling = threading.Lock()  # so that nobody is told what was true before what they know
+        self._keep()
         self._thread = threading.Thread(target=self._run, name="queue watch", daemon=True)
         self._thread.start()
-
-    def note(self) -> None:
-        """Something changed: who may begin, and everyone's place, are looked at anew."""
-        changed = self._queue._changed
-        with changed:
-            self.changes += 1
-            changed.notify_all()
 
     def tell(self, line: str) -> None:
         """Tells everyone in this line their place, and how long until their picture is there."""
@@ -57,44 +62,46 @@ class Watch:
             self._foretell(line)
 
     def not_alive(self) -> str:
-        """Why nobody's place is told and nothing ended by the clock any more; empty where it is."""
+        """Why nothing ends by the clock any more, in words; empty where it does."""
         if not self._thread.is_alive():
             return "the queue's clock has ended"
         if self._since is not None and time.monotonic() - self._since > STUCK:
             return f"the queue's clock has stood still for more than {STUCK:g} s"
+        now, most = time.monotonic(), self._rules.draw + 2 * PATIENCE
+        if any(one.begun is not None and now - one.begun > most for one in self._register.all()):
+            return f"a drawing has gone on for more than {most:,.0f} s, and can't be ended"
         return ""
 
     def until_one_begins(self, waiting: Sequence[Active], line: str) -> float | None:
         """Seconds until one of these is drawn, so that its place is free; None while unknown."""
-        queue = self._queue
         known = []
         for active in waiting:
             eta = active.box.latest.eta
-            took = queue._pace.seconds(active.record.job, active.record.job.model in queue._resident(line))
+            took = self._pace.seconds(active.record.job, active.record.job.model in self._resident(line))
             if active.record.line == line and eta is not None and took is not None:
                 known.append(max(0.0, eta - took))
-        for active in list(queue._active.values()):
+        for active in self._register.all():
             if active.record.line == line and active.begun is not None and not known:
-                left = queue._pace.remaining(active.box.latest)
+                left = self._pace.remaining(active.box.latest)
                 known += [] if left is None else [left]
         return min(known, default=None)
 
     def close(self) -> None:
-        with self._queue._changed:
+        with self._register.changed:
             self._closed = True
-            self._queue._changed.notify_all()
+            self._register.changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
-        queue = self._queue
+        register = self._register
         while True:
-            with queue._changed:
-                queue._changed.wait_for(
-                    lambda: self._closed or self.changes != self._seen, TICK if queue._active else None
+            with register.changed:
+                register.changed.wait_for(
+                    lambda: self._closed or register.changes != self._seen, TICK if register.all() else None
                 )
                 if self._closed:
                     return
-                self._seen = self.changes
+                self._seen = register.changes
             self._since = time.monotonic()
             try:
                 self._look()
@@ -107,21 +114,24 @@ class Watch:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for active in list(self._queue._active.values()):
+        for active in self._register.all():
             self._end_if_due(active, now)
-        for line in self._queue._executors:
+        for line in self._executors:
             self.tell(line)
         if now - self._kept > KEEPING:
             self._kept = now
-            self._queue._keep()
+            self._keep()
+
+    def _keep(self) -> None:
+        self._register.keep(self._rules.most_bytes, self._rules.most_seconds)
 
     def _end_if_due(self, active: Active, now: float) -> None:
-        rules = self._queue.rules
+        rules = self._rules
         if self._abandoned(active, now):
             active.box.stop()
         if active.begun is None:
             if time.time() - active.record.created > rules.wait:
-                self._queue._refuse(
+                self._register.refuse(
                     active, f"It waited for {rules.wait:,.0f} s without a turn, the most that it may here."
                 )
             return
@@ -130,11 +140,17 @@ class Watch:
             active.late = True
             drawing.stop()
             if now - active.begun > rules.draw + PATIENCE:
-                self._queue._kill(active)  # where that can't be, `Queue.not_alive` says so
+                self._kill(active)
+
+    def _kill(self, active: Active) -> None:
+        """Ends an attempt that doesn't listen, with the process that draws it. Where that can't be,
+        `not_alive` says so."""
+        if active.executor is not None:
+            active.executor.kill()
 
     def _abandoned(self, active: Active, now: float) -> bool:
         """Whether nobody is left who would want it, as of record.Kept."""
-        alone, patience = active.alone, self._queue.rules.abandoned
+        alone, patience = active.alone, self._rules.abandoned
         if alone is None or active.kept == "always":
             return False
         if active.kept == "call" and (active.begun is None or patience is None):
@@ -142,23 +158,22 @@ class Watch:
         return patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
 
     def _foretell(self, line: str) -> None:
-        queue = self._queue
-        executors = queue._executors[line]
-        waiting = [one for one in queue._store.waiting(line) if one.job.id in queue._active]
+        register, pace, executors = self._register, self._pace, self._executors[line]
+        waiting = [one for one in register.store.waiting(line) if register.get(one.job.id) is not None]
         if not waiting:
             return
-        resident = queue._resident(line)
-        sight = queue._store.sight(line, resident)
-        begun = [one.job.id for one in queue._store.running() if one.line == line]
-        running = [active for job in begun if (active := queue._active.get(job)) is not None]
+        resident = self._resident(line)
+        sight = register.store.sight(line, resident)
+        begun = [one.job.id for one in register.store.running() if one.line == line]
+        running = [active for job in begun if (active := register.get(job)) is not None]
         # When each executor is free, in seconds from now; None from where it isn't known on.
         free: list[float | None] = [0.0] * max(0, len(executors) - len(running))
-        free += [queue._pace.remaining(one.box.latest) for one in running]
+        free += [pace.remaining(one.box.latest) for one in running]
         loaded = set(resident)
         for place, record in enumerate(fair(waiting, sight)):
-            active = queue._active.get(record.job.id)
+            active = register.get(record.job.id)
             known = [seconds for seconds in free if seconds is not None]
-            took = queue._pace.seconds(record.job, record.job.model in loaded)
+            took = pace.seconds(record.job, record.job.model in loaded)
             loaded.add(record.job.model)
             eta = None
             if took is not None and len(known) == len(free) and known:
@@ -168,10 +183,13 @@ class Watch:
                 free.append(eta)
             else:
                 free = [None]
-            if active is not None and not queue._downloads.holds(record.job.model):
-                with queue._changed:  # it may be begun now
+            if active is not None and not self._held(record.job.model):
+                with register.changed:  # it may be begun now
                     if active.begun is None:
                         _tell(active, place + len(running), eta)
+
+    def _resident(self, line: str) -> set[str]:
+        return {model for executor in self._executors[line] for model in executor.resident()}
 
 
 def _tell(active: Active, position: int, eta: float | None) -> None:

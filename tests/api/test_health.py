@@ -189,7 +189,7 @@ def test_a_server_with_a_dead_thread_is_dead(
     page: gr.Blocks, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = threading.Thread(target=lambda: None, name="queue cpu")
-    monkeypatch.setattr(tiny_queue, "_threads", [gone])
+    monkeypatch.setattr(tiny_queue._dispatch, "_threads", [gone])
     with TestClient(Starlette(routes=health_routes(page, tiny_queue))) as client:
         answer = client.get("/livez")
     assert answer.status_code == 503

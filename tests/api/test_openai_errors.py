@@ -211,7 +211,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
     forward = SD3Transformer2DModel.forward
 
     def stopped(*args: Any, **kwargs: Any) -> Any:
-        for drawing in list(queue._active.values()):
+        for drawing in queue._register.all():
             drawing.box.stop()
         return forward(*args, **kwargs)
 

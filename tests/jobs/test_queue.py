@@ -288,8 +288,7 @@ def test_a_drawing_that_takes_too_long_fails_in_words(
 def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("jobs.queue", "jobs.watch"):
-        monkeypatch.setattr(f"{module}.PATIENCE", 0.1)
+    monkeypatch.setattr("jobs.watch.PATIENCE", 0.1)
     queue = make(draw=0.2)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = queue.start(job(tiny), ANN)
@@ -413,7 +412,7 @@ def test_a_job_that_takes_its_worker_down_twice_is_set_aside(tiny: Engine, make:
 def test_while_nothing_can_be_claimed_the_server_is_not_ready_and_recovers_by_itself(
     tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.queue.RETRY", 0.01)
+    monkeypatch.setattr("jobs.dispatch.RETRY", 0.01)
     for error in (StoreError("The file is damaged."), ValueError("unforeseen")):
 
         def fails(*_: Any, error: Exception = error) -> None:
@@ -438,7 +437,7 @@ def test_a_thread_that_ended_is_told_of(
         raise Unforeseen
 
     monkeypatch.setattr("threading.excepthook", lambda _: None)
-    monkeypatch.setattr(tiny_queue, "_claim", dies)
+    monkeypatch.setattr(tiny_queue._register, "claim", dies)
     tiny_queue.start(job(tiny), ANN)
     until(tiny_queue.not_alive)
     assert tiny_queue.not_alive() == "a thread has ended that gives out jobs: queue cpu"

@@ -1,0 +1,143 @@
+"""Gives out jobs: a thread for each device claims the next one and draws it, one after the other."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from jobs.attempt import Attempt
+from jobs.executors import Executor
+from jobs.following import Active
+from jobs.metrics import Metrics
+from jobs.pace import Pace
+from jobs.record import Choice, Record, Sight
+from jobs.recovery import WITH_VISITOR
+from jobs.register import Register
+from jobs.rules import Rules
+from pipeline.catalogue import Catalogue
+from pipeline.errors import DrawingFailed, StepwiseError
+
+log = logging.getLogger("stepwise")
+
+NOT_READY = 0.25
+"""Seconds after which an executor that wasn't ready is asked again."""
+RETRY = 1.0
+"""Seconds until something that failed for the disk's sake, or unforeseen, is tried again."""
+
+
+class Dispatch:
+    """Draws what the register has, by the rules' policy, until the register is closing."""
+
+    def __init__(
+        self,
+        register: Register,
+        executors: Mapping[str, Sequence[Executor]],
+        catalogue: Catalogue,
+        rules: Rules,
+        pace: Pace,
+        metrics: Metrics,
+        held: Callable[[str], bool],
+    ) -> None:
+        """
+        Args:
+            executors: who draws, by line. held: whether a model's jobs have to wait for it still.
+        """
+        self._register, self._executors = register, executors
+        self._catalogue, self._rules, self._pace, self._metrics = catalogue, rules, pace, metrics
+        self._held = held
+        self._broken = ""
+        self._threads = [
+            threading.Thread(target=self._serve, args=(line, executor), name=f"queue {line}", daemon=True)
+            for line, several in executors.items()
+            if line != WITH_VISITOR
+            for executor in several
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def draw_with_visitor(self, active: Active) -> None:
+        """Draws this one now, in a thread with the caller's context: there the platform that lends a GPU
+        finds who asked for the picture."""
+        run = contextvars.copy_context().run
+        name = f"queue {active.record.job.short_id}"
+        threading.Thread(target=run, args=(self._with_visitor, active), name=name, daemon=True).start()
+
+    def not_ready(self) -> str:
+        """Why nothing could be begun now, in words; empty where something could. A model that must be loaded
+        first is no reason: its job would begin with that."""
+        if self._broken:
+            return self._broken
+        several = [executor for line in self._executors.values() for executor in line]
+        if several and not any(executor.ready for executor in several):
+            return "what draws is being started"
+        return ""
+
+    def not_alive(self) -> str:
+        """Which thread has ended that should give out jobs, in words; empty where none has."""
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        return f"a thread has ended that gives out jobs: {', '.join(dead)}" if dead else ""
+
+    def _serve(self, line: str, executor: Executor) -> None:
+        """One device's thread."""
+        register = self._register
+        while True:
+            with register.changed:
+                if register.closing:
+                    return
+                seen = register.changes
+                if not executor.ready:
+                    register.changed.wait(NOT_READY)
+                    continue
+            try:
+                active = register.claim(line, self._policy, executor.resident())
+                self._broken = ""
+            except Exception as error:  # the disk, most likely: what waits goes on waiting
+                if register.closing:
+                    return
+                foreseen = isinstance(error, StepwiseError)
+                log.error("No job can be begun: %s", error, exc_info=None if foreseen else error)
+                self._broken = str(error) if foreseen else "no job can be begun; the log has the details"
+                time.sleep(RETRY)
+                continue
+            if active is not None:
+                self._draw(active, executor)
+                continue
+            with register.changed:
+                while not register.closing and register.changes == seen:
+                    register.changed.wait()
+
+    def _policy(self, waiting: Sequence[Record], sight: Sight) -> Choice | None:
+        here = [record for record in waiting if not self._held(record.job.model)]
+        return self._rules.policy(here, sight)
+
+    def _with_visitor(self, active: Active) -> None:
+        job = active.record.job.id
+
+        def this_one(waiting: Sequence[Record], _: Sight) -> Choice | None:
+            return Choice(job) if any(record.job.id == job for record in waiting) else None
+
+        try:
+            claimed = self._register.claim(WITH_VISITOR, this_one)
+        except StepwiseError as error:
+            self._register.leave(active, active.failed(str(error), error.code))
+            return
+        if claimed is not None:  # else it was stopped, or another call with its id draws it
+            self._draw(claimed, self._executors[WITH_VISITOR][0])
+
+    def _draw(self, active: Active, executor: Executor) -> None:
+        """One attempt, from its claim to its end. Never raises: no job may end the thread that gives out the
+        next one."""
+        model = active.record.job.model
+        try:
+            loaded = model in executor.resident()
+            elsewhere = self._catalogue[model].backend != "local"
+            attempt = Attempt(self._register, active, executor, self._rules.draw, self._pace, self._metrics)
+            attempt.run(loaded, elsewhere)
+        except Exception:
+            log.exception("Job %s: its end", active.record.job.short_id)
+            self._register.free(active)
+            words = "Something went wrong in the server; its log has the details. Draw it again."
+            self._register.end(active, active.failed(words, DrawingFailed.code))

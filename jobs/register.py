@@ -1,0 +1,250 @@
+"""The jobs that wait or run in this process, and every change of their state: written down in the store
+first, then told to their readers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.executors import Executor
+from jobs.following import Active, Following
+from jobs.journal import Journal
+from jobs.keeping import keep
+from jobs.metrics import Metrics
+from jobs.record import ENDED, Kept, Owner, Policy, Record, Store
+from jobs.recovery import ended_event, log_of
+from pipeline.drawing import Drawing
+from pipeline.errors import StepwiseError
+from pipeline.events import Event
+from pipeline.request import Job
+
+log = logging.getLogger("stepwise")
+
+
+class Register:
+    """Safe to use from any thread.
+
+    store: where jobs are written down. logs: the folder of their events. changed: notified with each change
+    that may let a job begin; changes: how many of those there were. closing: nothing more is begun. cut: what
+    ran was put back for the next server.
+    """
+
+    def __init__(self, store: Store, logs: Path, metrics: Metrics, journal: Journal) -> None:
+        self.store, self.logs = store, logs
+        self.changed = threading.Condition()
+        self.changes = 0
+        self.closing = self.cut = False
+        self._metrics, self._journal = metrics, journal
+        self._active: dict[str, Active] = {}
+        self._taking = threading.Lock()  # while a job is written down and entered, so that nobody sees half
+        self._owed: list[Callable[[], object]] = []  # ends that a full disk kept from being written down
+
+    # Who is there.
+
+    def all(self) -> list[Active]:
+        """Who waits or runs."""
+        return list(self._active.values())
+
+    def get(self, job: str) -> Active | None:
+        """None: it neither waits nor runs here."""
+        return self._active.get(job)
+
+    def running(self) -> list[Active]:
+        """Those that are being drawn."""
+        return [active for active in self.all() if active.drawing is not None]
+
+    def of_model(self, model: str) -> list[Drawing]:
+        """What the readers of those see that wait for this model, or are drawn with it."""
+        return [active.box for active in self.all() if active.record.job.model == model]
+
+    def note(self) -> None:
+        """Something changed: who may begin, and everyone's place, are looked at anew."""
+        with self.changed:
+            self.changes += 1
+            self.changed.notify_all()
+
+    # For clients.
+
+    def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Following:
+        """Writes a job down, as of `Store.add`; one whose id is known already is that job, as far as it has
+        come.
+
+        Raises:
+            Busy, StoreError, DiskFull.
+        """
+        with self._taking:
+            record = self.store.add(job, line, owner, kept, room, each)
+            # Another caller's may have begun and ended just now.
+            return self._ended(record) if record.state in ENDED else self.following(self.enter(record))
+
+    def find(self, job: str) -> Following | None:
+        """The job with this id, whatever has become of it; None: unknown."""
+        if (active := self.get(job)) is not None:
+            return self.following(active)
+        with self._taking:  # it may be being entered
+            if (active := self.get(job)) is not None:
+                return self.following(active)
+            record = self.store.get(job)
+        return None if record is None else self._ended(record)
+
+    def following(self, active: Active) -> Following:
+        # Its last reader leaves on an event loop, so what follows from that is left to the watch.
+        return Following(active.box, active, lambda _: self.note(), lambda: log_of(active.record, self.logs))
+
+    def _ended(self, record: Record) -> Following:
+        """A job that has ended, as its log has it."""
+        box = Drawing(record.job)
+        event = ended_event(record, self.logs)
+        box.update(**event.changes(box.latest))
+        return Following(box, log=lambda: log_of(record, self.logs))
+
+    def enter(self, record: Record) -> Active:
+        """A job that the store has is one of those that wait or run here."""
+        job = record.job
+        with self.changed:
+            if job.id in self._active:
+                return self._active[job.id]
+            active = Active(record, Drawing(job, on_stop=lambda: self._stop(job.id)))
+            self._active[job.id] = active
+            self.note()
+        return active
+
+    # An attempt's way.
+
+    def claim(self, line: str, policy: Policy, resident: Collection[str] = ()) -> Active | None:
+        """Begins an attempt, as of `Store.claim`.
+
+        Raises:
+            StoreError, DiskFull.
+        """
+        with self._taking:
+            while self._owed:
+                self._owed[0]()
+                del self._owed[0]
+            record = self.store.claim(line, policy, resident)
+            if record is None:
+                return None
+            active = self.enter(record)
+            active.record = record
+        self.note()
+        return active
+
+    def begun(self, active: Active, drawing: Drawing, executor: Executor) -> None:
+        """Its attempt is being drawn."""
+        with self.changed:
+            active.drawing, active.executor, active.begun = drawing, executor, time.monotonic()
+        if active.box.stopping:
+            drawing.stop()
+
+    def free(self, active: Active) -> None:
+        """Nothing draws it now."""
+        with self.changed:
+            active.drawing = active.begun = active.executor = None
+            self.changed.notify_all()
+
+    def again(self, active: Active, killed: bool) -> None:
+        """Puts an attempt's job back into its place, unless it was asked to stop meanwhile: it ends then.
+
+        Args:
+            killed: as of `Store.put_back`.
+        """
+        self.free(active)
+        job = active.record.job.id
+        self.store.put_back(job, active.record.attempt, killed)
+        after = self.store.get(job)
+        if after is not None and after.state in ENDED:
+            self.leave(active, replace(active.box.latest, phase="stopped", eta=None))
+        else:
+            self.note()
+
+    def end(self, active: Active, last: Event) -> None:
+        """Writes down how an attempt's job has ended, and tells its readers."""
+        job, attempt = last.job.id, active.record.attempt
+        phase, error, code = last.phase, last.error, last.code
+
+        def end() -> None:
+            self.store.end(job, attempt, phase, error, code)  # type: ignore[arg-type]
+
+        try:
+            end()
+        except StepwiseError as failure:
+            self._owed.append(end)
+            last = active.failed(str(failure), failure.code)
+        self.leave(active, last)
+
+    def cut_off(self) -> bool:
+        """Nothing more is begun, and what is being drawn is kept for the next server. False: that was so
+        already."""
+        with self.changed:
+            if self.cut:
+                return False
+            self.closing = self.cut = True
+            self.changed.notify_all()
+            left = self.running()
+        for active in left:
+            self.store.put_back(active.record.job.id, active.record.attempt)
+            if active.drawing is not None:
+                active.drawing.stop()
+        return True
+
+    # Ends.
+
+    def leave(self, active: Active, last: Event) -> None:
+        """It is no longer here: its readers are told the last of it."""
+        with self.changed:
+            active.drawing = active.begun = active.executor = None
+            if self._active.pop(last.job.id, None) is None:
+                return  # another has ended it meanwhile
+            self.note()
+        self.account(active.record, last)
+        active.box.update(**last.changes(active.box.latest))
+
+    def refuse(self, active: Active, words: str, code: str = "failed") -> None:
+        """Fails a job that waits."""
+        if self.store.refuse(active.record.job.id, words, code):
+            self.leave(active, replace(active.box.latest, phase="failed", error=words, code=code, eta=None))
+
+    def refuse_model(self, model: str, error: StepwiseError) -> None:
+        """Fails all that wait for this model."""
+        for active in self.all():
+            if active.record.job.model == model:
+                self.refuse(active, str(error), error.code)
+
+    def account(self, record: Record, last: Event) -> None:
+        """What is said of a job that has ended."""
+        self._metrics.ended(record, last)
+        self._journal.write(record, last)
+
+    def keep(self, most_bytes: int, most_seconds: float) -> None:
+        """Deletes what is past these bounds (`Rules`) of jobs that ended."""
+        gone = keep(self.logs, most_bytes, most_seconds, list(self._active))
+        oldest = time.time() - most_seconds
+        old = [one.job.id for one in self.store.ended() if (one.ended or 0) < oldest]
+        self.store.forget({*gone, *old})
+
+    def _stop(self, job: str) -> None:
+        active = self.get(job)
+        drawing = active.drawing if active is not None else None
+        if drawing is not None:
+            drawing.stop()  # first: steps would be drawn while the disk is waited for
+        if active is not None and not active.asked:
+            active.asked = True
+            self._metrics.stopped(running=drawing is not None)
+        try:
+            record = self.store.stop(job)
+        except StepwiseError as error:
+            if drawing is None:
+                raise
+            log.error("That a job was stopped can't be written down: %s", error)
+            return
+        if active is None or record is None or drawing is not None:
+            return
+        if record.state == "stopped":  # it waited
+            self.leave(active, replace(active.box.latest, phase="stopped", eta=None))
+        elif (drawing := active.drawing) is not None:  # it has just begun
+            drawing.stop()
