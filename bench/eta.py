@@ -2,8 +2,9 @@
 
     python -m bench.eta
 
-The app's own queue in this process, on sketch: five persons who ask for pictures of several sizes, steps and
-numbers, some at once and some later, from a fixed seed. Of each job that waited, two of the estimates that it
+The app's own queue in this process, over two models: Sketch, and one of its shape with twice the layers and
+random weights. Five persons ask for pictures of either, of several sizes, steps and numbers, some at once and
+some later, from a fixed seed. Of each job that waited, two of the estimates that it
 was told: the first one, and the last one before half of its wait was over.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from bench.table import ROOT, setting, table
 
@@ -32,6 +36,7 @@ REQUESTS = [
 ]
 PAUSE = 6.0
 """Seconds: the longest pause of a person between a picture and the next request."""
+MODELS = ("sketch", "deep")
 AT_ONCE = 2
 """Jobs that a person has at the same time."""
 
@@ -65,15 +70,15 @@ class Told:
 
 
 def run(jobs: int, folder: Path, seed: int = SEED) -> list[Told]:
-    """So many jobs of each person; folder: for the jobs."""
+    """So many jobs of each person; folder: for the jobs, and the second model."""
     from jobs.executors import executors
     from jobs.folder import DataFolder
     from jobs.queue import Queue
     from jobs.rules import Rules
     from pipeline.engine import EngineSpec
 
-    engine = EngineSpec(ROOT / "models.yaml").engine()
-    queue = Queue(engine, DataFolder(folder), executors(engine, preload=["sketch"]), Rules())
+    engine = EngineSpec(_models(folder)).engine()
+    queue = Queue(engine, DataFolder(folder / "data"), executors(engine, preload=MODELS), Rules())
     found: list[Told] = []
     chance = random.Random(seed)
     _learn(queue)
@@ -92,12 +97,32 @@ def run(jobs: int, folder: Path, seed: int = SEED) -> list[Told]:
     return found
 
 
+def _models(folder: Path) -> Path:
+    """A models.yaml of both; the second is Sketch but for its transformer."""
+    import yaml
+    from diffusers import SD3Transformer2DModel
+
+    sketch = ROOT / "weights" / "sketch"
+    deep = folder / "deep"
+    shutil.copytree(sketch, deep, ignore=shutil.ignore_patterns("transformer"))
+    config = SD3Transformer2DModel.load_config(sketch / "transformer")
+    torch.manual_seed(SEED)
+    network = SD3Transformer2DModel.from_config({**config, "num_layers": 2 * config["num_layers"]})
+    network.save_pretrained(deep / "transformer")
+    entries = yaml.safe_load((ROOT / "models.yaml").read_text("utf-8"))
+    entry = next(entry for entry in entries if entry["id"] == "sketch") | {"source": str(sketch)}
+    path = folder / "models.yaml"
+    path.write_text(yaml.safe_dump([entry, entry | {"id": "deep", "name": "Deep", "source": str(deep)}]))
+    return path
+
+
 def _learn(queue: Any) -> None:
-    """Two drawings before anyone waits: a device that never drew knows nothing."""
+    """Two drawings of each model before anyone waits: a device that never drew knows nothing."""
     from jobs.record import Owner
 
-    for request in REQUESTS[:2]:
-        queue.start(_job(queue, request, 0), Owner("address:first"), "always").result()
+    for model in MODELS:
+        for request in REQUESTS[:2]:
+            queue.start(_job(queue, model, request, 0), Owner("address:first"), "always").result()
 
 
 def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: list[Told]) -> None:
@@ -105,7 +130,7 @@ def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: li
 
     for _ in range(jobs):
         time.sleep(chance.uniform(0, PAUSE))
-        job = _job(queue, chance.choice(REQUESTS), chance.randrange(9999))
+        job = _job(queue, chance.choice(MODELS), chance.choice(REQUESTS), chance.randrange(9999))
         following = queue.start(job, Owner(person), "always")
         told = Told(time.monotonic())
         for event in following.events():
@@ -118,8 +143,8 @@ def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: li
         found.append(told)
 
 
-def _job(queue: Any, request: dict[str, Any], seed: int) -> Any:
-    return queue.engine.check({"prompt": "a red apple", "model": "sketch", "seed": seed} | request)
+def _job(queue: Any, model: str, request: dict[str, Any], seed: int) -> Any:
+    return queue.engine.check({"prompt": "a red apple", "model": model, "seed": seed} | request)
 
 
 def report(found: list[Told]) -> str:
@@ -151,9 +176,10 @@ def main() -> None:
     asked = parser.parse_args()
     print(
         setting(
-            f"Sketch on the CPU, {len(REQUESTS)} kinds of request (8 to 40 steps, 128² to 384 × 256, 1 to 3 "
-            f"images, with guidance and without); {PERSONS} persons with {AT_ONCE} jobs at a time, pauses "
-            f"of 0 to {PAUSE:g} s; two drawings before, from which the pace is known. Seed {SEED}."
+            f"Sketch and a model of twice its layers on the CPU, {len(REQUESTS)} kinds of request (8 to 40 "
+            "steps, 128² to 384 × 256, 1 to 3 images, with guidance and without); "
+            f"{PERSONS} persons with {AT_ONCE} jobs at a time, pauses of 0 to {PAUSE:g} s; two drawings of "
+            f"each model before, from which the pace is known. Seed {SEED}."
         ),
         flush=True,
     )
