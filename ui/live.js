@@ -1,6 +1,7 @@
 // The picture's frame: one <figure> whose <img>s are kept and only change their src, so that nothing
 // flickers or jumps. The value is ui/live.py's; a new one comes with every preview.
 const LOST = "The server takes no more drawings now, or broke this one off. Try again in a moment.";
+const UNKNOWN = "Your last drawing isn't here: it didn't reach the server, or is no longer kept. Press Draw to draw it again.";
 const AWAY = "Connection lost; looking for the server …";
 const SILENCE = 3000;  // milliseconds without news of a drawing after which the server is asked whether it is there
 const GONE = "The server has deleted this picture's file; what you see is its preview. Drawing it again with the same seed gives the same picture.";
@@ -117,7 +118,7 @@ const news = () => {
   frame = 0;
   const value = props.value ?? {};
   if (value.state === "refused") refuse(value.error);
-  else if (value.state === "unknown") paint({});
+  else if (value.state === "unknown") { paint({}); refuse(UNKNOWN); }
   else if (value.state) paint(value);
 };
 

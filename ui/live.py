@@ -46,7 +46,7 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
 
 
 UNKNOWN = {"state": "unknown"}
-"""The frame where nobody knows the job that this tab had not seen end: as if there were none."""
+"""The frame where nobody knows the job that this tab had not seen end: the page says so."""
 
 
 def refused(words: str) -> dict[str, Any]:

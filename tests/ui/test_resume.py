@@ -116,16 +116,17 @@ def test_a_tab_opened_beside_one_that_draws_has_nothing_of_it(
     tab.wait_for("stopped")
 
 
-def test_a_job_that_nobody_knows_any_more_is_passed_over_in_silence(tab: Studio) -> None:
+def test_a_drawing_that_never_reached_the_server_is_said_to_be_missing(tab: Studio) -> None:
     left = {"job": str(uuid.uuid4()), "stop": False}
     tab.page.evaluate("left => { window.stepwise.visit.drawing = left; }", left)
     tab.page.reload()
     tab.page.wait_for_function("() => window.stepwise?.visit && window.stepwise.visit.drawing === null")
     expect(tab.draw_button).to_be_visible()
     expect(tab.line).to_have_text("")
-    expect(tab.notes).to_have_text("")
+    expect(tab.notes).to_contain_text("it didn't reach the server, or is no longer kept. Press Draw")
     tab.make_quick()
     tab.draw("a red apple")
+    expect(tab.notes).to_have_text("")
 
 
 def test_what_is_typed_stays_over_a_reload(tab: Studio) -> None:
