@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gradio import queueing
@@ -15,13 +17,18 @@ if TYPE_CHECKING:
     import gradio as gr
 
 MOST_SESSIONS = 100
-"""Whose widgets' last values Gradio keeps (`state_session_capacity`): its 10,000 take some 30 KB each, and as
-much again as was sent to them. This page has no gr.State, so a session that is dropped loses nothing."""
+"""Whose widgets' last values Gradio keeps (`state_session_capacity`): its 10,000 take 83 KB each, and as much
+again as was sent to them. This page has no gr.State, so a session that is dropped loses nothing."""
 UNREAD = 300.0
 """Seconds after its last event for which a session's unread messages are kept: a REST caller may fetch them
 late, or never."""
 MOST_UNREAD = 300
 """Sessions that are kept so at once, of 10 to 80 KB; those that were over first go first."""
+ASLEEP = 1.0
+"""Seconds that the queue sleeps at a time while nothing waits in it: as late as this it notices what came
+another way than by `push`, of which Gradio has none."""
+FULL = 0.02
+"""Seconds until it looks again whether what waits in it may begin."""
 _MARK = "<gradio-sep>"
 
 
@@ -34,14 +41,73 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     queue = demo._queue
     sessions = Sessions(demo, unread, most_unread)
     queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
-    # It looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions of a drawing.
-    # An event is started within 20 ms this way; progress bars of its own we have none.
-    queue.sleep_when_free = 0.02
-    queue.progress_update_sleep_when_free = 0.1
+    _sleep_until_asked(queue)
+    _forget_calls(demo)
     # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
     queue.ANALYTICS_MAX_EVENTS = 1
     queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     queueing.set_task_name = _set_task_name  # type: ignore[assignment]
+
+
+def _sleep_until_asked(queue: queueing.Queue) -> None:
+    """Gradio's queue looks for work 1,000 times a second, and for news of progress bars, of which this page
+    has none, 100 times: 5 % of a core at rest, and as many interruptions of a drawing. It has no signal to
+    wait for; so what it sleeps for is no number here, but what `_sleep` can wait for."""
+    push = queue.push
+    asked: asyncio.Future[None] | None = None
+
+    def wake() -> None:
+        if asked is not None and not asked.done():
+            asked.set_result(None)
+
+    async def until_asked() -> None:
+        nonlocal asked
+        loop = asyncio.get_running_loop()
+        asked = loop.create_future()
+        timer = loop.call_later(FULL if len(queue) else ASLEEP, wake)
+        try:
+            await asked
+        finally:
+            timer.cancel()
+
+    async def push_and_wake(*values: Any, **named: Any) -> Any:
+        answer = await push(*values, **named)
+        wake()
+        return answer
+
+    async def no_progress() -> None:
+        pass
+
+    queue.sleep_when_free = until_asked  # type: ignore[assignment]
+    queue.push = push_and_wake  # type: ignore[method-assign]
+    queue.start_progress_updates = no_progress  # type: ignore[method-assign]
+    queueing.asyncio = _ASYNCIO  # type: ignore[assignment]
+
+
+async def _sleep(seconds: float | Callable[[], Awaitable[None]]) -> None:
+    await (seconds() if callable(seconds) else asyncio.sleep(seconds))
+
+
+_ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
+"""What Gradio's queue takes for asyncio."""
+
+
+def _forget_calls(demo: gr.Blocks) -> None:
+    """A REST call is a session of its own, which nobody can come back to: what Gradio keeps of every widget
+    for it goes when it is over, not when MOST_SESSIONS others have come."""
+    queue = demo._queue
+    process = queue.process_events
+
+    async def process_and_forget(events: list[queueing.Event], *others: Any) -> None:
+        try:
+            await process(events, *others)
+        finally:
+            for event in events:
+                if event.session_hash == event._id:
+                    demo.state_holder.session_data.pop(event._id, None)
+                    demo.state_holder.time_last_used.pop(event._id, None)
+
+    queue.process_events = process_and_forget  # type: ignore[assignment, method-assign]
 
 
 class Sessions(dict[str, "asyncio.Queue[Any]"]):

@@ -9,10 +9,8 @@ client asks for a drawing as usual, and waits for it.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -26,7 +24,7 @@ import psutil
 
 from bench.rest import Disconnected, Refused, follow
 from bench.served import Served
-from bench.table import server, setting, table
+from bench.table import command_line, scratch, server, setting, table
 
 AT_ONCE = 40
 """Requests at the same time."""
@@ -206,11 +204,7 @@ def _counts(answers: Counter[int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.flood",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("flood", __doc__)
     parser.add_argument("--sessions", type=int, default=10_000, help="different ones (default 10,000)")
     parser.add_argument("--cancels", type=int, default=2_500, help="joins with a cancel (default 2,500)")
     asked = parser.parse_args()
@@ -223,8 +217,8 @@ def main() -> None:
         flush=True,
     )
     found = {"plain Gradio app": flood_plain(asked.sessions, asked.cancels)}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        found["Stepwise"] = flood_the_app(asked.sessions, asked.cancels, Path(folder))
+    with scratch() as folder:
+        found["Stepwise"] = flood_the_app(asked.sessions, asked.cancels, folder)
     print(report(found))
 
 

@@ -14,6 +14,7 @@ import pytest
 from gradio import queueing
 from gradio.utils import LRUCache
 
+from api import gradio_queue
 from api.gradio_queue import Sessions, make_queue_last
 from tests.rest import TIMEOUT
 
@@ -175,6 +176,46 @@ def test_a_slot_whose_event_was_cancelled_before_its_first_step_is_free_again(la
     event = lasting.ask("later").json()["event_id"]  # stuck behind it, for the limit is 1
     lasting.queue.pending_messages_per_session.tidy()
     assert "complete" in lasting.read(event)
+
+
+def test_a_queue_with_nothing_in_it_sleeps_and_begins_what_comes_all_the_same() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradio_queue, "ASLEEP", 3600.0)
+        served = Served()
+        make_queue_last(served.demo)
+        slept, sleep = [], served.queue.sleep_when_free
+
+        def counted() -> Any:
+            slept.append(1)
+            return sleep()
+
+        served.queue.sleep_when_free = counted
+        served.gate.set()
+        with served.running():
+            for number in range(3):
+                assert f'["all for {number}"]' in served.read(served.ask(f"{number}").json()["event_id"])
+    assert len(slept) <= 4  # before the first, and after each
+
+
+def test_what_waits_behind_others_is_begun_when_they_end(lasting: Served) -> None:
+    events = [lasting.ask(f"{number}").json()["event_id"] for number in range(3)]  # the limit is 1
+    until(lambda: any(lasting.queue.active_jobs))
+    lasting.gate.set()
+    assert all("event: complete" in lasting.read(event) for event in events)
+
+
+def test_what_gradio_keeps_of_the_widgets_for_a_call_goes_with_it_and_a_visitors_stays(
+    lasting: Served,
+) -> None:
+    event = lasting.ask("somebody").json()["event_id"]
+    lasting.join("a visitor")
+    states = lasting.demo.state_holder
+    until(lambda: event in states)
+    lasting.gate.set()
+    assert "event: complete" in lasting.read(event)
+    assert "process_completed" in lasting.http.get("/queue/data?session_hash=a visitor").text
+    until(lambda: event not in states)
+    assert list(states.session_data) == list(states.time_last_used) == ["a visitor"]
 
 
 def test_a_session_named_like_gradios_own_marks_keeps_nobody_from_cancelling(lasting: Served) -> None:
