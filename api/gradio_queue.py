@@ -12,13 +12,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gradio import queueing
+from gradio.state_holder import SessionState
 
 if TYPE_CHECKING:
     import gradio as gr
 
 MOST_SESSIONS = 100
-"""Whose widgets' last values Gradio keeps (`state_session_capacity`): its 10,000 take 83 KB each, and as much
-again as was sent to them. This page has no gr.State, so a session that is dropped loses nothing."""
+"""Whose changed widgets Gradio keeps (`state_session_capacity`), of its 10,000: 4 KB each, and what was sent
+to them. This page has no gr.State, so a session that is dropped loses nothing."""
 UNREAD = 300.0
 """Seconds after its last event for which a session's unread messages are kept: a REST caller may fetch them
 late, or never."""
@@ -42,17 +43,17 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     sessions = Sessions(demo, unread, most_unread)
     queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
     _sleep_until_asked(queue)
-    _forget_calls(demo)
     # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
     queue.ANALYTICS_MAX_EVENTS = 1
     queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     queueing.set_task_name = _set_task_name  # type: ignore[assignment]
+    SessionState.__init__ = _begin_session  # type: ignore[assignment, method-assign]
 
 
 def _sleep_until_asked(queue: queueing.Queue) -> None:
-    """Gradio's queue looks for work 1,000 times a second, and for news of progress bars, of which this page
-    has none, 100 times: 5 % of a core at rest, and as many interruptions of a drawing. It has no signal to
-    wait for; so what it sleeps for is no number here, but what `_sleep` can wait for."""
+    """Gradio's queue looks for work 1,000 times a second, and 100 times for news of progress bars, which this
+    page has none of: 3 % of a core at rest, and as many interruptions of a drawing. Here it sleeps until
+    somebody comes: `sleep_when_free` is no number, but something that `_sleep` can wait for."""
     push = queue.push
     asked: asyncio.Future[None] | None = None
 
@@ -90,24 +91,6 @@ async def _sleep(seconds: float | Callable[[], Awaitable[None]]) -> None:
 
 _ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
 """What Gradio's queue takes for asyncio."""
-
-
-def _forget_calls(demo: gr.Blocks) -> None:
-    """A REST call is a session of its own, which nobody can come back to: what Gradio keeps of every widget
-    for it goes when it is over, not when MOST_SESSIONS others have come."""
-    queue = demo._queue
-    process = queue.process_events
-
-    async def process_and_forget(events: list[queueing.Event], *others: Any) -> None:
-        try:
-            await process(events, *others)
-        finally:
-            for event in events:
-                if event.session_hash == event._id:
-                    demo.state_holder.session_data.pop(event._id, None)
-                    demo.state_holder.time_last_used.pop(event._id, None)
-
-    queue.process_events = process_and_forget  # type: ignore[assignment, method-assign]
 
 
 class Sessions(dict[str, "asyncio.Queue[Any]"]):
@@ -200,3 +183,27 @@ def _set_task_name(task: Any, session: str, fn: int, event: str, batch: bool) ->
     """Gradio splits the name again at its mark. A client that has the mark in its session's name made every
     /cancel raise, whosever it was, for as long as its own event ran."""
     _named_by_gradio(task, session.replace(_MARK, ""), fn, event, batch)
+
+
+class _NotKept(dict[int, Any]):
+    """Where Gradio would note how each widget looks to a session."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: int) -> dict[str, Any]:
+        return {}
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        pass
+
+
+_begun_by_gradio = SessionState.__init__
+
+
+def _begin_session(state: SessionState, blocks: gr.Blocks) -> None:
+    """A call begins two sessions, and Gradio writes down for each how all widgets look: 9 ms and 80 KB, for
+    deep links, which are closed here (gradio_routes.py)."""
+    no_widgets: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
+    _begun_by_gradio(state, no_widgets)
+    state.config_values = _NotKept()

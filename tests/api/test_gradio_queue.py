@@ -12,6 +12,7 @@ import gradio as gr
 import httpx
 import pytest
 from gradio import queueing
+from gradio.state_holder import SessionState
 from gradio.utils import LRUCache
 
 from api import gradio_queue
@@ -204,18 +205,25 @@ def test_what_waits_behind_others_is_begun_when_they_end(lasting: Served) -> Non
     assert all("event: complete" in lasting.read(event) for event in events)
 
 
-def test_what_gradio_keeps_of_the_widgets_for_a_call_goes_with_it_and_a_visitors_stays(
-    lasting: Served,
-) -> None:
-    event = lasting.ask("somebody").json()["event_id"]
-    lasting.join("a visitor")
-    states = lasting.demo.state_holder
-    until(lambda: event in states)
-    lasting.gate.set()
-    assert "event: complete" in lasting.read(event)
-    assert "process_completed" in lasting.http.get("/queue/data?session_hash=a visitor").text
-    until(lambda: event not in states)
-    assert list(states.session_data) == list(states.time_last_used) == ["a visitor"]
+def test_a_session_keeps_what_its_visitor_changed_and_not_how_every_widget_looks() -> None:
+    with gr.Blocks() as demo:
+        model = gr.Dropdown(["a", "b"], value="a")
+        gr.Button().click(lambda: gr.update(choices=["c"], value="c"), None, model, api_name="change")
+        gr.Button().click(lambda chosen: chosen, model, gr.Textbox(), api_name="chosen")
+    demo.queue()
+    make_queue_last(demo)
+    changed, other = SessionState(demo), SessionState(demo)
+    assert not changed.config_values
+
+    async def call(name: str, inputs: list[Any], state: SessionState) -> list[Any]:
+        function = next(one for one in demo.fns.values() if one.api_name == name)
+        return (await demo.process_api(function, inputs, state))["data"]
+
+    asyncio.run(call("change", [], changed))
+    assert asyncio.run(call("chosen", ["c"], changed)) == ["c"]
+    with pytest.raises(gr.Error, match="not in the list of choices"):
+        asyncio.run(call("chosen", ["c"], other))
+    assert not changed.config_values
 
 
 def test_a_session_named_like_gradios_own_marks_keeps_nobody_from_cancelling(lasting: Served) -> None:
