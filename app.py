@@ -88,6 +88,7 @@ def look_past_libraries() -> None:
     gc.collect()
     gc.freeze()
     gc.collect()  # it counts anew what lasts
+    gc.set_threshold(700, 10, 2)  # all of it five times as often as usual: 14 ms, for 64,000 objects
 
 
 if __name__ == "__main__":
