@@ -7,21 +7,29 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gradio import queueing
+from gradio.state_holder import SessionState
 
 if TYPE_CHECKING:
     import gradio as gr
 
 MOST_SESSIONS = 100
-"""Whose widgets' last values Gradio keeps (`state_session_capacity`): its 10,000 take some 30 KB each, and as
-much again as was sent to them. This page has no gr.State, so a session that is dropped loses nothing."""
+"""Whose changed widgets Gradio keeps (`state_session_capacity`), of its 10,000: 4 KB each, and what was sent
+to them. This page has no gr.State, so a session that is dropped loses nothing."""
 UNREAD = 300.0
 """Seconds after its last event for which a session's unread messages are kept: a REST caller may fetch them
 late, or never."""
 MOST_UNREAD = 300
 """Sessions that are kept so at once, of 10 to 80 KB; those that were over first go first."""
+ASLEEP = 1.0
+"""Seconds that the queue sleeps at a time while nothing waits in it: as late as this it notices what came
+another way than by `push`, of which Gradio has none."""
+FULL = 0.02
+"""Seconds until it looks again whether what waits in it may begin."""
 _MARK = "<gradio-sep>"
 
 
@@ -34,14 +42,55 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     queue = demo._queue
     sessions = Sessions(demo, unread, most_unread)
     queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
-    # It looks for work 1,000 times a second: 3 % of a core at rest, and as many interruptions of a drawing.
-    # An event is started within 20 ms this way; progress bars of its own we have none.
-    queue.sleep_when_free = 0.02
-    queue.progress_update_sleep_when_free = 0.1
+    _sleep_until_asked(queue)
     # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
     queue.ANALYTICS_MAX_EVENTS = 1
     queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     queueing.set_task_name = _set_task_name  # type: ignore[assignment]
+    SessionState.__init__ = _begin_session  # type: ignore[assignment, method-assign]
+
+
+def _sleep_until_asked(queue: queueing.Queue) -> None:
+    """Gradio's queue looks for work 1,000 times a second, and 100 times for news of progress bars, which this
+    page has none of: 3 % of a core at rest, and as many interruptions of a drawing. Here it sleeps until
+    somebody comes: `sleep_when_free` is no number, but something that `_sleep` can wait for."""
+    push = queue.push
+    asked: asyncio.Future[None] | None = None
+
+    def wake() -> None:
+        if asked is not None and not asked.done():
+            asked.set_result(None)
+
+    async def until_asked() -> None:
+        nonlocal asked
+        loop = asyncio.get_running_loop()
+        asked = loop.create_future()
+        timer = loop.call_later(FULL if len(queue) else ASLEEP, wake)
+        try:
+            await asked
+        finally:
+            timer.cancel()
+
+    async def push_and_wake(*values: Any, **named: Any) -> Any:
+        answer = await push(*values, **named)
+        wake()
+        return answer
+
+    async def no_progress() -> None:
+        pass
+
+    queue.sleep_when_free = until_asked  # type: ignore[assignment]
+    queue.push = push_and_wake  # type: ignore[method-assign]
+    queue.start_progress_updates = no_progress  # type: ignore[method-assign]
+    queueing.asyncio = _ASYNCIO  # type: ignore[assignment]
+
+
+async def _sleep(seconds: float | Callable[[], Awaitable[None]]) -> None:
+    await (seconds() if callable(seconds) else asyncio.sleep(seconds))
+
+
+_ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
+"""What Gradio's queue takes for asyncio."""
 
 
 class Sessions(dict[str, "asyncio.Queue[Any]"]):
@@ -134,3 +183,27 @@ def _set_task_name(task: Any, session: str, fn: int, event: str, batch: bool) ->
     """Gradio splits the name again at its mark. A client that has the mark in its session's name made every
     /cancel raise, whosever it was, for as long as its own event ran."""
     _named_by_gradio(task, session.replace(_MARK, ""), fn, event, batch)
+
+
+class _NotKept(dict[int, Any]):
+    """Where Gradio would note how each widget looks to a session."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: int) -> dict[str, Any]:
+        return {}
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        pass
+
+
+_begun_by_gradio = SessionState.__init__
+
+
+def _begin_session(state: SessionState, blocks: gr.Blocks) -> None:
+    """A call begins two sessions, and Gradio writes down for each how all widgets look: 9 ms and 80 KB, for
+    deep links, which are closed here (gradio_routes.py)."""
+    no_widgets: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
+    _begun_by_gradio(state, no_widgets)
+    state.config_values = _NotKept()

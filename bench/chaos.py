@@ -10,12 +10,10 @@ random, from a fixed seed.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
 import random
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ import httpx
 
 from bench.rest import Disconnected, Refused, fetch, follow
 from bench.served import Served
-from bench.table import setting, table
+from bench.table import command_line, scratch, setting, table
 
 SEED = 20261124
 HUNG = 90.0
@@ -271,11 +269,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.chaos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("chaos", __doc__)
     parser.add_argument("--workers-killed", type=int, default=20, help="kills of the worker (default 20)")
     parser.add_argument("--servers-killed", type=int, default=5, help="of the whole server (default 5)")
     parser.add_argument("--clients", type=int, default=20, help="at the same time (default 20)")
@@ -288,8 +282,8 @@ def main() -> None:
         ),
         flush=True,
     )
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        outcome = run(asked.workers_killed, asked.servers_killed, asked.clients, Path(folder), asked.seed)
+    with scratch() as folder:
+        outcome = run(asked.workers_killed, asked.servers_killed, asked.clients, folder, asked.seed)
     print(report(outcome, asked.clients))
 
 

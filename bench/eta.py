@@ -10,10 +10,8 @@ was told: the first one, and the last one before half of its wait was over.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.table import ROOT, setting, table
+from bench.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 PERSONS = 5
@@ -154,11 +152,11 @@ def report(found: list[Told]) -> str:
         ("the first that was told", [one.first for one in found]),
         ("the last before half of the wait", [one.halfway for one in found]),
     ):
-        known = sorted(error for error in errors if error is not None)
-        sizes = sorted(map(abs, known))
+        known = [error for error in errors if error is not None]
+        sizes = [abs(error) for error in known]
         rows.append(
             (
-                *(name, f"{len(known)}", f"{median(sizes):.0%}", f"{sizes[int(0.9 * len(sizes))]:.0%}"),
+                *(name, f"{len(known)}", f"{median(sizes):.0%}", f"{percentile(sizes, 0.9):.0%}"),
                 f"{median(known):+.0%}",
             )
         )
@@ -167,11 +165,7 @@ def report(found: list[Told]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.eta",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("eta", __doc__)
     parser.add_argument("--jobs", type=int, default=6, help="of each of ten threads of requests (default 6)")
     asked = parser.parse_args()
     print(
@@ -183,8 +177,8 @@ def main() -> None:
         ),
         flush=True,
     )
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        print(report(run(asked.jobs, Path(folder))))
+    with scratch() as folder:
+        print(report(run(asked.jobs, folder)))
 
 
 if __name__ == "__main__":

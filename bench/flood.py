@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -26,7 +25,7 @@ import psutil
 
 from bench.rest import Disconnected, Refused, follow
 from bench.served import Served
-from bench.table import server, setting, table
+from bench.table import command_line, scratch, server, setting, table
 
 AT_ONCE = 40
 """Requests at the same time."""
@@ -39,13 +38,13 @@ LATE = 300.0
 
 @dataclass
 class Flooded:
-    """What a server made of it. joined, cancelled: its answers, by HTTP status. memory: bytes of RSS before
-    the flood and after it. dispatched: how the drawing after it ended, in words. died: after how many
-    sessions the queue refused everything; None: it didn't."""
+    """What a server made of it. joined, cancelled: its answers, by HTTP status; 0: the connection broke.
+    memory: bytes of RSS before the flood and after each. dispatched: how the drawing after the last ended, in
+    words. died: after how many sessions the queue refused everything; None: it didn't."""
 
     joined: Counter[int] = field(default_factory=Counter)
     cancelled: Counter[int] = field(default_factory=Counter)
-    memory: tuple[int, int] = (0, 0)
+    memory: list[int] = field(default_factory=list)
     dispatched: str = ""
     died: int | None = None
     seconds: float = 0.0
@@ -71,57 +70,63 @@ class Flood:
         self._target = target
         self._refused = 0
 
-    async def run(self, sessions: int, cancels: int) -> None:
+    async def run(self, sessions: int, cancels: int, floods: int) -> None:
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(base_url=self._target.url, timeout=120, limits=limits) as self._http:
             config = (await self._http.get("/config")).json()
             self._fn = next(one["id"] for one in config["dependencies"] if one["api_name"] == "generate")
-            await self._draw(sessions)  # what the first drawing loads isn't growth
-            before, began = self._memory(), time.monotonic()
-            await self._many(sessions, self._ask)
-            if self.flooded.died is None:
-                await self._many(cancels, self._join_and_cancel)
-            self.flooded.seconds = time.monotonic() - began
-            self.flooded.dispatched = await self._draw_after()
-            self.flooded.memory = (before, self._memory())
+            await self._draw()  # what the first drawing loads isn't growth
+            self.flooded.memory.append(self._memory())
+            for _ in range(floods):
+                began = time.monotonic()
+                await self._many(sessions, self._ask, self.flooded.joined)
+                if self.flooded.died is None:
+                    await self._many(cancels, self._join_and_cancel, self.flooded.cancelled)
+                self.flooded.seconds += time.monotonic() - began
+                self.flooded.dispatched = await self._draw_after()
+                self.flooded.memory.append(self._memory())
 
-    async def _many(self, times: int, one: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    async def _many(
+        self, times: int, one: Callable[[], Coroutine[Any, Any, int]], answers: Counter[int]
+    ) -> None:
         numbers = iter(range(times))
 
         async def some() -> None:
             for number in numbers:
                 if self.flooded.died is not None:
                     return
-                await one(number)
+                try:
+                    answers[await one()] += 1
+                except httpx.TransportError:
+                    answers[0] += 1
                 if number and number % 1000 == 0:
                     print(f"{one.__name__}: {number:,}", file=sys.stderr, flush=True)
 
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
-    async def _ask(self, number: int) -> None:
+    async def _ask(self) -> int:
         """A session of its own that never reads its answer."""
         answer = await self._http.post(self._target.call, json=self._target.values)
-        self.flooded.joined[answer.status_code] += 1
         self._refused = self._refused + 1 if answer.status_code == 503 else 0
         if self._refused >= DEAD:
-            self.flooded.died = sum(self.flooded.joined.values()) - DEAD
+            self.flooded.died = sum(self.flooded.joined.values()) + 1 - DEAD
+        return answer.status_code
 
-    async def _join_and_cancel(self, number: int) -> None:
+    async def _join_and_cancel(self) -> int:
         session = uuid.uuid4().hex
         body = {"data": self._target.data, "fn_index": self._fn, "session_hash": session}
         answer = await self._http.post("/gradio_api/queue/join", json=body)
-        status = answer.status_code
-        if status == 200:
-            body = {"session_hash": session, "fn_index": self._fn, "event_id": answer.json()["event_id"]}
-            status = (await self._http.post("/gradio_api/cancel", json=body)).status_code
-        self.flooded.cancelled[status] += 1
+        if answer.status_code != 200:
+            return answer.status_code
+        body = {"session_hash": session, "fn_index": self._fn, "event_id": answer.json()["event_id"]}
+        return (await self._http.post("/gradio_api/cancel", json=body)).status_code
 
     async def _draw_after(self) -> str:
         began = time.monotonic()
         refusal = ""
         while time.monotonic() - began < LATE:
             try:
-                await asyncio.wait_for(self._draw(0), LATE)
+                await asyncio.wait_for(self._draw(), LATE)
                 return f"finished, after {time.monotonic() - began:.1f} s"
             except Refused as error:
                 refusal = str(error)
@@ -132,7 +137,7 @@ class Flood:
                 return f"not finished: {error!r}"
         return f"refused: {refusal}"
 
-    async def _draw(self, number: int) -> None:
+    async def _draw(self) -> None:
         endpoint = self._target.call.removeprefix("/gradio_api/call/").removeprefix("v2/")
         v2 = "/v2/" in self._target.call
         phase = error = None
@@ -145,14 +150,14 @@ class Flood:
         return psutil.Process(self._target.pid).memory_info().rss
 
 
-def flood(target: Target, sessions: int, cancels: int) -> Flooded:
-    """One server's flood."""
+def flood(target: Target, sessions: int, cancels: int, floods: int = 1) -> Flooded:
+    """One server's flood, so many times in a row as long as it lives."""
     flooding = Flood(target)
-    asyncio.run(flooding.run(sessions, cancels))
+    asyncio.run(flooding.run(sessions, cancels, floods))
     return flooding.flooded
 
 
-def flood_the_app(sessions: int, cancels: int, folder: Path) -> Flooded:
+def flood_the_app(sessions: int, cancels: int, folder: Path, floods: int = 1) -> Flooded:
     """The app's; folder: for its log, jobs and pictures."""
     served = Served(folder, STEPWISE_WORKERS="1", STEPWISE_RATE="")
     try:
@@ -162,7 +167,7 @@ def flood_the_app(sessions: int, cancels: int, folder: Path) -> Flooded:
         values = {"prompt": "a red apple", "model": "sketch", "steps": STEPS, "width": SIZE, "height": SIZE}
         data = ["a red apple", "sketch", None, SIZE, SIZE, STEPS, None, None, None, None]
         target = Target(served.url, served.process.pid, "/gradio_api/call/v2/generate", values, data)
-        return flood(target, sessions, cancels)
+        return flood(target, sessions, cancels, floods)
     finally:
         served.kill()
 
@@ -191,28 +196,31 @@ def report(found: dict[str, Flooded]) -> str:
     row("the queue died", lambda one: "no" if one.died is None else f"after {one.died:,} sessions")
     row("seconds of the flood", lambda one: f"{one.seconds:,.0f}")
     row("the drawing afterwards", lambda one: one.dispatched)
-    row(
-        "memory of the server, before and after",
-        lambda one: (
-            f"{one.memory[0] / 1e6:,.0f} and {one.memory[1] / 1e6:,.0f} MB "
-            f"({(one.memory[1] / one.memory[0] - 1) * 100:+.1f} %)"
-        ),
-    )
+    row("memory of the server, before and after each", _memory)
     return table("A flood of sessions", rows)
 
 
+def _memory(one: Flooded) -> str:
+    before, *after = one.memory
+    return f"{before / 1e6:,.0f} MB, " + ", ".join(
+        f"{memory / 1e6:,.0f} MB ({(memory / before - 1) * 100:+.1f} %)" for memory in after
+    )
+
+
 def _counts(answers: Counter[int]) -> str:
-    return ", ".join(f"{number:,} × {status}" for status, number in sorted(answers.items())) or "–"
+    return (
+        ", ".join(f"{number:,} × {status or 'broken'}" for status, number in sorted(answers.items())) or "–"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.flood",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("flood", __doc__)
     parser.add_argument("--sessions", type=int, default=10_000, help="different ones (default 10,000)")
     parser.add_argument("--cancels", type=int, default=2_500, help="joins with a cancel (default 2,500)")
+    parser.add_argument("--floods", type=int, default=2, help="of the app, one after the other (default 2)")
+    parser.add_argument(
+        "--plain", action=argparse.BooleanOptionalAction, default=True, help="also a plain app"
+    )
     asked = parser.parse_args()
     print(
         setting(
@@ -222,9 +230,9 @@ def main() -> None:
         ),
         flush=True,
     )
-    found = {"plain Gradio app": flood_plain(asked.sessions, asked.cancels)}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        found["Stepwise"] = flood_the_app(asked.sessions, asked.cancels, Path(folder))
+    found = {"plain Gradio app": flood_plain(asked.sessions, asked.cancels)} if asked.plain else {}
+    with scratch() as folder:
+        found["Stepwise"] = flood_the_app(asked.sessions, asked.cancels, folder, asked.floods)
     print(report(found))
 
 

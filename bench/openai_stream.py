@@ -24,17 +24,15 @@ import contextlib
 import json
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, setting, table
+from bench.table import ROOT, command_line, scratch, setting, table
 
 PROMPT = "a red apple"
 
@@ -55,11 +53,7 @@ class Sizes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.openai_stream",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("openai_stream", __doc__)
     parser.add_argument("--quick", action="store_true", help="small and few: whether it runs at all")
     parser.add_argument("--calls", type=int, default=9, help="of each number of previews (default 9)")
     parser.add_argument("--rounds", type=int, default=3, help="of each side, in turns (default 3)")
@@ -180,7 +174,7 @@ def _pictures_a_minute(engine: Any, ask: Any, sizes: Sizes) -> str:
 @contextlib.contextmanager
 def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with scratch() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         from api.gradio_queue import make_queue_last
         from api.routes import app_options
@@ -196,7 +190,7 @@ def _app() -> Iterator[tuple[Any, str]]:
         engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
         engine.preload("sketch").join()
         rules = Rules(room=1000, each=1000)  # all clients are one person
-        queue = Queue(engine, DataFolder(Path(folder) / "data"), executors(engine), rules)
+        queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
         demo = build_page(queue, 1)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
         make_queue_last(demo)

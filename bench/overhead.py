@@ -18,7 +18,6 @@ import os
 # A thread of libgomp that waits for work spins, which process time counts as work. Passive ones sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import argparse
 import io
 import tempfile
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, server, setting, table
+from bench.table import ROOT, command_line, server, setting, table
 
 PROMPT = "a red apple, {}"
 """Numbered, so that no drawing finds its prompt's embeddings in the cache: the plain call has none."""
@@ -51,11 +50,7 @@ class Call:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("overhead", __doc__)
     parser.add_argument("--rounds", type=int, default=7, help="of each in the process, in turns (default 7)")
     parser.add_argument("--calls", type=int, default=5, help="of each server, in turns (default 5); 0: none")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps (default 28)")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from bench.table import table
+from bench.table import percentile, table
 from jobs.policy import Fair
 from jobs.record import Choice, Owner, Policy, Record, Sight
 from jobs.store import SqliteStore
@@ -160,7 +160,7 @@ def run(folder: Path) -> None:
             arrivals = mixed(visitors, random.Random(SEED))
             for name, policy in POLICIES.items():
                 outcome = simulate(arrivals, policy, keeps, folder)
-                waits = sorted(outcome.all_waits())
+                waits = outcome.all_waits()
                 beside = max(
                     max(_without(outcome, _visitor(0).person))
                     for outcome in _rounds(beside_a_burst, visitors, policy, keeps, folder)
@@ -168,8 +168,8 @@ def run(folder: Path) -> None:
                 rows.append(
                     (
                         *(str(keeps), str(visitors), name, str(outcome.swaps)),
-                        *(_seconds(statistics.fmean(waits)), _seconds(waits[int(0.95 * len(waits))])),
-                        *(_seconds(waits[-1]), _overtaking(outcome), _seconds(beside)),
+                        *(_seconds(statistics.fmean(waits)), _seconds(percentile(waits, 0.95))),
+                        *(_seconds(max(waits)), _overtaking(outcome), _seconds(beside)),
                     )
                 )
     drawing = ", ".join(f"{seconds:g} s ({model})" for model, seconds in DRAWING.items())

@@ -9,11 +9,9 @@ lies on disk. Told of the first and of the last third of the time.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -28,7 +26,7 @@ import psutil
 from bench.chaos import REQUESTS, SEED
 from bench.rest import Disconnected, Refused, ask, fetch, follow
 from bench.served import Served
-from bench.table import setting, table
+from bench.table import command_line, percentile, scratch, setting, table
 
 LOOK = 5.0
 """Seconds between two looks at the processes."""
@@ -168,6 +166,9 @@ def report(soaked: Soaked, seconds: float) -> str:
         a, b = (f"{round(over(part), 1):,} {unit}".strip() if part else "–" for part in (start, end))
         return a, b
 
+    def p95(values: list[float]) -> float:
+        return percentile(values, 0.95)
+
     looks, megabyte = soaked.looks, 10**6
     rows: list[tuple[str, ...]] = [("", "first third", "last third")]
     for name in ("server", "worker"):
@@ -182,18 +183,14 @@ def report(soaked: Soaked, seconds: float) -> str:
             "Gradio's pictures, largest",
             *thirds([(one.at, one.pictures / megabyte) for one in looks], max, "MB"),
         ),
-        ("request to first event, p95", *thirds([(at, 1e3 * took) for at, took in soaked.first], _p95, "ms")),
+        ("request to first event, p95", *thirds([(at, 1e3 * took) for at, took in soaked.first], p95, "ms")),
         ("request to finished picture, median", *thirds(soaked.drawn, median, "s")),
-        ("request to finished picture, p95", *thirds(soaked.drawn, _p95, "s")),
+        ("request to finished picture, p95", *thirds(soaked.drawn, p95, "s")),
         ("finished pictures", *thirds(soaked.drawn, len, "")),
     ]
     did = ", ".join(f"{number} {kind}" for kind, number in soaked.did.items())
     lines = [f"\nDone: {did}. Answered otherwise than it should: {len(soaked.wrong)}."]
     return "\n".join([table(f"{seconds / 60:.0f} minutes", rows), *lines, *soaked.wrong[:20]])
-
-
-def _p95(values: list[float]) -> float:
-    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
 
 
 def soak(seconds: float, clients: int, pause: float, folder: Path) -> Soaked:
@@ -209,11 +206,7 @@ def soak(seconds: float, clients: int, pause: float, folder: Path) -> Soaked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("soak", __doc__)
     parser.add_argument("--minutes", type=float, default=30, help="how long (default 30)")
     parser.add_argument("--clients", type=int, default=2, help="at the same time (default 2)")
     parser.add_argument("--pause", type=float, default=4, help="the longest between requests (default 4 s)")
@@ -225,8 +218,8 @@ def main() -> None:
         ),
         flush=True,
     )
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        soaked = soak(60 * asked.minutes, asked.clients, asked.pause, Path(folder))
+    with scratch() as folder:
+        soaked = soak(60 * asked.minutes, asked.clients, asked.pause, folder)
     print(report(soaked, 60 * asked.minutes))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, server, setting, table
+from bench.table import ROOT, command_line, server, setting, table
 
 LIBRARIES = ("torch", "transformers", "diffusers", "gradio")
 """In this order, so that each line of the table is what that library adds to those before it."""
@@ -29,11 +29,7 @@ TOP = 15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.startup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("startup", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes of each kind (default 5)")
     parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)  # what a child is told
     arguments = parser.parse_args()

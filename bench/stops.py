@@ -9,9 +9,7 @@ while it waits, before its first step, in the middle of one, while it is decoded
 
 from __future__ import annotations
 
-import argparse
 import random
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, setting, table
+from bench.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 AT_ONCE = 4
@@ -198,24 +196,19 @@ def report(found: Stops) -> str:
 
 
 def _spread(values: list[Any], unit: str) -> str:
-    ordered = sorted(values)
-    return f"{median(ordered):.0f} / {ordered[int(0.95 * len(ordered))]:.0f} / {ordered[-1]:.0f}{unit}"
+    return f"{median(values):.0f} / {percentile(values, 0.95):.0f} / {max(values):.0f}{unit}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.stops",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("stops", __doc__)
     parser.add_argument("--stops", type=int, default=1000, help="jobs, each stopped once (default 1,000)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the moments (default {SEED})")
     asked = parser.parse_args()
     print(
         setting(f"Sketch on the CPU, 8 steps, 128²; {AT_ONCE} jobs at once, seed {asked.seed}."), flush=True
     )
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        print(report(run(asked.stops, Path(folder), asked.seed)))
+    with scratch() as folder:
+        print(report(run(asked.stops, folder, asked.seed)))
 
 
 if __name__ == "__main__":

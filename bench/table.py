@@ -1,8 +1,9 @@
-"""What the benchmarks share: a table that says its own setting, and a server as a process of its own.
-Knows nothing of what is measured."""
+"""What the benchmarks share: a command line, a table that says its own setting, and a server as a process of
+its own. Knows nothing of what is measured."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,28 @@ import httpx
 ROOT = Path(__file__).parent.parent
 POLL = 0.02
 """Seconds between two looks at whether a server answers: how exact its start is timed."""
+
+
+def command_line(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Of `python -m bench.NAME`. description: that module's docstring, as it stands."""
+    return argparse.ArgumentParser(
+        prog=f"python -m bench.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        yield Path(folder)
+
+
+def percentile(values: Iterable[float], part: float) -> float:
+    """The value that this part of them (0 to 1) is below; of few, the largest."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def setting(*more: str) -> str:
@@ -51,7 +74,7 @@ def server(*command: str, **environment: str) -> Iterator[tuple[str, subprocess.
         command: what follows `python`.
     """
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Path(folder, "log").open("w+") as log:
+    with scratch() as folder, Path(folder, "log").open("w+") as log:
         variables = {
             **os.environ,
             "GRADIO_SERVER_PORT": str(port),

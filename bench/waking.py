@@ -4,15 +4,16 @@
 
 1. From a request to its first event, and to the first that says it is being drawn: through the store in this
 process, beside the engine alone, and over HTTP. 2. CPU of the server and of its worker process over 30 s
-without clients.
+without clients, and how often their threads wake, which other work on the machine doesn't change.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import tempfile
+import contextlib
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,13 +23,14 @@ import psutil
 
 from bench.rest import follow
 from bench.served import Served
-from bench.table import ROOT, setting, table
+from bench.table import ROOT, command_line, percentile, scratch, setting, table
 
 REQUEST = {"prompt": "a red apple", "model": "sketch", "steps": 4, "width": 128, "height": 128, "seed": 1}
 IDLE = 30.0
 """Seconds."""
 SETTLING = 5.0
 """Seconds after the last drawing before anything counts as idle."""
+WAITS = re.compile(r"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
 
 def in_process(times: int, folder: Path) -> dict[str, list[float]]:
@@ -69,8 +71,16 @@ def in_process(times: int, folder: Path) -> dict[str, list[float]]:
     return seconds
 
 
-async def over_http(served: Served, times: int) -> tuple[dict[str, float], list[float]]:
-    """CPU of one core in percent by process, and seconds to the first event of each of so many requests."""
+@dataclass(frozen=True)
+class Rest:
+    """What a process did at rest. cpu: percent of one core; wakings: of all its threads, a second."""
+
+    cpu: float
+    wakings: float
+
+
+async def over_http(served: Served, times: int) -> tuple[dict[str, Rest], list[float]]:
+    """What each process does without clients, and seconds to the first event of each of so many requests."""
     async with httpx.AsyncClient(timeout=120) as http:
         await served.answering(http)
         seconds = []
@@ -84,9 +94,13 @@ async def over_http(served: Served, times: int) -> tuple[dict[str, float], list[
     worker, server = served.worker(), served.process
     assert worker is not None and server is not None
     processes = {"server": psutil.Process(server.pid), "worker": worker}
-    before = {name: _cpu(process) for name, process in processes.items()}
+    before = {name: (_cpu(process), _wakings(process)) for name, process in processes.items()}
     await asyncio.sleep(IDLE)
-    return {name: (_cpu(one) - before[name]) / IDLE * 100 for name, one in processes.items()}, seconds
+    found = {}
+    for name, process in processes.items():
+        cpu, wakings = before[name]
+        found[name] = Rest((_cpu(process) - cpu) / IDLE * 100, (_wakings(process) - wakings) / IDLE)
+    return found, seconds
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -94,24 +108,30 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+def _wakings(process: psutil.Process) -> int:
+    """How often its threads have waited for something (Linux; 0 elsewhere)."""
+    found = 0
+    for thread in Path(f"/proc/{process.pid}/task").glob("*/status"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found += int(
+                re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", thread.read_text(), re.MULTILINE)[0]
+            )
+    return found
+
+
 def _spread(seconds: list[float]) -> tuple[str, str]:
-    ordered = sorted(seconds)
-    return f"{1e3 * median(ordered):.1f} ms", f"{1e3 * ordered[int(0.95 * len(ordered))]:.1f} ms"
+    return f"{1e3 * median(seconds):.1f} ms", f"{1e3 * percentile(seconds, 0.95):.1f} ms"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.waking",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("waking", __doc__)
     parser.add_argument("--times", type=int, default=40, help="drawings of each kind (default 40)")
     asked = parser.parse_args()
     print(setting("Sketch on the CPU, 4 steps, 128², one job at a time; STEPWISE_WORKERS=1."), flush=True)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        inside = in_process(asked.times, Path(folder))
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        served = Served(Path(folder), STEPWISE_WORKERS="1")
+    with scratch() as folder:
+        inside = in_process(asked.times, folder)
+    with scratch() as folder:
+        served = Served(folder, STEPWISE_WORKERS="1")
         try:
             served.start()
             idle, http = asyncio.run(over_http(served, asked.times))
@@ -125,8 +145,9 @@ def main() -> None:
         ("over HTTP (REST: a POST and a GET): to the first event", *_spread(http)),
     ]
     print(table("From a request", rows))
-    cpu: list[tuple[str, ...]] = [("process", f"CPU of one core over {IDLE:.0f} s")]
-    print(table("At rest, no client", cpu + [(name, f"{percent:.2f} %") for name, percent in idle.items()]))
+    rows = [("process", f"CPU of one core over {IDLE:.0f} s", "wakings a second")]
+    rows += [(name, f"{rest.cpu:.2f} %", f"{rest.wakings:.1f}") for name, rest in idle.items()]
+    print(table("At rest, no client", rows))
 
 
 if __name__ == "__main__":

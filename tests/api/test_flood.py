@@ -3,9 +3,12 @@ thousands of them are `bench.flood`'s, the bounds of what is kept test_gradio_qu
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from bench.flood import flood_the_app
+from bench.table import ROOT
 
 
 def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(tmp_path: Path) -> None:
@@ -14,3 +17,10 @@ def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(t
     assert found.cancelled == {200: 50}
     assert found.died is None
     assert found.dispatched.startswith("finished")
+
+
+def test_the_garbage_collector_looks_at_what_came_since_the_start_and_not_at_the_libraries() -> None:
+    code = "import app, gc; app.look_past_libraries(); print(gc.get_freeze_count(), len(gc.get_objects()))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    frozen, seen = map(int, ended.stdout.split())
+    assert frozen > 100 * seen

@@ -12,8 +12,10 @@ import gradio as gr
 import httpx
 import pytest
 from gradio import queueing
+from gradio.state_holder import SessionState
 from gradio.utils import LRUCache
 
+from api import gradio_queue
 from api.gradio_queue import Sessions, make_queue_last
 from tests.rest import TIMEOUT
 
@@ -175,6 +177,53 @@ def test_a_slot_whose_event_was_cancelled_before_its_first_step_is_free_again(la
     event = lasting.ask("later").json()["event_id"]  # stuck behind it, for the limit is 1
     lasting.queue.pending_messages_per_session.tidy()
     assert "complete" in lasting.read(event)
+
+
+def test_a_queue_with_nothing_in_it_sleeps_and_begins_what_comes_all_the_same() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradio_queue, "ASLEEP", 3600.0)
+        served = Served()
+        make_queue_last(served.demo)
+        slept, sleep = [], served.queue.sleep_when_free
+
+        def counted() -> Any:
+            slept.append(1)
+            return sleep()
+
+        served.queue.sleep_when_free = counted
+        served.gate.set()
+        with served.running():
+            for number in range(3):
+                assert f'["all for {number}"]' in served.read(served.ask(f"{number}").json()["event_id"])
+    assert len(slept) <= 4  # before the first, and after each
+
+
+def test_what_waits_behind_others_is_begun_when_they_end(lasting: Served) -> None:
+    events = [lasting.ask(f"{number}").json()["event_id"] for number in range(3)]  # the limit is 1
+    until(lambda: any(lasting.queue.active_jobs))
+    lasting.gate.set()
+    assert all("event: complete" in lasting.read(event) for event in events)
+
+
+def test_a_session_keeps_what_its_visitor_changed_and_not_how_every_widget_looks() -> None:
+    with gr.Blocks() as demo:
+        model = gr.Dropdown(["a", "b"], value="a")
+        gr.Button().click(lambda: gr.update(choices=["c"], value="c"), None, model, api_name="change")
+        gr.Button().click(lambda chosen: chosen, model, gr.Textbox(), api_name="chosen")
+    demo.queue()
+    make_queue_last(demo)
+    changed, other = SessionState(demo), SessionState(demo)
+    assert not changed.config_values
+
+    async def call(name: str, inputs: list[Any], state: SessionState) -> list[Any]:
+        function = next(one for one in demo.fns.values() if one.api_name == name)
+        return (await demo.process_api(function, inputs, state))["data"]
+
+    asyncio.run(call("change", [], changed))
+    assert asyncio.run(call("chosen", ["c"], changed)) == ["c"]
+    with pytest.raises(gr.Error, match="not in the list of choices"):
+        asyncio.run(call("chosen", ["c"], other))
+    assert not changed.config_values
 
 
 def test_a_session_named_like_gradios_own_marks_keeps_nobody_from_cancelling(lasting: Served) -> None:
