@@ -5,8 +5,10 @@ through a browser, programs with a Hub token. The Hub is a stand-in on this mach
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +122,9 @@ def test_one_logs_in_on_the_page_draws_as_oneself_and_logs_out(
     job = studio.job
     assert job in jobs(guarded, ANN)  # the same person, wherever they come from
     assert job not in jobs(guarded, BOB)
+    with closing(sqlite3.connect(next(guarded.log.parent.rglob("jobs.sqlite")))) as store:
+        kept_as = store.execute("SELECT person, first FROM jobs WHERE id = ?", [job]).fetchone()
+    assert kept_as == ("user:ann", 1)  # STEPWISE_PRIORITY
 
     cookies = {cookie["name"]: cookie for cookie in context.cookies()}
     login = cookies["stepwise-login"]
@@ -236,7 +241,9 @@ def test_programs_log_in_with_a_hub_token(guarded: Guarded) -> None:
     assert guarded.get("/v1/models", KEY).status_code == 200
     assert guarded.get("/config", KEY).status_code == 401
     stranger = guarded.get("/v1/models", EVE)
-    assert (stranger.status_code, "eve is not among" in stranger.text) == (403, True)
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (403, "not_let_in")
+    assert "eve is not among" in stranger.json()["error"]["message"]
+    assert guarded.get("/config", EVE).status_code == 403
     with pytest.raises(Exception, match="credentials"):
         Client(guarded.url, token=False, verbose=False)  # type: ignore[arg-type]
 
