@@ -24,7 +24,6 @@ from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
-from api.hub_login import HubLogin, Provider
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
@@ -89,6 +88,8 @@ def login_of(settings: Settings) -> Login | None:
         SettingError: what the Hugging Face login needs isn't there.
     """
     if settings.hub_login:
+        from api.hub_login import HubLogin, Provider  # its libraries, for those who need them
+
         root_path = os.environ.get("GRADIO_ROOT_PATH", "")  # as Gradio's launch reads it
         return HubLogin(Provider.from_environment(), settings.users, login_page, root_path)
     return Accounts(settings.login) if settings.login else None
