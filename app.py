@@ -25,11 +25,13 @@ from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
-from api.login import Accounts
+from api.login import Login
+from api.passwords import Accounts
 from api.routes import app_options
 from jobs.journal import print_journal
 from pipeline.errors import StepwiseError
 from settings import Settings
+from ui.login_page import login_page
 from ui.page import build_page, launch_options
 
 MOST_CALLS = 1000
@@ -52,6 +54,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     """
     try:
         settings = Settings()
+        login = login_of(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
         engine.hold()
@@ -59,14 +62,13 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
     print_journal()
-    demo = build_page(queue, settings.keep_hours)
+    demo = build_page(queue, settings.keep_hours, login is not None)
     end_when_told(demo, lambda: queue.drain(settings.grace))
     expect_headers()
     raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     make_queue_last(demo)
-    accounts = Accounts(settings.login)
-    print(access_notice(settings.api_keys, len(accounts)), flush=True)
+    print(access_notice(settings.api_keys, login.who if login else ""), flush=True)
     look_past_libraries()
     demo.launch(
         server_name=host,
@@ -75,8 +77,8 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         max_threads=MOST_CALLS,
         state_session_capacity=MOST_SESSIONS,
         mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        auth=accounts.auth if accounts else None,
-        app_kwargs=app_options(demo, queue, settings.api_keys, accounts),
+        auth=login.auth if login else None,
+        app_kwargs=app_options(demo, queue, settings.api_keys, login),
     )
     queue.close()
 
@@ -89,6 +91,20 @@ def look_past_libraries() -> None:
     gc.freeze()
     gc.collect()  # it counts anew what lasts
     gc.set_threshold(700, 10, 2)  # all of it five times as often as usual: 14 ms, for 64,000 objects
+
+
+def login_of(settings: Settings) -> Login | None:
+    """How one logs in; None: nobody need.
+
+    Raises:
+        SettingError: what the Hugging Face login needs isn't there.
+    """
+    if settings.hub_login:
+        from api.hub_login import HubLogin, Provider  # its libraries, for those who need them
+
+        root_path = os.environ.get("GRADIO_ROOT_PATH", "")  # as Gradio's launch reads it
+        return HubLogin(Provider.from_environment(), settings.users, login_page, root_path)
+    return Accounts(settings.login) if settings.login else None
 
 
 if __name__ == "__main__":

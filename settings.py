@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing_extensions import Self
 
 from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What may stand behind `Authorization: Bearer` (RFC 6750, 2.1)."""
-
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+HUGGING_FACE = "huggingface"
+"""Of STEPWISE_LOGIN: who comes in shows a Hugging Face account."""
 
 ABANDONED_ON_SPACE = 30.0
 RATE_ON_SPACE = "60/minute"
@@ -87,14 +90,25 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
     login: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Who may log in, each as name:password, separated by commas; where there is none, nobody need."""
+    """Who may log in, each as name:password, separated by commas; or `huggingface`: with an account there.
+    Where there is none, nobody need."""
+    users: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
+    none, everyone with an account."""
 
-    @field_validator("preload", "priority", mode="before")
+    @field_validator("preload", "priority", "users", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+
+    @field_validator("users", mode="before")
+    @classmethod  # before `_names`: pydantic (2.12) begins with the last
+    def _some(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip() and not value.strip(" ,"):
+            raise SettingError("STEPWISE_USERS holds commas and no name: write one, or leave it out.")
+        return value
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -121,17 +135,43 @@ class Settings(BaseSettings):
         accounts = [account for part in value.split(",") if (account := part.strip())]
         if value.strip() and not accounts:
             raise SettingError("STEPWISE_LOGIN holds commas and no login: write one, or leave it out.")
+        if accounts == [HUGGING_FACE]:
+            return tuple(accounts)
+        if HUGGING_FACE in accounts:
+            raise SettingError(
+                f"STEPWISE_LOGIN is either {HUGGING_FACE} alone, or logins as name:password, not both."
+            )
         names = [account.partition(":")[0] for account in accounts]
         for number, account in enumerate(accounts, 1):
             name, _, password = account.partition(":")
             if not name or name != name.strip() or not password:
                 raise SettingError(
                     f"STEPWISE_LOGIN: login {number} is no name:password. Separate logins by commas; a name "
-                    "has no colon, and neither has a comma."
+                    f"has no colon, and neither has a comma. Or write {HUGGING_FACE}."
                 )
             if names.count(name) > 1:
                 raise SettingError(f"STEPWISE_LOGIN: login {number} has a name that was there before.")
         return tuple(accounts)
+
+    @model_validator(mode="after")
+    def _whom(self) -> Self:
+        if self.users and not self.hub_login:
+            raise SettingError(
+                f"STEPWISE_USERS says who may come in with STEPWISE_LOGIN={HUGGING_FACE}, which isn't set: "
+                "without it, it would keep nobody out."
+            )
+        for number, name in enumerate(self.users, 1):
+            if not _HUB_NAME.fullmatch(name):
+                raise SettingError(
+                    f"STEPWISE_USERS: {quoted(name)}, name {number}, is no name of a Hugging Face user or "
+                    "organisation. Separate names by commas."
+                )
+        return self
+
+    @property
+    def hub_login(self) -> bool:
+        """Whether one logs in with Hugging Face."""
+        return [account.get_secret_value() for account in self.login] == [HUGGING_FACE]
 
     def engine(self) -> Engine:
         """An engine with these settings, nothing loaded yet.

@@ -34,18 +34,15 @@ def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASG
     return AskForKey(BoundBody(app, refuse), refuse, keys)
 
 
-def access_notice(keys: Sequence[SecretStr], users: int = 0) -> str:
+def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
     """The line at the start that says who may use the routes.
 
     Args:
-        users: that may log in (STEPWISE_LOGIN); 0: there is no login.
+        who: may log in (STEPWISE_LOGIN), and how; empty: there is no login.
     """
-    if users:
+    if who:
         also = f", or on /v1 and /mcp one of the {len(keys)} keys in STEPWISE_API_KEYS" if keys else ""
-        return (
-            f"All but /livez, /readyz and the login page asks for a login, one of the {users} in "
-            f"STEPWISE_LOGIN: people on the page, programs as HTTP Basic{also}."
-        )
+        return f"All but /livez, /readyz and the login page asks for a login, {who}{also}."
     if not keys:
         return "No STEPWISE_API_KEYS: /v1 and /mcp are open to everyone who reaches this address."
     return (

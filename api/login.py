@@ -1,89 +1,94 @@
-"""The login that an owner may ask for (STEPWISE_LOGIN): Gradio's page for people, HTTP Basic for programs,
-and a guard before every route, for Gradio's own (6.31) leaves some open and sets no limit to guesses.
+"""The login that an owner may ask for (STEPWISE_LOGIN): a guard before every route, for Gradio's own (6.31)
+leaves some open and sets no limit to guesses. How one logs in stands in passwords.py and hub_login.py.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
-from fastapi import HTTPException
 from gradio.route_utils import API_PREFIX
 from pydantic import SecretStr
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
-from starlette.routing import get_route_path
+from starlette.requests import Request, cookie_parser
+from starlette.responses import Response
+from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.guard import LET_IN, AskForKey, Refuse, digest, under
+from api.guard import LET_IN, AskForKey, Refuse, under
 from api.visitor import USER, address_of
-from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
 
-OPEN = frozenset(
-    {"/", "/login", "/login/", "/logout", "/livez", "/readyz", "/theme.css", f"{API_PREFIX}/theme.css"}
-    | {"/favicon.ico", "/manifest.json", "/robots.txt", f"{API_PREFIX}/startup-events"}
+ALWAYS_OPEN = frozenset(
+    {"/livez", "/readyz", "/favicon.ico", "/manifest.json", "/robots.txt", f"{API_PREFIX}/startup-events"}
 )
-"""What answers without a login: health, and what the login page needs. `/` is that page, for who has none;
-at /startup-events Gradio looks whether it has started, and learns no more."""
-OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
-"""Gradio's own scripts and fonts, the same on every server."""
+"""Health, and what browsers fetch without their cookies; at /startup-events Gradio looks whether it has
+started, and learns no more."""
 FILES = f"{API_PREFIX}/file="
 """Where the pictures are that /v1 and /mcp give the addresses of: a key that opens these opens it."""
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="Stepwise", charset="UTF-8"'}
 GUESSES = "5/minute, 50/hour"
-"""Wrong passwords from one address, after which it is told to wait."""
+"""Wrong passwords or tokens from one address, after which it is told to wait."""
 
-_asking: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
+ASKING: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
 
 
-class Accounts:
-    """Who may log in. Gives `Blocks.launch` its `auth`."""
+class TurnedAway(Exception):
+    """Who asks is not let in: a status, why in words, and the headers of the answer."""
 
-    def __init__(self, accounts: Sequence[SecretStr]) -> None:
-        """accounts: each a name, a colon, and a password."""
-        names = [account.get_secret_value().partition(":") for account in accounts]
-        self._accounts = [(name, digest(f"{name}:{password}".encode())) for name, _, password in names]
-        self._guesses = RateLimit(GUESSES, doing="wrong passwords")
+    def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(words)
+        self.status, self.words, self.headers = status, words, dict(headers or {})
 
-    def __len__(self) -> int:
-        return len(self._accounts)
 
-    def check(self, name: str, password: str, address: str) -> bool:
-        """Whether this is one of them. There is no await in it, so of guesses that come at once each counts.
+def too_many(error: RateLimited) -> TurnedAway:
+    """The refusal of who has guessed too often."""
+    return TurnedAway(429, str(error), {"Retry-After": f"{round(error.retry_after or 60) + 1}"})
+
+
+class Login(Protocol):
+    """A way to log in.
+
+    open: paths that answer without a login. open_below: what others begin with. challenge: for a program's
+    WWW-Authenticate. words: how to come in, for who is refused. who: may log in, for the line at the start.
+    auth: for `Blocks.launch`; None: Gradio has no part in it.
+    """
+
+    open: frozenset[str]
+    open_below: tuple[str, ...]
+    challenge: str
+    words: str
+    who: str
+
+    @property
+    def auth(self) -> Callable[[str, str], bool] | None: ...
+
+    async def sent(self, headers: Headers, address: str) -> str | None:
+        """The user whose secret the request carries in a header; None: it carries none.
 
         Raises:
-            RateLimited: too many wrong ones came from this address; right or wrong, this isn't looked at.
+            TurnedAway: it carries a wrong one, or too many wrong ones came from this address.
         """
-        self._guesses.allow(address)
-        given = digest(f"{name}:{password}".encode("utf-8", "surrogatepass"))
-        # A list, not a generator: every one is compared, whichever of them it is.
-        right = any([hmac.compare_digest(given, known) for _, known in self._accounts])  # noqa: C419
-        if not right:
-            self._guesses.count(address)
-        return right
 
-    def auth(self, name: str, password: str) -> bool:
-        """Gradio's login page asks this, within the request."""
-        try:
-            return self.check(name, password, _asking.get())
-        except RateLimited as error:
-            raise HTTPException(429, str(error), _retry_after(error)) from None
+    def remembered(self, app: Any, cookies: Mapping[str, str]) -> str | None:
+        """The user who logged in with this browser; None: nobody did."""
+
+    def page(self, request: Request) -> Response | None:
+        """The page at `/` for who isn't logged in; None: it is the app's own."""
+
+    def routes(self) -> list[BaseRoute]:
+        """What the login page needs."""
 
 
 class AskForLogin:
-    """Lets those through that are logged in: by Gradio's cookie; by HTTP Basic; and, on the programs' routes,
-    by a key. Those who come by Basic get Gradio's cookie for this one request, so that it knows them too."""
+    """Lets those through that are logged in: by a cookie; by what a program sends in a header; and, on the
+    programs' routes, by a key. They get Gradio's cookie for this one request, so that it knows them too."""
 
     def __init__(
         self,
         app: ASGIApp,
-        accounts: Accounts,
+        login: Login,
         keys: Sequence[SecretStr],
         shapes: Mapping[str, Refuse],
         other: Refuse,
@@ -93,7 +98,7 @@ class AskForLogin:
             keys: that open the programs' routes.
             shapes: these routes, each what its paths begin with, and how they refuse. other: how Gradio's do.
         """
-        self._app, self._accounts, self._shapes, self._other = app, accounts, shapes, other
+        self._app, self._login, self._shapes, self._other = app, login, shapes, other
         self._keys = AskForKey(app, other, keys)
         self._has_keys = bool(keys)
         self._tokens: dict[str, str] = {}
@@ -104,40 +109,39 @@ class AskForLogin:
             return
         path = get_route_path(scope)
         refuse = next((how for start, how in self._shapes.items() if under(path, start)), None)
-        _asking.set(address_of(scope))
-        if path in OPEN or path.startswith(OPEN_BELOW):
+        ASKING.set(address_of(scope))
+        if path in self._login.open or path.startswith(self._login.open_below):
             await self._app(scope, receive, send)
             return
         try:
-            known = self._known(scope, programs=refuse is not None, files=path.startswith(FILES))
-        except RateLimited as error:
-            answer = (refuse or self._other)(429, str(error), _retry_after(error))
-            await answer(scope, receive, send)
-            return
-        if known is None:
-            challenge = (
-                {} if refuse is None else {"WWW-Authenticate": 'Basic realm="Stepwise", charset="UTF-8"'}
-            )
-            answer = (refuse or self._other)(401, self._words(), challenge)
-            await answer(scope, receive, send)
+            known = await self._known(scope, programs=refuse is not None, files=path.startswith(FILES))
+        except TurnedAway as away:
+            # Not to people: a browser's own window for names and passwords would open over the page.
+            challenge = {"WWW-Authenticate": self._login.challenge} if away.status == 401 and refuse else {}
+            words = away.words + (self._of_keys() if away.status == 401 else "")
+            answer = (refuse or self._other)(away.status, words, {**challenge, **away.headers})
+            page = self._login.page(Request(scope)) if path == "/" and away.status == 401 else None
+            await (page or answer)(scope, receive, send)
             return
         await self._app(known, receive, send)
 
-    def _known(self, scope: Scope, programs: bool, files: bool) -> Scope | None:
-        """The scope as the app shall see it; None: it is nobody's that we know."""
+    async def _known(self, scope: Scope, programs: bool, files: bool) -> Scope:
+        """The scope as the app shall see it.
+
+        Raises:
+            TurnedAway: it is nobody's that we know.
+        """
         headers = Headers(scope=scope)
-        given = _basic(headers)
-        if given is not None:
-            name = given[0]
-            return self._as(scope, name) if self._accounts.check(*given, _asking.get()) else None
         if (programs or files) and self._has_keys and self._keys.known(scope):
             return self._as(scope, "")
-        if programs or _from_another_site(headers, scope["method"]):
-            return None
-        app, cookies = scope["app"], cookie_parser(headers.get("cookie", ""))
-        tokens = [cookies.get(f"access-token-{kind}{app.cookie_id}") for kind in ("", "unsecure-")]
-        user = next((app.tokens[token] for token in tokens if token in app.tokens), None)
-        return None if user is None else {**scope, USER: user}
+        name = await self._login.sent(headers, ASKING.get())
+        if name is None and not programs and not from_another_site(headers, scope["method"]):
+            name = self._login.remembered(scope["app"], cookie_parser(headers.get("cookie", "")))
+            if name is not None and self._login.auth is not None:
+                return {**scope, USER: name}  # the cookie is Gradio's own
+        if name is None:
+            raise TurnedAway(401, self._login.words)
+        return self._as(scope, name)
 
     def _as(self, scope: Scope, name: str) -> Scope:
         """This user's request; the empty name is a key's, which Gradio takes for a user without a name."""
@@ -148,33 +152,16 @@ class AskForLogin:
         headers = [header for header in scope["headers"] if header[0] != b"cookie"] + [cookie]
         return {**scope, "headers": headers, LET_IN: True, **({USER: name} if name else {})}
 
-    def _words(self) -> str:
-        key = "On /v1 and /mcp, one of its keys as “Authorization: Bearer …” is enough."
+    def _of_keys(self) -> str:
         return (
-            "This server asks for a login: log in on its page, or send a user's name and password as HTTP "
-            "Basic (gradio_client: auth=(name, password))." + (f" {key}" if self._has_keys else "")
+            " On /v1 and /mcp, one of its keys as “Authorization: Bearer …” is enough."
+            if self._has_keys
+            else ""
         )
 
 
-def _basic(headers: Headers) -> tuple[str, str] | None:
-    """The name and password of HTTP Basic (RFC 7617); None where it is another way, or none."""
-    values = headers.getlist("authorization")
-    scheme, _, encoded = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, _, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return "", ""
-    return name, password
-
-
-def _from_another_site(headers: Headers, method: str) -> bool:
-    """Whether a browser says that another site's page asks, other than by following a link. Gradio's cookie
-    goes with such a request (a Space's page stands in a frame of another site), and its CORS allows any."""
+def from_another_site(headers: Headers, method: str) -> bool:
+    """Whether a browser says that another site's page asks, other than by following a link. A cookie goes
+    with such a request (a Space's page stands in a frame of another site), and Gradio's CORS allows any."""
     followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed
-
-
-def _retry_after(error: RateLimited) -> dict[str, str]:
-    return {"Retry-After": f"{round(error.retry_after or 60) + 1}"}

@@ -134,8 +134,15 @@ def refusal_after(event: Event) -> Refusal | None:
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
-    """What guard.py refuses, in this shape."""
-    code = {401: "invalid_api_key", 408: "body_too_slow", 413: "body_too_large"}.get(status)
+    """What guard.py and login.py refuse, in this shape."""
+    code = {
+        401: "invalid_api_key",
+        403: "not_let_in",
+        408: "body_too_slow",
+        413: "body_too_large",
+        429: "rate_limited",
+        503: "login_unavailable",
+    }.get(status)
     return Refusal(status, words, code, headers=headers).response()
 
 

@@ -22,7 +22,7 @@ from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import Refuse, guarded
 from api.health import health_routes
-from api.login import Accounts, AskForLogin
+from api.login import AskForLogin, Login
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
@@ -37,14 +37,14 @@ MCP = "/mcp"
 
 
 def app_options(
-    demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = (), accounts: Accounts | None = None
+    demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = (), login: Login | None = None
 ) -> dict[str, Any]:
     """All of `app_kwargs`.
 
     Args:
         demo: the page, with the endpoints added; files are served in its name.
         keys: what programs must send one of; none: everyone may.
-        accounts: who may log in; none: nobody need.
+        login: how one logs in; None: nobody need.
     """
 
     def root_url(request: Request) -> str:
@@ -52,20 +52,21 @@ def app_options(
         return get_root_url(request, request.url.path, demo.root_path)
 
     files = picture_files(demo)
-    closed = bool(keys or accounts)
+    closed = bool(keys or login)
     openai = openai_app(queue, files, root_url, closed)
     mcp = mcp_app(queue, files, root_url, closed)
     fetch_nothing()
     shapes: dict[str, Refuse] = {PREFIX: refuse, MCP: refusal}
     middleware = [Middleware(GuardGradio, others=tuple(shapes))]
-    if accounts:
-        login = Middleware(AskForLogin, accounts=accounts, keys=keys, shapes=shapes, other=refuse_as_gradio)
-        middleware.insert(0, login)  # the outer: who isn't let in sends no body
+    if login:
+        ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
+        middleware.insert(0, ask)  # the outer: who isn't let in sends no body
     return {
         "middleware": middleware,
         "exception_handlers": HANDLERS,
         "lifespan": mcp.lifespan,
         "routes": [
+            *(login.routes() if login else ()),
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
             *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),

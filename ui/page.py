@@ -46,17 +46,19 @@ ICON = '<link rel="icon" type="image/svg+xml" href="favicon.ico">'  # Gradio ser
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
+WHO = """<b></b> <a href="logout">Log out</a>"""
 SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
 LOOK = 2.0
 """Seconds between two looks at what is coming, as long as something is."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
+def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Blocks:
     """The page and the API over this queue.
 
     Args:
         keep_hours: how long pictures' files are kept.
+        login: whether who sees the page is logged in; then it says as whom, and how to log out.
     """
     engine = queue.engine
     models = {model["id"]: model for model in engine.models()}
@@ -76,6 +78,15 @@ def build_page(queue: Queue, keep_hours: float) -> gr.Blocks:
     with gr.Blocks(title="Stepwise", delete_cache=(3600, round(keep_hours * 3600))) as demo:
         with gr.Row(elem_id="top"):
             gr.HTML(HEAD.format(logo=_read("favicon.svg")), apply_default_css=False, elem_id="head")
+            if login:
+                gr.HTML(
+                    value="",
+                    html_template=WHO,
+                    js_on_load=_WHO,
+                    apply_default_css=False,
+                    elem_id="who",
+                    min_width=0,
+                )
             gr.DuplicateButton(
                 "Duplicate", size="sm", elem_id="duplicate", visible=bool(os.environ.get("SPACE_ID"))
             )
@@ -246,6 +257,9 @@ async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[
         yield live_value(event, files)
 
 
+_WHO = """const name = window.gradio_config?.username ?? "", who = element.querySelector("b");
+who.textContent = who.title = name;"""
+"""As text: a name is whatever its owner chose."""
 _BEGIN = "(prompt, job, ...settings) => [prompt, window.stepwise.begin(), ...settings]"
 _PROMPT = """() => {
   const value = window.stepwise.visit.prompt;

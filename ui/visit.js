@@ -28,6 +28,7 @@
     answers: async () => {
       try {
         const answer = await fetch("gradio_api/app_id", { cache: "no-store", signal: AbortSignal.timeout(5000) });
+        if (answer.status === 401) location.reload();  // a login that has ended: to the page where one logs in
         if (!answer.ok) return false;
         if ((await answer.json()).app_id !== window.gradio_config.app_id) location.reload();
         return true;

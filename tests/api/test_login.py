@@ -18,7 +18,7 @@ from gradio_client import Client
 from pydantic import SecretStr
 
 from api.guard import access_notice
-from api.login import OPEN, OPEN_BELOW, Accounts
+from api.passwords import OPEN, OPEN_BELOW, Accounts
 from pipeline.errors import RateLimited, SettingError
 from settings import Settings
 from tests.api.conftest import SHORT, Keyed
