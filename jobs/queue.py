@@ -60,7 +60,13 @@ class Queue:
         lines = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
         self.metrics = metrics = Metrics(lines)
         self._store = SqliteStore(folder.database)
-        self._register = register = Register(self._store, folder.logs, metrics, Journal(rules.log_prompts))
+        self._register = register = Register(
+            self._store,
+            folder.logs,
+            metrics,
+            Journal(rules.log_prompts),
+            lambda job: self._downloads.want(job.model),
+        )
         metrics.also(Now(lines, executors, register.all, engine.gpu_memory))
         self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_model)
         held = self._downloads.holds
@@ -68,7 +74,6 @@ class Queue:
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
             register.enter(record)
-            self._downloads.want(record.job.model)
         self._watch = Watch(register, executors, rules, self._pace, held)
         self._dispatch = Dispatch(register, executors, engine.catalogue, rules, self._pace, metrics, held)
 
@@ -100,13 +105,11 @@ class Queue:
             except Busy as busy:
                 self._explain(busy, line, owner)
                 raise
-        if following.active is not None:
-            self._downloads.want(job.model)
-            if line == WITH_VISITOR:
-                self._dispatch.draw_with_visitor(following.active)
-            else:
-                with contextlib.suppress(StepwiseError):  # the disk; the watch tries again
-                    self._watch.tell(line)  # before its first reader looks
+        if following.active is not None and line == WITH_VISITOR:
+            self._dispatch.draw_with_visitor(following.active)
+        elif following.active is not None:
+            with contextlib.suppress(StepwiseError):  # the disk; the watch tries again
+                self._watch.tell(line)  # before its first reader looks
         return following
 
     def _explain(self, busy: Busy, line: str, owner: Owner) -> None:

@@ -34,12 +34,15 @@ class Register:
     ran was put back for the next server.
     """
 
-    def __init__(self, store: Store, logs: Path, metrics: Metrics, journal: Journal) -> None:
+    def __init__(
+        self, store: Store, logs: Path, metrics: Metrics, journal: Journal, entered: Callable[[Job], None]
+    ) -> None:
+        """entered: told of each job that is new here, before it can be claimed."""
         self.store, self.logs = store, logs
         self.changed = threading.Condition()
         self.changes = 0
         self.closing = self.cut = False
-        self._metrics, self._journal = metrics, journal
+        self._metrics, self._journal, self._entered = metrics, journal, entered
         self._active: dict[str, Active] = {}
         self._taking = threading.Lock()  # while a job is written down and entered, so that nobody sees half
         self._owed: list[Callable[[], object]] = []  # ends that a full disk kept from being written down
@@ -112,6 +115,7 @@ class Register:
             active = Active(record, Drawing(job, on_stop=lambda: self._stop(job.id)))
             self._active[job.id] = active
             self.note()
+        self._entered(job)
         return active
 
     # An attempt's way.
