@@ -109,7 +109,9 @@ def running(
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one app that the whole session shares."""
     # Every test calls from the same address, and so is the same person.
-    with serve(tmp_path_factory.mktemp("server"), STEPWISE_MAX_WAITING_EACH="50") as url:
+    # What a failed test leaves behind isn't drawn to its end.
+    settings = {"STEPWISE_MAX_WAITING_EACH": "50", "STEPWISE_GRACE": "1"}
+    with serve(tmp_path_factory.mktemp("server"), **settings) as url:
         yield url
 
 

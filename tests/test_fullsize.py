@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.fullsize import growth
+from bench.fullsize import growth, switch
 from bench.fullsize.cards import cards
 from bench.fullsize.make import count, make
 from bench.fullsize.report import ROWS, report
@@ -91,16 +91,20 @@ def test_a_part_that_dies_costs_nothing_of_the_others(timed):
     assert "| **steps** | sd3.5-large | failed, exit status 1: " in report(timed)
 
 
-def test_changes_of_model_are_counted_and_what_needs_a_gpu_says_so(checkpoints, tmp_path):
+def test_changes_of_model_are_counted_and_what_needs_a_gpu_says_so(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(switch, "ROUNDS", 3)
+    monkeypatch.setattr(switch, "FILLING", 1)
     out = tmp_path / "results.json"
     models = ["sd3.5-large", "sd3.5-large-turbo"]
-    assert run(checkpoints, ["switch", "cards"], models, out, limit=250)
+    parts = {part: dict(switch.switch(checkpoints, models, part)) for part in switch.PARTS}
+    out.write_text(json.dumps({"settings": [], "sections": {"switch": parts}}), encoding="utf-8")
+    assert run(checkpoints, ["cards"], models, out, limit=250)
     found = figures(out, "switch")
-    assert found["gpu: memory"]["switches"] == 40
+    assert found["gpu: memory"]["switches"] == 6
     for model in models:
-        assert found[f"gpu: to {model}"]["to first step"]["count"] == 20
+        assert found[f"gpu: to {model}"]["to first step"]["count"] == 3
     text = report(out)
-    assert "memory after 40 changes, resident" in text
+    assert "memory after 6 changes, resident" in text
     assert "| **switch** | host | skipped: needs a CUDA GPU" in text
     assert "| **cards** | all | skipped: needs a CUDA GPU to limit this process's share of. |" in text
 
@@ -128,10 +132,10 @@ def test_a_smaller_card_is_a_limit_on_this_process_and_a_picture_beside_the_whol
 
 
 def test_growth_is_looked_at_all_along(checkpoints, monkeypatch):
-    monkeypatch.setattr(growth, "DRAWINGS", 8)
+    monkeypatch.setattr(growth, "DRAWINGS", 4)
     ((part, one),) = growth.growth(checkpoints, ["sd3.5-medium"], "new prompts")
-    assert (part, one["model"], one["drawings"], len(one["looks"])) == ("new prompts", "sd3.5-medium", 8, 5)
+    assert (part, one["model"], one["drawings"], len(one["looks"])) == ("new prompts", "sd3.5-medium", 4, 5)
     assert all(look["objects"] > look["tensors"] > 0 for look in one["looks"])
     rows = list(ROWS["growth"]({part: one}))
-    assert rows[0][1] == "sd3.5-medium, 8 drawings, new prompts"
+    assert rows[0][1] == "sd3.5-medium, 4 drawings, new prompts"
     assert rows[0][2].startswith("anonymous ")

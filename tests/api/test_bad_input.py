@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.rest import TIMEOUT, call, post, refusal, stream
 from tests.tiny import SMALL
 
-REQUESTS_TRIED = int(os.environ.get("STEPWISE_CASES", "300"))
+REQUESTS_TRIED = int(os.environ.get("STEPWISE_CASES", "150"))
 PYTHON = ("Traceback", "Error", "Exception", "NoneType", "Input should", "<class", 'File "')
 
 

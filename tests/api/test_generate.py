@@ -12,12 +12,10 @@ from typing import Any
 import httpx
 from gradio_client import Client
 from PIL import Image
-from ruamel.yaml import YAML
 
 from pipeline.recipe import read_recipe
-from tests.conftest import serve
 from tests.rest import call, post, stream
-from tests.tiny import ROOT, SKETCH, SMALL, entry, models_yaml, pixels, tiny_sd3
+from tests.tiny import SMALL, pixels
 
 INFO = {
     "job", "phase", "step", "steps", "eta", "seconds", "model", "prompt", "negative_prompt", "width",
@@ -148,18 +146,3 @@ def test_the_api_page_lists_these_and_nothing_else(client: Client) -> None:
     assert not parameters[0]["parameter_has_default"]
     assert all(one["parameter_has_default"] and one["parameter_default"] is None for one in parameters[1:])
     assert [one["label"] for one in endpoints["/generate"]["returns"]] == ["images", "info"]
-
-
-def test_a_sixth_model_is_one_more_entry_and_draws(tmp_path: Path) -> None:
-    entries = YAML(typ="safe").load(ROOT / "models.yaml")
-    for one in entries:
-        if one["id"] == "sketch":
-            one["source"] = str(SKETCH)
-    tiny_sd3(tmp_path / "my-model")
-    entries.append(entry(Path("my-model"), "sixth"))  # a folder beside the file
-    with serve(tmp_path, STEPWISE_MODELS=str(models_yaml(tmp_path, *entries))) as server:
-        assert [model["id"] for model in call(server, "models", {})[0]][-1] == "sixth"
-        images, info = call(server, "generate", {"prompt": "a red apple", "model": "sixth"})
-        assert (info["phase"], info["model"], info["steps"]) == ("finished", "sixth", 4)
-        assert pixels(fetched(images[0])).shape == (64, 64, 3)
-        assert call(server, "generate", SMALL)[1]["phase"] == "finished"

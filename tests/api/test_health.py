@@ -1,13 +1,13 @@
-"""/livez, /readyz and /metrics tell what whoever runs the server needs, and nothing of what visitors draw."""
+"""What an owner has of a server: /livez, /readyz and /metrics, which tell nothing of what visitors draw, a
+model of their own, and an end that delivers what is being drawn and leaves nothing that a visitor made.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,14 +19,16 @@ import gradio as gr
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from ruamel.yaml import YAML
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.health import health_routes
 from jobs.queue import Queue
-from tests.conftest import ROOT, free_port, serve
+from tests.conftest import running
+from tests.mcp import ACCEPT, initialize
 from tests.rest import TIMEOUT, call, post, stream
-from tests.tiny import SMALL
+from tests.tiny import ROOT, SKETCH, SMALL, entry, models_yaml, pixels, tiny_sd3
 
 SECRET = "a fox nobody else knows of"
 LONG = SMALL | {"prompt": SECRET, "width": 384, "height": 384, "steps": 60, "images": 2}
@@ -37,6 +39,12 @@ OK = {"status": "ok"}
 class Served:
     url: str
     log: Path
+    process: subprocess.Popen[bytes]
+    gradio: Path
+    """Gradio's folder of files."""
+
+    def kept(self) -> list[Path]:
+        return [path for path in self.gradio.rglob("*") if path.is_file()]
 
     def figures(self) -> dict[tuple[str, ...], float]:
         """What Prometheus reads: by name and the labels' values."""
@@ -53,8 +61,16 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("health")
-    with serve(folder) as url:
-        yield Served(url, folder / "server.log")
+    entries = YAML(typ="safe").load(ROOT / "models.yaml")
+    for one in entries:
+        if one["id"] == "sketch":
+            one["source"] = str(SKETCH)
+    tiny_sd3(folder / "my-model")
+    models = models_yaml(folder, *entries, entry(Path("my-model"), "sixth"))  # a folder beside the file
+    # An owner's environment may switch Gradio's own MCP server on, with a tool for every endpoint.
+    settings = {"STEPWISE_MODELS": str(models), "STEPWISE_GRACE": "120", "GRADIO_MCP_SERVER": "True"}
+    with running(folder, **settings) as (url, process):
+        yield Served(url, folder / "server.log", process, folder / "gradio")
 
 
 @pytest.mark.parametrize("path", ["livez", "readyz"])
@@ -97,38 +113,42 @@ def test_the_log_has_one_line_for_each_job_and_no_prompt(served: Served) -> None
     assert job not in served.log.read_text()
 
 
-def test_a_server_that_is_told_to_end_is_not_ready_and_delivers_what_it_draws(tmp_path: Path) -> None:
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | {
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(tmp_path / "gradio"),
-        "STEPWISE_DATA": str(tmp_path / "data"),
-        "STEPWISE_GRACE": "120",
-        "HF_HUB_OFFLINE": "1",
-    }
-    with (tmp_path / "server.log").open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _until_ready(process, url)
-        event = post(url, "generate", SMALL | {"width": 256, "height": 256, "steps": 40}).json()["event_id"]
-        seen: list[Any] = []
-        drawing = threading.Event()
+def test_a_sixth_model_is_one_more_entry_and_draws(served: Served) -> None:
+    assert [model["id"] for model in call(served.url, "models", {})[0]][-1] == "sixth"
+    images, info = call(served.url, "generate", {"prompt": "a red apple", "model": "sixth"})
+    assert (info["phase"], info["model"], info["steps"]) == ("finished", "sixth", 4)
+    assert pixels(httpx.get(images[0]["image"]["url"], timeout=TIMEOUT).content).shape == (64, 64, 3)
 
-        def read() -> None:
-            for _, data in stream(url, "generate", event):
-                seen.append(data)
-                if data[1]["phase"] == "denoising":
-                    drawing.set()
-                if data[1]["phase"] == "finished":
-                    seen.append(httpx.get(data[0][0]["image"]["url"], timeout=TIMEOUT).content)
 
+def test_gradios_own_mcp_server_stays_off_whatever_the_environment_says(served: Served) -> None:
+    assert httpx.get(f"{served.url}/gradio_api/mcp/", timeout=TIMEOUT).status_code == 404
+
+
+# From here on that server ends.
+
+
+def test_a_server_that_is_told_to_end_is_not_ready_and_delivers_what_it_draws(served: Served) -> None:
+    url = served.url
+    event = post(url, "generate", SMALL | {"width": 256, "height": 256, "steps": 40}).json()["event_id"]
+    seen: list[Any] = []
+    drawing = threading.Event()
+
+    def read() -> None:
+        for _, data in stream(url, "generate", event):
+            seen.append(data)
+            if data[1]["phase"] == "denoising":
+                drawing.set()
+            if data[1]["phase"] == "finished":
+                seen.append(httpx.get(data[0][0]["image"]["url"], timeout=TIMEOUT).content)
+
+    session = {"Accept": ACCEPT, "Mcp-Session-Id": initialize(url).headers["mcp-session-id"]}
+    with httpx.stream("GET", f"{url}/mcp", headers=session, timeout=TIMEOUT) as listens:
+        assert listens.status_code == 200
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         assert drawing.wait(TIMEOUT)
-        process.send_signal(signal.SIGTERM)
+        assert any(path.suffix == ".png" for path in served.kept())  # of the tests before
+        served.process.send_signal(signal.SIGTERM)
         while (answer := httpx.get(f"{url}/readyz", timeout=TIMEOUT)).status_code == 200:
             time.sleep(0.01)
         assert answer.status_code == 503
@@ -136,22 +156,14 @@ def test_a_server_that_is_told_to_end_is_not_ready_and_delivers_what_it_draws(tm
         assert answer.json()["reason"].startswith("draining")
         assert httpx.get(f"{url}/livez", timeout=TIMEOUT).json() == OK
         reader.join(TIMEOUT)
-        assert process.wait(TIMEOUT) == 0
-        assert seen[-1][:8] == b"\x89PNG\r\n\x1a\n"
-    finally:
-        process.kill()
-        process.wait()
+        assert served.process.wait(TIMEOUT) == 0  # though somebody still listens
+    assert seen[-1][:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def _until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        assert process.poll() is None and time.monotonic() < deadline
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
+def test_an_ended_server_leaves_no_picture_that_it_served(served: Served) -> None:
+    assert served.process.poll() == 0
+    assert served.kept() == []
+    assert "Traceback" not in served.log.read_text()
 
 
 # In this process, because nobody can break a real server from outside.

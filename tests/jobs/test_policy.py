@@ -203,7 +203,7 @@ def test_nobody_is_overtaken_beyond_the_bound_and_everyone_is_drawn(
             assert not times or (times[0] == one.since and times[-1] - times[0] <= seconds)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(before=st.integers(0, 49), model=st.sampled_from(MODELS), sessions=st.integers(1, 50))
 def test_a_visitor_with_50_jobs_delays_another_by_at_most_one(before: int, model: str, sessions: int) -> None:
     with run(Fair(), keeps=False) as device:
@@ -221,7 +221,7 @@ def test_a_visitor_with_50_jobs_delays_another_by_at_most_one(before: int, model
         assert following.job.id == other
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sessions=st.integers(1, 30))
 def test_minting_sessions_gains_nothing(sessions: int) -> None:
     with run(Fair(), keeps=False) as device:

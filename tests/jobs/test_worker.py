@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,42 @@ def a_worker(spec: EngineSpec = SPEC, **options: Any) -> Iterator[WorkerProcess]
         until(lambda: worker.pid is None)
 
 
+def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Path:
+    """Has the workers that start from now on run this code first: the file that holds it."""
+    file = folder / "sitecustomize.py"
+    file.write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return file
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One worker for the tests that leave it alive or see it come again: each start takes seconds. Its first
+    process didn't come up; what the worker said of it then."""
+
+    worker: WorkerProcess
+    reason: str
+    ready: bool
+
+
 @pytest.fixture(scope="module")
-def shared() -> Iterator[WorkerProcess]:
-    with a_worker() as worker:
-        yield worker
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("down")
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            dies = at_its_start(patch, folder, "import os; os._exit(3)")
+            worker = stack.enter_context(a_worker())
+            until(lambda: worker.restarts)
+        said = worker.reason, worker.ready
+        dies.unlink()
+        until(lambda: worker.ready)
+        yield Shared(worker, *said)
 
 
 @pytest.fixture
-def worker(shared: WorkerProcess) -> WorkerProcess:
-    until(lambda: shared.ready)
-    return shared
+def worker(shared: Shared) -> WorkerProcess:
+    until(lambda: shared.worker.ready)
+    return shared.worker
 
 
 def draw(worker: Executor, engine: Engine, **values: Any) -> Drawing:
@@ -75,6 +102,15 @@ def draw(worker: Executor, engine: Engine, **values: Any) -> Drawing:
 
 def at_step(drawing: Drawing, step: int) -> Event:
     return next(event for event in drawing.events() if event.step >= step or event.last)
+
+
+def test_a_worker_that_does_not_come_up_says_why_and_is_started_again(
+    shared: Shared, worker: WorkerProcess, engine: Engine
+) -> None:
+    assert "status 3" in shared.reason
+    assert not shared.ready
+    assert worker.reason == ""
+    assert draw(worker, engine).result().phase == "finished"
 
 
 def test_a_worker_draws_the_very_pixels_that_this_process_draws(
@@ -132,6 +168,17 @@ def test_what_can_not_be_drawn_there_fails_in_words(worker: WorkerProcess, engin
     assert worker.ready
 
 
+def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
+    worker: WorkerProcess, engine: Engine
+) -> None:
+    drawing = draw(worker, engine)
+    assert worker.pid
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, sent)
+    assert drawing.result().phase == "finished"
+    assert os.getsid(worker.pid) != os.getsid(0)
+
+
 def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
     worker: WorkerProcess, engine: Engine
 ) -> None:
@@ -165,28 +212,21 @@ def test_ending_a_drawing_that_does_not_listen_takes_its_worker_and_says_so(
     assert "memory" not in str(last.error)
 
 
-def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
-    worker: WorkerProcess, engine: Engine
-) -> None:
-    drawing = draw(worker, engine)
-    assert worker.pid
-    for sent in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, sent)
-    assert drawing.result().phase == "finished"
-    assert os.getsid(worker.pid) != os.getsid(0)
-
-
-def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+def test_a_worker_dies_with_its_parent(engine: Engine) -> None:
     script = (
-        "import time\n"
-        "from tests.jobs.test_worker import *\n"
-        "worker = WorkerProcess(SPEC)\n"
-        "until(lambda: worker.ready)\n"
-        "at_step(draw(worker, SPEC.engine(), **LONG), 1)\n"
+        "import pathlib, sys, time\n"
+        "from jobs.supervisor import WorkerProcess\n"
+        "from pipeline.engine import EngineSpec\n"
+        "from pipeline.request import Job\n"
+        "worker = WorkerProcess(EngineSpec(pathlib.Path('models.yaml')))\n"
+        "while not worker.ready: time.sleep(0.02)\n"
+        "drawing = worker.start(Job.model_validate_json(sys.argv[1]))\n"
+        "next(event for event in drawing.events() if event.step >= 1)\n"
         "print(worker.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script, engine.check(SMALL | LONG).model_dump_json()]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     with parent, parent.stdout:
         pid = int(parent.stdout.readline())
@@ -219,51 +259,6 @@ def test_a_worker_that_is_closed_while_it_starts_is_gone_too() -> None:
     assert not lives(pid)
 
 
-def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
-    """Has the workers of this test run this code first."""
-    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-
-
-def test_a_worker_that_does_not_come_up_says_why_and_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
-) -> None:
-    at_its_start(monkeypatch, tmp_path, "import os; os._exit(3)")
-    with a_worker() as worker:
-        until(lambda: worker.restarts == 1)
-        assert "status 3" in worker.reason
-        assert not worker.ready
-        (tmp_path / "sitecustomize.py").unlink()
-        until(lambda: worker.ready)
-        assert worker.reason == ""
-        assert draw(worker, engine).result().phase == "finished"
-
-
-ASSERTS = """
-import pipeline.draw
-def fails(*_):
-    raise RuntimeError("CUDA error: device-side assert triggered\\nCUDA kernel errors might be…")
-pipeline.draw._decode = fails
-"""
-"""Stands in for a GPU, which the test machine lacks, in the state that this leaves it in."""
-
-
-def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
-) -> None:
-    at_its_start(monkeypatch, tmp_path, ASSERTS)
-    with a_worker() as worker:
-        until(lambda: worker.ready)
-        drawing, lost = draw(worker, engine), worker.pid
-        last = drawing.result()
-        assert (last.phase, last.code) == ("failed", WorkerDied.code)
-        assert "(CUDA error: device-side assert triggered)" in str(last.error)
-        assert last.preview
-        assert not worker.ready
-        until(lambda: worker.ready)
-        assert worker.pid != lost
-
-
 @pytest.mark.parametrize("error", [torch.AcceleratorError, RuntimeError])
 def test_only_what_a_process_does_not_recover_from_counts_as_a_lost_gpu(error: type[Exception]) -> None:
     for said, code in (
@@ -275,23 +270,63 @@ def test_only_what_a_process_does_not_recover_from_counts_as_a_lost_gpu(error: t
         assert getattr(caught.value, "code", "") == code
 
 
-LOADS_FOREVER = """
+ILL = """
 import time
+from pathlib import Path
+import pipeline.draw
 from pipeline.residency import Residency
-Residency._place = lambda *_: time.sleep(600)
+place = Residency._place
+def waits(*args, **kwargs):
+    while not Path({gate!r}).exists():
+        time.sleep(0.01)
+    return place(*args, **kwargs)
+def fails(*_):
+    raise RuntimeError("CUDA error: device-side assert triggered\\nCUDA kernel errors might be…")
+Residency._place = waits
+pipeline.draw._decode = fails
 """
+"""A load that takes until a test lets it end, and then a stand-in for a GPU, which the test machine lacks, in
+the state that a failed assertion leaves it in."""
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file whose being there lets the ill worker load."""
+    return tmp_path_factory.mktemp("ill") / "gate"
+
+
+@pytest.fixture(scope="module")
+def ill(gate: Path) -> Iterator[WorkerProcess]:
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            at_its_start(patch, gate.parent, ILL.format(gate=str(gate)))
+            worker = stack.enter_context(a_worker())
+            until(lambda: worker.ready)
+        yield worker
 
 
 def test_a_stop_while_a_worker_loads_ends_the_drawing_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    ill: WorkerProcess, gate: Path, engine: Engine
 ) -> None:
-    at_its_start(monkeypatch, tmp_path, LOADS_FOREVER)
-    with a_worker() as worker:
-        until(lambda: worker.ready)
-        drawing = draw(worker, engine)
-        next(event for event in drawing.events() if event.phase == "loading")
-        drawing.stop()
-        assert drawing.result().phase == "stopped"
+    drawing = draw(ill, engine)
+    next(event for event in drawing.events() if event.phase == "loading")
+    drawing.stop()
+    assert drawing.result().phase == "stopped"
+    assert not gate.exists()
+
+
+def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worker(
+    ill: WorkerProcess, gate: Path, engine: Engine
+) -> None:
+    gate.touch()
+    until(lambda: ill.ready)
+    drawing, lost = draw(ill, engine), ill.pid
+    last = drawing.result()
+    assert (last.phase, last.code) == ("failed", WorkerDied.code)
+    assert "(CUDA error: device-side assert triggered)" in str(last.error)
+    assert last.preview
+    assert not ill.ready
+    until(lambda: ill.pid not in (None, lost))  # the test of the killed one shows that it then draws
 
 
 def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -14,7 +12,6 @@ import app
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import CatalogueError
 from pipeline.spec import Provider
-from tests.tiny import ROOT
 
 GOOD = """\
 - id: tiny
@@ -239,20 +236,19 @@ def test_the_repositorys_own_models_are_these(engine) -> None:
     assert [name for name, spec in specs.items() if spec.license.gated] == list(specs)[:3]
 
 
-def test_the_app_does_not_start_on_a_mistake_and_prints_just_that(tmp_path: Path) -> None:
+def test_the_app_does_not_start_on_a_mistake_and_prints_just_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = written(tmp_path, GOOD.replace("family: sd3", "family: sd9"))
-    ended = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=ROOT,
-        env={**os.environ, "STEPWISE_MODELS": str(path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 1
-    (words,) = ended.stderr.splitlines()
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("STEPWISE_MODELS", str(path))
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    # Python prints words that a program ends with to stderr, and its status is then 1.
+    assert isinstance(ended.value.code, str)
+    (words,) = ended.value.code.splitlines()
     assert words.startswith(f"{path}, line 3: family: ")
-    assert ended.stdout == ""
+    assert tuple(capfd.readouterr()) == ("", "")
 
 
 def test_the_app_does_not_start_on_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:

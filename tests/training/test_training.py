@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,18 +13,23 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from training import captions, sprites
+from training.__main__ import main
 from training.render import render
 from training.spelling import letters_by_column
 from training.text import make_t5_tokenizer
 
-REPOSITORY = Path(__file__).parents[2]
+
+def train(monkeypatch: pytest.MonkeyPatch, *options: str | Path) -> None:
+    """As `python -m training --smoke`, in this process: importing torch anew takes longer than the run."""
+    monkeypatch.setattr(sys, "argv", ["training", "--smoke", *map(str, options)])
+    main()
 
 
 @pytest.fixture(scope="module")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("training") / "sketch"
-    command = [sys.executable, "-m", "training", "--smoke", "--out", str(out)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        train(patch, "--out", out)
     return out
 
 
@@ -49,28 +53,20 @@ def test_preview_factors_map_sixteen_latent_channels_to_rgb(smoke_run: Path) -> 
     assert len(preview["bias"]) == 3
 
 
-def test_a_run_cut_short_goes_on_from_what_it_saved(smoke_run: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "--smoke",
-        "--out",
-        str(tmp_path),
-        "--resume",
-        str(smoke_run),
-    ]
-    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+def test_a_run_cut_short_goes_on_from_what_it_saved(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(monkeypatch, "--out", tmp_path, "--resume", smoke_run)
     for kept in ("vae/diffusion_pytorch_model.safetensors", "text_encoder_3/model.safetensors"):
         assert (tmp_path / kept).read_bytes() == (smoke_run / kept).read_bytes()
 
 
-def test_a_vae_trained_before_is_taken_as_it_is(smoke_run: Path, tmp_path: Path) -> None:
-    vae = smoke_run / "vae"
-    command = [sys.executable, "-m", "training", "--smoke", "--out", str(tmp_path), "--vae", str(vae)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+def test_a_vae_trained_before_is_taken_as_it_is(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(monkeypatch, "--out", tmp_path, "--vae", smoke_run / "vae")
     weights = "diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "vae" / weights).read_bytes() == (vae / weights).read_bytes()
+    assert (tmp_path / "vae" / weights).read_bytes() == (smoke_run / "vae" / weights).read_bytes()
 
 
 def test_the_sprites_are_those_of_the_object_list() -> None:
