@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, expect
 
 SLOW = 60_000
 """Milliseconds that a drawing may take on two busy cores."""
@@ -23,8 +23,8 @@ class Studio:
         self.url = url
         self.allowed: list[str] = []
         self.troubles: list[str] = []
-        page.on("pageerror", lambda error: self.troubles.append(f"page error: {error}"))
-        page.on("console", lambda message: self._heard(message.type, message.text))
+        page.on("pageerror", self._failed)
+        page.on("console", self._heard)
         self.prompt = page.get_by_label("Prompt", exact=True)
         self.draw_button = page.get_by_role("button", name="Draw", exact=True)
         self.stop_button = page.get_by_role("button", name="Stop", exact=True)
@@ -35,9 +35,12 @@ class Studio:
         self.history = page.locator("#history button")
         self.downloads = page.locator("#live .downloads a")
 
-    def _heard(self, kind: str, text: str) -> None:
-        if kind == "error":
-            self.troubles.append(f"console error: {text}")
+    def _failed(self, error: Error) -> None:
+        self.troubles.append(f"page error: {error}")
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.troubles.append(f"console error: {message.text}")
 
     def allow(self, pattern: str, *, reason: str) -> None:
         """Console errors that this test causes on purpose."""
@@ -54,6 +57,15 @@ class Studio:
         expect(self.page.locator("#live .frame")).to_be_visible()
         self.page.wait_for_function("!!(window.stepwise?.settings && window.stepwise.begin)")
         return self
+
+    def leave(self) -> None:
+        """Makes the tab as good as new for the next one who opens the page in it."""
+        self.page.remove_listener("pageerror", self._failed)
+        self.page.remove_listener("console", self._heard)
+        self.page.unroute_all(behavior="ignoreErrors")
+        self.page.mouse.move(0, 0)
+        self.page.goto(f"{self.url}/robots.txt")  # of the same origin, and so of the same sessionStorage
+        self.page.evaluate("sessionStorage.clear()")
 
     # Settings.
 

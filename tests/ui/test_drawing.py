@@ -160,6 +160,7 @@ def test_closing_a_tab_leaves_its_drawing_going_on(open_tab: Callable[..., Studi
 
 
 def test_each_phase_is_announced_once(tab: Studio) -> None:
+    tab.make_quick()
     tab.watch("#live .announce", "node.textContent")
     tab.draw()
     said = tab.seen()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
 
 from pipeline.catalogue import Catalogue, read_catalogue
+from pipeline.engine import Engine
 from pipeline.hardware import Need
-from tests.conftest import serve
 from tests.tiny import ROOT
-from tests.ui.studio import Studio
+from ui.controls import controls
 from ui.setup_card import setup_card
 
 CATALOGUE: Catalogue = read_catalogue(ROOT / "models.yaml")
 GPU, TOKEN, DISK = (Need(what, what.upper(), False) for what in ("hardware", "token", "disk"))
+
+
+def rows(words: str) -> list[str]:
+    return re.findall("<li.*?</li>", words)
+
+
+def text(words: str) -> str:
+    return re.sub("<.*?>", "", words)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def test_it_asks_only_for_what_is_missing(
     if space:
         monkeypatch.setenv("SPACE_ID", space)
     card = setup_card(CATALOGUE, {spec.id: missing for spec in CATALOGUE})
-    assert re.sub("<.*?>", "", card.split("</p>")[0]) == words
+    assert text(card.split("</p>")[0]) == words
     assert (f"https://huggingface.co/spaces/{space}/settings" in card) == (space is not None)
 
 
@@ -51,26 +56,27 @@ def test_where_every_model_can_run_there_is_no_card() -> None:
 
 
 def test_with_a_token_and_no_gpu_the_page_names_the_gpu_alone_and_leaves_the_licence_open(
-    tmp_path: Path, open_tab: Callable[..., Studio]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serve(tmp_path, HF_TOKEN="hf_some") as url:
-        tab = open_tab(url=url)
-        about = tab.page.locator("#about .missing li")
-        for name, best in {"Large Turbo": 31, "3.5 Medium": 20, "Z-Image": 24}.items():
-            tab.choose_model(name)
-            words = f"Needs a GPU: {best} GB of its memory are best, 5 GB the least; this machine has none."
-            expect(about).to_have_text([f"{words} Where to get it"])
-        tab.page.get_by_role("button", name="What the other models need").click()
-        setup = tab.page.locator("#setup")
-        expect(setup).to_contain_text("The hardware is this machine’s.")
-        expect(setup).not_to_contain_text("Set HF_TOKEN")
-        medium = setup.locator("section", has_text="Medium").locator("li")
-        expect(medium).to_have_count(4)
-        expect(medium.nth(0)).to_have_class("missing")
-        expect(medium.nth(1)).to_have_class("met")
-        expect(medium.nth(2)).to_have_class("unknown")
-        expect(medium.nth(2)).to_contain_text("unknown: The token’s account must have accepted")
-        tab.choose_model("Sketch")
-        expect(about).to_have_count(0)
-        tab.page.wait_for_function("!document.querySelector('#coming .row')")  # it is ready
-        tab.page.close()
+    monkeypatch.setenv("HF_TOKEN", "hf_some")
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    engine = Engine(CATALOGUE)
+    needs = {spec.id: engine.needs(spec) for spec in CATALOGUE}
+    about = {
+        model["id"]: controls(model, 1, "", needs[model["id"]])["about"]["value"] for model in engine.models()
+    }
+    for model, best in {"sd3.5-large-turbo": 31, "sd3.5-medium": 20, "z-image-turbo": 24}.items():
+        words = f"Needs a GPU: {best} GB of its memory are best, 5 GB the least; this machine has none."
+        assert [text(row) for row in rows(about[model])] == [f"{words} Where to get it"]
+    assert "missing" not in about["sketch"]
+    setup = setup_card(CATALOGUE, needs)
+    assert "The hardware is this machine’s." in setup
+    assert "Set HF_TOKEN" not in setup
+    medium = rows(next(section for section in setup.split("<section>") if "3.5 Medium</h3>" in section))
+    assert [re.findall("^<li class='(.*?)'", row) for row in medium[:3]] == [
+        ["missing"],
+        ["met"],
+        ["unknown"],
+    ]
+    assert len(medium) == 4
+    assert "unknown: The token’s account must have accepted" in text(medium[2])
