@@ -34,8 +34,11 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
 
-    def start(self, **settings: str) -> None:
-        _, self._process = self._stack.enter_context(running(self._folder, port=self._port, **settings))
+    def start(self) -> None:
+        """The next server, if there is none; told to end, it waits for no drawing."""
+        if self._process is None or self._process.poll() is not None:
+            next_one = running(self._folder, port=self._port, STEPWISE_GRACE="0")
+            _, self._process = self._stack.enter_context(next_one)
 
     def end(self, how: signal.Signals) -> int:
         """Its exit status."""
@@ -47,11 +50,18 @@ class Host:
         self._stack.close()
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host(tmp_path)
+@pytest.fixture(scope="module")
+def one_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"))
     yield host
     host.close()
+
+
+@pytest.fixture
+def host(one_host: Host) -> Host:
+    """With a server."""
+    one_host.start()
+    return one_host
 
 
 def begin(tab: Studio, prompt: str = "a red apple", seed: int = 7, **settings: float) -> str:
@@ -139,7 +149,6 @@ def test_what_is_typed_stays_over_a_reload(tab: Studio) -> None:
 def test_an_open_tab_sees_its_drawing_finish_on_the_server_that_follows(
     open_tab: Callable[..., Studio], host: Host, how: signal.Signals
 ) -> None:
-    host.start(STEPWISE_GRACE="0")
     tab = open_tab(url=host.url)
     tab.make_quick()
     tab.draw("a red apple")
@@ -147,7 +156,7 @@ def test_an_open_tab_sees_its_drawing_finish_on_the_server_that_follows(
     host.end(how)
     expect(tab.line).to_have_text("Connection lost; looking for the server …", timeout=SLOW)
     expect(tab.stop_button).to_be_visible()
-    with tab.page.expect_event("load", timeout=SLOW):
+    with tab.page.expect_event("load", timeout=3 * SLOW):  # a server's start included
         host.start()
     tab.wait_for("finished")
     assert tab.job == job
@@ -159,12 +168,11 @@ def test_an_open_tab_sees_its_drawing_finish_on_the_server_that_follows(
 def test_stop_pressed_while_the_server_is_away_holds_once_it_is_back(
     open_tab: Callable[..., Studio], host: Host
 ) -> None:
-    host.start()
     tab = open_tab(url=host.url)
     begin(tab, steps=60, width=384, height=384)
     host.end(signal.SIGKILL)
     expect(tab.line).to_have_text("Connection lost; looking for the server …", timeout=SLOW)
     tab.stop_button.click()
-    with tab.page.expect_event("load", timeout=SLOW):
+    with tab.page.expect_event("load", timeout=3 * SLOW):  # a server's start included
         host.start()
     tab.wait_for("stopped")
