@@ -30,6 +30,8 @@ from bench.table import command_line, scratch, setting, table
 SEED = 20261124
 HUNG = 90.0
 """Seconds without an event after which a client counts as hung: one that waits is told every 5 s."""
+AWAY = 300.0
+"""Seconds for which a client looks for a server that was killed: on a busy machine one starts in minutes."""
 MOST_ATTEMPTS = 2
 """Times that the job which is hit may have been begun. A job whose worker dies twice is set aside, and one
 that was begun three times when its server ended fails, both by design."""
@@ -187,7 +189,7 @@ class Chaos:
                 return
             except (httpx.TransportError, Disconnected):
                 asked.breaks += 1
-                await asyncio.wait_for(self._served.answering(self._http), HUNG)
+                await asyncio.wait_for(self._served.answering(self._http), AWAY)
 
     async def _follow(self, asked: Asked) -> tuple[list[Any], dict[str, Any]]:
         """The last event of this job, for which it asks anew until the server has once told it something."""
