@@ -31,7 +31,7 @@ def end_when_told(demo: gr.Blocks, drain: Callable[[], bool]) -> None:
 
     Args:
         drain: takes nothing more, and returns when nothing is drawn any more or the time for that is over;
-            whether anything was.
+            whether a drawing has ended meanwhile.
     """
 
     def end(*_: Any) -> NoReturn:

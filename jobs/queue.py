@@ -144,14 +144,14 @@ class Queue:
 
     def drain(self, grace: float) -> bool:
         """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most. Whether
-        anything ran."""
+        anything did."""
         register = self._register
         with register.changed:
             register.closing = True
             register.changed.notify_all()
-            ran = bool(register.running())
+            ran = len(register.running())
             register.changed.wait_for(lambda: not register.running(), grace)
-        return ran
+            return len(register.running()) < ran
 
     def close(self) -> None:
         """Keeps what waits and what runs for the folder's next server, and lets go of the folder."""

@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 FIRST = ("ui", "docs", "jobs", "training", "tests", "api", "cli")
-"""Folders whose files take long go first, so that two processes end at about the same time."""
+"""Folders whose files take long go first, so that the processes end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

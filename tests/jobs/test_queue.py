@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -159,6 +160,19 @@ def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
 
 
 # Who is drawn, and in which order.
+
+
+def test_to_drain_is_to_say_whether_there_is_a_picture_to_fetch(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    queue = make()
+    queue.start(job(tiny), ANN)
+    gate.wait()
+    assert queue.drain(0) is False  # it runs still
+    threading.Timer(0.5, gate.open).start()
+    assert queue.drain(SOON) is True
+    assert queue.drain(SOON) is False
 
 
 def test_a_second_start_with_the_same_id_is_the_same_job(
