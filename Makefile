@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(PYTHON) app.py
 
 test: $(VENV)/.test browser
-	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(PYTHON) -m ruff check .
