@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that has gone
             for begin in range(0, len(content), CHUNK):
                 if self.hub.slow is not None and file.startswith(self.hub.held):
-                    self.hub.slow.wait(60)
+                    self.hub.slow.wait(300)
                 if self.hub.cut is not None and begin >= self.hub.cut:
                     self.close_connection = True
                     return

@@ -67,6 +67,7 @@ def app(hub: FakeHub, folder: Path, **settings: str) -> Iterator[str]:
     environment = {
         "HF_HUB_OFFLINE": "0",
         "HF_ENDPOINT": hub.url,
+        "HF_HUB_DOWNLOAD_TIMEOUT": "300",  # a file is held for as long as a test looks at it
         "HF_HOME": str(folder / "hf"),
         "STEPWISE_MODELS": str(models_yaml(folder, *own_entries().values())),
         "STEPWISE_DEVICE": "cpu",
@@ -99,29 +100,6 @@ def release(hub: FakeHub) -> None:
 def weights(folder: Path) -> str:
     """How much of a repository there is to fetch, as the page says it."""
     return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"
-
-
-def test_without_a_token_the_page_says_so_and_what_needs_none_draws(
-    folders: dict[str, Path], tmp_path: Path, open_tab: Callable[..., Studio]
-) -> None:
-    with hub_of(folders) as hub, app(hub, tmp_path) as url:
-        tab = open_tab(url=url)
-        about = tab.page.locator("#about .missing")
-        for name in ("3.5 Large Turbo", "3.5 Medium"):
-            tab.choose_model(name)
-            expect(about).to_contain_text("Needs HF_TOKEN, a token of yours (scope: read).")
-            expect(about).not_to_contain_text("GPU")
-            expect(about.get_by_role("link", name="Make a token")).to_have_attribute(
-                "href", "https://huggingface.co/settings/tokens"
-            )
-        tab.draw_button.click()
-        expect(tab.notes).to_contain_text("Needs HF_TOKEN")
-        assert not hub.files
-        tab.choose_model("Z-Image")
-        expect(about).to_have_count(0)
-        tab.draw()
-        assert tab.recipe()["model"] == "z-image-turbo"
-        tab.page.close()
 
 
 def test_what_is_made_ready_at_the_start_is_shown_while_others_draw(
@@ -195,3 +173,26 @@ def test_a_real_model_is_downloaded_with_progress_and_drawn(
         tab.wait_for("finished")
         assert tab.recipe()["model"] == model
         assert tab.shown().size == (64, 64)
+
+
+def test_without_a_token_the_page_says_so_and_what_needs_none_draws(
+    folders: dict[str, Path], tmp_path: Path, open_tab: Callable[..., Studio]
+) -> None:
+    with hub_of(folders) as hub, app(hub, tmp_path) as url:
+        tab = open_tab(url=url)
+        about = tab.page.locator("#about .missing")
+        for name in ("3.5 Large Turbo", "3.5 Medium"):
+            tab.choose_model(name)
+            expect(about).to_contain_text("Needs HF_TOKEN, a token of yours (scope: read).")
+            expect(about).not_to_contain_text("GPU")
+            expect(about.get_by_role("link", name="Make a token")).to_have_attribute(
+                "href", "https://huggingface.co/settings/tokens"
+            )
+        tab.draw_button.click()
+        expect(tab.notes).to_contain_text("Needs HF_TOKEN")
+        assert not hub.files
+        tab.choose_model("Z-Image")
+        expect(about).to_have_count(0)
+        tab.draw()
+        assert tab.recipe()["model"] == "z-image-turbo"
+        tab.page.close()
