@@ -88,18 +88,23 @@ def entry(source: Path, model: str = "tiny", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def repository_entries() -> dict[str, dict[str, Any]]:
+    """The entries of the repository's own models.yaml by id, for a file that lies elsewhere."""
+    entries = {one["id"]: one for one in YAML(typ="safe").load(ROOT / "models.yaml")}
+    entries["sketch"]["source"] = str(SKETCH)
+    return entries
+
+
 def own_entries() -> dict[str, dict[str, Any]]:
-    """The entries of the repository's own models.yaml by id. Changed is only what binds them to a GPU, and
-    which sizes they draw, too large for a CPU."""
-    entries = YAML(typ="safe").load(ROOT / "models.yaml")
-    for one in entries:
-        if one["source"] == "weights/sketch":
-            one["source"] = str(SKETCH)
+    """As `repository_entries`, without what binds them to a GPU, and of sizes that a CPU can draw."""
+    entries = repository_entries()
+    for one in entries.values():
+        if one["id"] == "sketch":
             continue
         del one["needs"]
         one["defaults"] = one["defaults"] | {"width": 64, "height": 64}
         one["limits"] = one["limits"] | {name: LIMITS[name] for name in ("pixels", "side", "total_pixels")}
-    return {one["id"]: one for one in entries}
+    return entries
 
 
 def models_yaml(folder: Path, *entries: dict[str, Any]) -> Path:

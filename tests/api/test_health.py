@@ -19,7 +19,6 @@ import gradio as gr
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from ruamel.yaml import YAML
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -28,7 +27,7 @@ from jobs.queue import Queue
 from tests.conftest import running
 from tests.mcp import ACCEPT, initialize
 from tests.rest import TIMEOUT, call, post, stream
-from tests.tiny import ROOT, SKETCH, SMALL, entry, models_yaml, pixels, tiny_sd3
+from tests.tiny import SMALL, entry, models_yaml, pixels, repository_entries, tiny_sd3
 
 SECRET = "a fox nobody else knows of"
 LONG = SMALL | {"prompt": SECRET, "width": 384, "height": 384, "steps": 60, "images": 2}
@@ -61,12 +60,10 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("health")
-    entries = YAML(typ="safe").load(ROOT / "models.yaml")
-    for one in entries:
-        if one["id"] == "sketch":
-            one["source"] = str(SKETCH)
     tiny_sd3(folder / "my-model")
-    models = models_yaml(folder, *entries, entry(Path("my-model"), "sixth"))  # a folder beside the file
+    models = models_yaml(
+        folder, *repository_entries().values(), entry(Path("my-model"), "sixth")
+    )  # a folder beside the file
     # An owner's environment may switch Gradio's own MCP server on, with a tool for every endpoint.
     settings = {"STEPWISE_MODELS": str(models), "STEPWISE_GRACE": "120", "GRADIO_MCP_SERVER": "True"}
     with running(folder, **settings) as (url, process):

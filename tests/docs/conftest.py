@@ -6,20 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ruamel.yaml import YAML
 
 from tests.conftest import serve
-from tests.tiny import ROOT, SKETCH, models_yaml
+from tests.tiny import models_yaml, repository_entries
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("docs")
-    entries = YAML(typ="safe").load(ROOT / "models.yaml")
-    for entry in entries:
-        if entry["id"] == "sketch":
-            entry["source"] = str(SKETCH)
-            entry["defaults"] |= {"width": 128, "height": 128, "steps": 8}
-    models = models_yaml(folder, *entries)
+    entries = repository_entries()
+    entries["sketch"]["defaults"] |= {"width": 128, "height": 128, "steps": 8}
+    models = models_yaml(folder, *entries.values())
     with serve(folder, STEPWISE_MODELS=str(models), STEPWISE_MAX_WAITING_EACH="50") as url:
         yield url

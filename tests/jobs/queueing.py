@@ -1,0 +1,39 @@
+"""What the tests of the queue share: who asks, for what, and how its figures are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs.queue import Queue
+from jobs.record import Owner
+from pipeline.engine import Engine
+from pipeline.request import Job
+
+ANN, BEN = Owner("user:ann"), Owner("user:ben")
+SOON = 60.0
+"""Seconds that something may take that comes at once on an idle machine."""
+Make = Callable[..., Queue]
+
+
+def job(engine: Engine, **values: Any) -> Job:
+    return engine.check({"prompt": "a secret fox", "model": "tiny", "steps": 4, "seed": 7} | values)
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def counts(queue: Queue) -> dict[tuple[str, ...], float]:
+    """What Prometheus would read: by name and the labels' values."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(queue.metrics.text().decode())
+        for sample in family.samples
+    }
