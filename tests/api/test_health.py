@@ -60,10 +60,8 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("health")
-    tiny_sd3(folder / "my-model")
-    models = models_yaml(
-        folder, *repository_entries().values(), entry(Path("my-model"), "sixth")
-    )  # a folder beside the file
+    tiny_sd3(folder / "my-model")  # beside the models.yaml
+    models = models_yaml(folder, *repository_entries().values(), entry(Path("my-model"), "sixth"))
     # An owner's environment may switch Gradio's own MCP server on, with a tool for every endpoint.
     settings = {"STEPWISE_MODELS": str(models), "STEPWISE_GRACE": "120", "GRADIO_MCP_SERVER": "True"}
     with running(folder, **settings) as (url, process):
