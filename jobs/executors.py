@@ -33,6 +33,10 @@ class Executor(Protocol):
     def ready(self) -> bool:
         """Whether it could begin to draw now."""
 
+    def gpu_memory(self) -> tuple[int, int] | None:
+        """Bytes of its GPU that tensors take, and all that it has; None: it draws on none, or there is nobody
+        to ask. A worker tells it at its start and after each drawing."""
+
     def kill(self) -> bool:
         """Ends a drawing that doesn't listen, with the process that draws it. False: can't be done here."""
 
@@ -94,6 +98,9 @@ class InThisProcess:
     @property
     def ready(self) -> bool:
         return True
+
+    def gpu_memory(self) -> tuple[int, int] | None:
+        return self._engine.gpu_memory()
 
     def kill(self) -> bool:
         return False

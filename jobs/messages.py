@@ -42,10 +42,11 @@ class Stop:
 @dataclass(frozen=True)
 class Standing:
     """What the worker has; the first one says that it can draw. resident: as of Executor. coming: as of
-    `Preloads.all`."""
+    `Preloads.all`. gpu_memory: as of Executor."""
 
     resident: tuple[str, ...] = ()
     coming: Mapping[str, dict[str, Any]] | None = None
+    gpu_memory: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -163,15 +163,13 @@ class Now(Collector):
         lines: Mapping[str, str],
         executors: Mapping[str, Sequence[Executor]],
         active: Callable[[], Iterable[Active]],
-        gpu_memory: Callable[[], tuple[int, int] | None],
     ) -> None:
         """
         Args:
             lines: of each model of the catalogue, by id. active: who waits or is drawn now.
-            gpu_memory: bytes allocated and in all; None: there is no GPU.
         """
         self._lines, self._executors = lines, executors
-        self._active, self._gpu_memory = active, gpu_memory
+        self._active = active
 
     def collect(self) -> Iterator[Metric]:
         names = ["line", "model"]
@@ -201,10 +199,13 @@ class Now(Collector):
             restarts.add_metric([line], sum(getattr(one, "restarts", 0) for one in set(several)))
         yield devices
         yield restarts
-        if (memory := self._gpu_memory()) is not None:
-            for name, words, size in zip(
-                ("stepwise_gpu_memory_allocated_bytes", "stepwise_gpu_memory_total_bytes"),
-                ("GPU memory that this process' tensors take.", "The GPU's memory."),
-                memory,
-            ):
-                yield GaugeMetricFamily(name, words, value=size)
+        allocated = GaugeMetricFamily(
+            "stepwise_gpu_memory_allocated_bytes", "GPU memory that tensors take.", labels=["gpu"]
+        )
+        total = GaugeMetricFamily("stepwise_gpu_memory_total_bytes", "The GPU's memory.", labels=["gpu"])
+        for gpu, one in enumerate(self._executors.get("cuda", ())):
+            if (memory := one.gpu_memory()) is not None:
+                allocated.add_metric([str(gpu)], memory[0])
+                total.add_metric([str(gpu)], memory[1])
+        yield allocated
+        yield total

@@ -67,7 +67,7 @@ class Queue:
             Journal(rules.log_prompts),
             lambda job: self._downloads.want(job.model),
         )
-        metrics.also(Now(lines, executors, register.all, engine.gpu_memory))
+        metrics.also(Now(lines, executors, register.all))
         self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_model)
         held = self._downloads.holds
         for record in take_up(

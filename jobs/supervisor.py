@@ -95,6 +95,10 @@ class WorkerProcess:
     def ready(self) -> bool:
         return self._standing is not None and not self._drawings and not self._lost
 
+    def gpu_memory(self) -> tuple[int, int] | None:
+        standing = self._standing
+        return standing.gpu_memory if standing else None
+
     def kill(self) -> bool:
         with self._lock:
             if self._process is not None:

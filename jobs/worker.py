@@ -119,7 +119,8 @@ class Worker:
     def _tell_standing(self) -> None:
         from jobs.messages import Standing
 
-        standing = Standing(self._engine.ready_models(), self._engine.preloads.all())
+        engine = self._engine
+        standing = Standing(engine.ready_models(), engine.preloads.all(), engine.gpu_memory())
         if standing != self._said:
             self._said = standing
             self._send(standing)

@@ -20,8 +20,9 @@ from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.draw import Waiting
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable, explained
+from pipeline.gpu_memory import gpu_memory
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
-from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, gpu_memory, needs, plan_for
+from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan
@@ -228,8 +229,9 @@ class Engine:
         return accelerator(self._wanted).name
 
     def gpu_memory(self) -> tuple[int, int] | None:
-        """As of `hardware.gpu_memory`."""
-        return gpu_memory()
+        """Bytes of the GPU that this process' tensors take, and all that it has; None: it draws on none of
+        its own."""
+        return None if ON_ZEROGPU or accelerator(self._wanted).kind != "cuda" else gpu_memory()
 
     def fetched(self, model: str) -> bool:
         """Whether nothing of it needs to be fetched before it is drawn, as far as this process knows."""

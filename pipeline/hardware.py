@@ -19,6 +19,7 @@ import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from pipeline.families import FAMILIES
+from pipeline.gpu_memory import free_gpu_memory
 from pipeline.gpu_sizes import ON_ZEROGPU
 from pipeline.plans import RESIDENT, Plan, fitting, least, plan_named
 from pipeline.spec import ModelSpec, PlanName
@@ -102,21 +103,13 @@ def accelerator(wanted: Wanted = ANY) -> Device:
     if wanted.kind in ("auto", "cuda") and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         dtype = "bfloat16" if properties.major >= _BF16_CAPABILITY else "float16"
-        memory = _bytes(wanted.gpu_memory, torch.cuda.mem_get_info(0)[0])
+        memory = _bytes(wanted.gpu_memory, free_gpu_memory())
         return Device("cuda", dtype, memory, properties.name, _bytes(wanted.host_memory, free_host_memory()))
     if wanted.kind in ("auto", "mps") and torch.backends.mps.is_available():
         # One memory for both: what leaves the GPU has nowhere else to go, and is dropped.
         memory = _bytes(wanted.gpu_memory, torch.mps.recommended_max_memory())
         return Device("mps", "float16", memory, "Apple GPU")
     return processor()
-
-
-def gpu_memory() -> tuple[int, int] | None:
-    """Bytes of the GPU that this process' tensors take, and all that it has; None where this process doesn't
-    use one. Never begins to use it: that alone would take some 500 MB of it."""
-    if ON_ZEROGPU or not torch.cuda.is_initialized():
-        return None
-    return torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
 
 
 def _bytes(wanted: float | None, free: int) -> int:

@@ -14,6 +14,7 @@ from diffusers import SD3Transformer2DModel
 from jobs.executors import Executor, executors
 from jobs.following import Active
 from jobs.log import LogWriter
+from jobs.metrics import Now
 from jobs.queue import Queue
 from jobs.store import SqliteStore
 from pipeline.drawing import Drawing
@@ -197,3 +198,24 @@ def test_the_seconds_of_drawings_steps_and_waits_are_counted_and_a_model_that_ha
     assert 0 < seen["stepwise_step_seconds_count", "tiny"] <= 16
     assert seen["stepwise_model_changes_total", "tiny"] == 1
     assert b"secret fox" not in tiny_queue.metrics.text()
+
+
+def test_each_gpus_memory_is_told_with_its_number_and_none_of_one_that_nobody_can_ask() -> None:
+    class Draws:
+        """Stands in for a worker on a GPU, which the test machine lacks."""
+
+        ready = True
+
+        def __init__(self, memory: tuple[int, int] | None) -> None:
+            self._memory = memory
+
+        def gpu_memory(self) -> tuple[int, int] | None:
+            return self._memory
+
+    several: list[Any] = [Draws((30, 80)), Draws(None), Draws((50, 80))]
+    families = {one.name: one for one in Now({}, {"cuda": several}, lambda: []).collect()}
+    told = {
+        name: {sample.labels["gpu"]: sample.value for sample in families[name].samples}
+        for name in ("stepwise_gpu_memory_allocated_bytes", "stepwise_gpu_memory_total_bytes")
+    }
+    assert list(told.values()) == [{"0": 30, "2": 50}, {"0": 80, "2": 80}]

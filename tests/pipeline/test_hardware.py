@@ -21,7 +21,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, name: str, major: int, memory: int
     properties = SimpleNamespace(major=major, minor=0, total_memory=memory, name=name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory, memory))
+    monkeypatch.setattr(hardware, "free_gpu_memory", lambda: memory)
 
 
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
