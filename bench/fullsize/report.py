@@ -195,6 +195,51 @@ def _growth(kept: Kept) -> Iterator[Row]:
         yield "**growth**", what, shares, f"anonymous memory {sizes} GB"
 
 
+def _workers(kept: Kept) -> Iterator[Row]:
+    for key, one in kept.items():
+        if "ready" in one:
+            yield (
+                "**workers**",
+                f"{one['model']}, drawn by {WHO[key]}: start to ready, loaded; a step",
+                f"{_seconds(one['ready'])}; {_ms(one['step'])}",
+                f"first event {_ms(one['first event'])}, a picture {_seconds(one['whole'])}; "
+                f"GPU memory: {_sizes(one['memory'])}",
+            )
+        elif "times" in one:
+            yield (
+                "**workers**",
+                f"stop over HTTP while denoising, {one['times']} times",
+                f"{_ms(one['median'])}, at most {_ms(one['max'])}",
+                ", ".join(one["ended"]),
+            )
+        elif "worker gone" in one:
+            yield (
+                "**workers**",
+                f"{key}: until its worker is gone; until the GPU is free",
+                f"{_seconds(one['worker gone'])}; {_seconds(one['GPU free'])}",
+                "the worker lives" if one["lives"] else "",
+            )
+        else:
+            beside = [f"same pixels: {'yes' if one['same pixels'] else 'no'}"] if "same pixels" in one else []
+            beside += [one["error"]] if "error" in one else []
+            times = ""
+            if "to its end" in one:
+                times = f", its next step after {_seconds(one['to its next step'])}, its end "
+                times += f"after {_seconds(one['to its end'])}"
+            yield "**workers**", key, one["phase"] + times, "; ".join(beside)
+
+
+WHO = {"worker": "a worker", "this process": "the server itself"}
+
+
+def _sizes(taken: dict[str, float] | None) -> str:
+    return (
+        "not known"
+        if taken is None
+        else ", ".join(f"{who} {size / 1e9:.2f} GB" for who, size in taken.items())
+    )
+
+
 DIFFERENCE = "to diffusers' picture"
 ROWS: dict[str, Callable[[Kept], Iterator[Row]]] = {
     "cold": _cold,
@@ -206,6 +251,7 @@ ROWS: dict[str, Callable[[Kept], Iterator[Row]]] = {
     "oom": _oom,
     "steps": _steps,
     "growth": _growth,
+    "workers": _workers,
 }
 
 

@@ -39,6 +39,7 @@ SECTIONS = {
     "oom": Section("oom", "oom", gpu="to run out of the memory of"),
     "steps": Section("steps", "steps", "parts"),
     "growth": Section("growth", "growth"),
+    "workers": Section("workers", "workers"),
 }
 
 
