@@ -66,14 +66,12 @@ class Dispatch:
         threading.Thread(target=run, args=(self._with_visitor, active), name=name, daemon=True).start()
 
     def not_ready(self) -> str:
-        """Why nothing could be begun now, in words; empty where something could. A model that must be loaded
-        first is no reason: its job would begin with that."""
+        """Why nothing can be drawn now, in words; empty where something can, or is. A model that must be
+        loaded first is no reason: its job would begin with that."""
         if self._broken:
             return self._broken
-        several = [executor for line in self._executors.values() for executor in line]
-        if several and not any(executor.ready for executor in several):
-            return "what draws is being started"
-        return ""
+        reasons = [executor.reason for line in self._executors.values() for executor in line]
+        return reasons[0] if reasons and all(reasons) else ""
 
     def not_alive(self) -> str:
         """Which thread has ended that should give out jobs, in words; empty where none has."""

@@ -33,6 +33,10 @@ class Executor(Protocol):
     def ready(self) -> bool:
         """Whether it could begin to draw now."""
 
+    @property
+    def reason(self) -> str:
+        """Why nothing can be drawn here, in words; empty where something can, or is."""
+
     def gpu_memory(self) -> tuple[int, int] | None:
         """Bytes of its GPU that tensors take, and all that it has; None: it draws on none, or there is nobody
         to ask. A worker tells it at its start and after each drawing."""
@@ -61,7 +65,8 @@ def executors(
     if spec is not None and workers and away in lines:
         theirs = [model for model in preload if engine.line(model) == away]
         preload = [model for model in preload if model not in theirs]
-        several = [WorkerProcess(_share(spec, workers), number, theirs) for number in range(workers)]
+        on_gpu = away == "cuda"
+        several = [WorkerProcess(_share(spec, workers), number, theirs, on_gpu) for number in range(workers)]
         engine.preloads.also(lambda: several[0].coming)
         found[away] = list(several)
     engine.preload(*preload)
@@ -98,6 +103,10 @@ class InThisProcess:
     @property
     def ready(self) -> bool:
         return True
+
+    @property
+    def reason(self) -> str:
+        return ""
 
     def gpu_memory(self) -> tuple[int, int] | None:
         return self._engine.gpu_memory()

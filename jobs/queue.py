@@ -130,8 +130,8 @@ class Queue:
         return self._store.of(owner)
 
     def not_ready(self) -> str:
-        """Why nothing could be begun now, in words; empty where something could. A model that must be loaded
-        first is no reason: its job would begin with that."""
+        """Why nothing can be drawn now, in words; empty where something can, or is. A model that must be
+        loaded first is no reason: its job would begin with that."""
         if self._register.closing:
             return "draining: the server is ending, and takes no new drawings"
         return self._dispatch.not_ready()

@@ -64,7 +64,7 @@ class Broken:
 
     def __init__(self, real: Executor, do: Callable[[Job], Drawing]) -> None:
         self._real, self._do, self.broken = real, do, True
-        self.ready, self.restarts = True, 3
+        self.ready, self.reason, self.restarts = True, "", 3
 
     def start(self, one: Job) -> Drawing:
         return self._do(one) if self.broken else self._real.start(one)
@@ -91,6 +91,17 @@ def test_what_draws_may_raise_anything_and_the_next_job_is_drawn(tiny: Engine, m
     assert queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
     assert queue.not_alive() == ""
     assert counts(queue)["stepwise_worker_restarts_total", "cpu"] == 3
+
+
+def test_a_server_whose_one_worker_draws_is_ready_and_one_whose_worker_is_gone_is_not(
+    tiny: Engine, make: Make
+) -> None:
+    executor = Broken(executors(tiny)["cpu"][0], lambda _: Drawing(job(tiny)))
+    queue = make(executor)
+    executor.ready = False
+    assert queue.not_ready() == ""
+    executor.reason = "The process that draws is starting."
+    assert queue.not_ready() == "The process that draws is starting."
 
 
 def test_an_end_that_goes_wrong_fails_its_job_and_the_next_one_is_drawn(
