@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import socket
 import sys
 from typing import NoReturn
@@ -21,6 +22,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
         raise UsageError(f"--port must be from 1 to 65535; got {port}.")
     if host is not None or port is not None:
         _try(host or "127.0.0.1", port or 0)  # before the seconds that the imports take
+    gc.disable()  # as app.py does
     import app
 
     app.serve(host, port)
