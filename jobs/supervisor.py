@@ -6,20 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import torch
-
+from jobs.launch import Launched, launch
 from jobs.messages import Begin, Changed, Draw, Standing, Stop
 from pipeline.drawing import Drawing
 from pipeline.engine import EngineSpec
@@ -29,9 +24,6 @@ from pipeline.request import Job
 
 log = logging.getLogger("stepwise")
 
-_ROOT = Path(__file__).parent.parent
-GRACE = 2.0
-"""Seconds that a worker whose pipe is closed has to end by itself."""
 LONGEST_PAUSE = 30.0
 """Seconds between two starts of workers that die without having drawn: 1, 2, 4 … up to this."""
 STEADY = 30.0
@@ -41,7 +33,9 @@ STEADY = 30.0
 class WorkerProcess:
     """A worker and its successors: an Executor. Safe to use from any thread."""
 
-    def __init__(self, spec: EngineSpec, number: int = 0, preload: Collection[str] = ()) -> None:
+    def __init__(
+        self, spec: EngineSpec, number: int = 0, preload: Collection[str] = (), spare: bool = False
+    ) -> None:
         """Returns at once; `ready` once the first worker can draw.
 
         Args:
@@ -49,6 +43,8 @@ class WorkerProcess:
             number: which of the GPUs that this process sees is the worker's, from 0; without GPUs it means
                 nothing.
             preload: ids of the models that each worker makes ready at its start, in this order.
+            spare: whether the next worker waits beside one that has started well, with all imported (some
+                500 MB of host memory), so that a dead one's successor needs no more than to load.
         """
         self.restarts = 0
         """How many workers were started after the first one."""
@@ -56,9 +52,11 @@ class WorkerProcess:
         self._number = number
         self._lock = threading.Lock()
         """Held while one of these changes, and while sending; never while receiving."""
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._worker: Launched | None = None
         self._connection: Connection | None = None
+        """The worker's, as long as it may be sent something."""
+        self._spares = spare
+        self._spare: Launched | None = None
         self._drawings: dict[str, Drawing] = {}
         self._standing: Standing | None = None
         self._reason = "The process that draws is starting."
@@ -95,36 +93,35 @@ class WorkerProcess:
     def ready(self) -> bool:
         return self._standing is not None and not self._drawings and not self._lost
 
+    @property
+    def reason(self) -> str:
+        return "" if self._standing is not None and not self._lost else self._reason
+
     def gpu_memory(self) -> tuple[int, int] | None:
         standing = self._standing
         return standing.gpu_memory if standing else None
 
     def kill(self) -> bool:
         with self._lock:
-            if self._process is not None:
+            if self._worker is not None:
                 self._killed = True
-                self._process.kill()
+                self._worker.process.kill()
         return True
 
     def close(self) -> None:
         self._closed.set()
         with self._lock:
-            if self._socket is not None:
+            if self._worker is not None:
                 with contextlib.suppress(OSError):  # the worker was faster
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    self._worker.socket.shutdown(socket.SHUT_RDWR)
 
     # What else there is to see.
 
     @property
-    def reason(self) -> str:
-        """Why there is no worker that could draw; empty where there is one."""
-        return "" if self._standing is not None and not self._lost else self._reason
-
-    @property
     def pid(self) -> int | None:
         """Of the worker that there is now."""
-        process = self._process
-        return process.pid if process else None
+        worker = self._worker
+        return worker.process.pid if worker else None
 
     @property
     def coming(self) -> Mapping[str, dict[str, Any]]:
@@ -135,16 +132,23 @@ class WorkerProcess:
     # The thread.
 
     def _run(self) -> None:
+        try:
+            self._keep_one()
+        finally:
+            if self._spare is not None:
+                self._spare.end()
+
+    def _keep_one(self) -> None:
         failures = 0
         while not self._closed.is_set():
             began = time.monotonic()
             try:
-                connection = self._spawn()
+                worker = self._appoint()
             except OSError as error:  # no memory, or no process to be had
                 drew, words = False, f"The process that draws can't be started ({error.strerror})."
             else:
-                self._listen(connection)
-                drew, words = self._bury()
+                self._listen(worker.connection, began)
+                drew, words = self._bury(worker)
             if self._closed.is_set():
                 return
             failures = 0 if drew or time.monotonic() - began > STEADY else failures + 1
@@ -154,33 +158,35 @@ class WorkerProcess:
             self._closed.wait(pause)
             self.restarts += 1
 
-    def _spawn(self) -> Connection:
-        """Starts a worker and gives this end of its pipe."""
-        ours, its = socket.socketpair()
-        with contextlib.ExitStack() as failed, its:
-            failed.callback(ours.close)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.worker", str(its.fileno())],
-                pass_fds=[its.fileno()],
-                env=_environment(self._number),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the parent
-            )
-            failed.pop_all()
-        connection = Connection(os.dup(ours.fileno()))
+    def _appoint(self) -> Launched:
+        """Has the spare, or a new process, be the worker.
+
+        Raises:
+            OSError: there can be none.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.process.poll() is not None:
+            spare.end()
+            spare = None
+        worker = spare or launch(self._number)
         with self._lock:
-            self._process, self._socket, self._connection = process, ours, connection
+            self._worker, self._connection = worker, worker.connection
             self._killed, self._lost = False, ""
             with contextlib.suppress(OSError):  # it has died already
-                connection.send(self._begin)
+                worker.connection.send(self._begin)
         if self._closed.is_set():
             self.close()  # that call found no worker
-        return connection
+        return worker
 
-    def _listen(self, connection: Connection) -> None:
-        """Takes in what the worker says, until it is gone."""
+    def _listen(self, connection: Connection, began: float) -> None:
+        """Takes in what the worker says, until it is gone; when it has started well, starts a spare. began:
+        when it was started, as of time.monotonic."""
         while True:
             try:
+                if self._spares and self._spare is None:
+                    left = began + STEADY - time.monotonic()
+                    if left <= 0 or not connection.poll(left):
+                        self._prepare()
                 message = connection.recv()
             except (EOFError, OSError):
                 return
@@ -189,6 +195,16 @@ class WorkerProcess:
                     self._standing = message
                 case Changed(job, changes):
                     self._change(job, changes)
+
+    def _prepare(self) -> None:
+        """Starts a spare; where there can be none, the next worker is started when it is needed."""
+        try:
+            self._spare = launch(self._number)
+        except OSError as error:
+            self._spares = False
+            log.warning(
+                "worker %d: no process can be started to stand by (%s).", self._number, error.strerror
+            )
 
     def _change(self, job: str, changes: dict[str, Any]) -> None:
         if changes.get("code") == WorkerDied.code:
@@ -201,27 +217,20 @@ class WorkerProcess:
         if drawing is not None:
             drawing.update(**changes)
 
-    def _bury(self) -> tuple[bool, str]:
+    def _bury(self, worker: Launched) -> tuple[bool, str]:
         """After the pipe's end: sees that the worker ends, and its drawings too.
 
         Returns:
             Whether it was drawing, and why it ended, in words.
         """
-        assert self._process is not None and self._socket is not None and self._connection is not None
         with self._lock:
-            process, drawings = self._process, list(self._drawings.values())
-            self._connection.close()
-            self._socket.close()
+            drawings = list(self._drawings.values())
             self._connection, self._standing = None, None
             self._reason = "The process that draws has just ended."
-        try:
-            status = process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = process.wait()
+        status = worker.end()
         words = self._lost or self._why(status)
         with self._lock:
-            self._process, self._socket = None, None
+            self._worker = None
             self._drawings.clear()
         for drawing in drawings:
             drawing.finish("failed", self._lost or f"{words} Try again.", WorkerDied.code)
@@ -253,15 +262,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def _environment(number: int) -> dict[str, str]:
-    """A worker's environment: this one, with one of its GPUs and the way to this code."""
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    # Safe path (Python 3.11 on): what lies in the current folder doesn't come before the libraries.
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    gpus = torch.cuda.device_count()
-    if number < gpus:
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        environment["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number].strip() if seen else str(number)
-    return environment

@@ -3,12 +3,13 @@ knows no store and writes no results, so that one which was given up can change 
 
     python -m jobs.worker FD
 
-is how supervisor.py starts it; FD is the worker's end of a socket pair.
+is how launch.py starts it; FD is the worker's end of a socket pair.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    gc.disable()  # while libraries are imported there is nothing to collect, and looking takes a fifth of it
     _end_with_parent()
     file = int(sys.argv[1])
     os.set_inheritable(file, False)  # what this process starts mustn't hold its pipe open
@@ -36,7 +38,12 @@ def main() -> None:
     try:
         # Here, because they import torch: a parent that ends meanwhile takes this process with it.
         from jobs.messages import Begin
+        from pipeline.families import import_pipelines
 
+        if not connection.poll():  # nobody waits for it yet
+            import_pipelines()
+        gc.freeze()
+        gc.enable()
         begin = connection.recv()
         assert isinstance(begin, Begin)
         engine = begin.engine.engine()

@@ -49,6 +49,14 @@ class Family:
     options: Callable[[ModelSpec], dict[str, Any]] = field(default=lambda spec: {})
 
 
+def import_pipelines() -> None:
+    """Imports all that draws, which else the first drawing of each family does: seconds."""
+    import diffusers
+
+    for family in FAMILIES.values():
+        getattr(diffusers, family.pipeline)
+
+
 def _encode_sd3(pipe: Any, job: Job, tokens: int) -> dict[str, Any]:
     guided = job.guidance > 1
     embeds, negative, pooled, negative_pooled = pipe.encode_prompt(

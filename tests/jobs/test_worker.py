@@ -20,7 +20,9 @@ import psutil
 import pytest
 import torch
 
+from jobs import supervisor
 from jobs.executors import Executor
+from jobs.launch import launch
 from jobs.supervisor import WorkerProcess
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
@@ -55,7 +57,16 @@ def a_worker(spec: EngineSpec = SPEC, **options: Any) -> Iterator[WorkerProcess]
         yield worker
     finally:
         worker.close()
-        until(lambda: worker.pid is None)
+        until(lambda: not worker._thread.is_alive())
+
+
+def workers() -> set[int]:
+    """Worker processes of this one, by their process ids."""
+    return {
+        child.pid
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "jobs.worker" in child.cmdline()
+    }
 
 
 def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Path:
@@ -68,8 +79,8 @@ def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Pa
 
 @dataclass(frozen=True)
 class Shared:
-    """One worker for the tests that leave it alive or see it come again: each start takes seconds. Its first
-    process didn't come up; what the worker said of it then."""
+    """One worker, with a spare, for the tests that leave it alive or see it come again: each start takes
+    seconds. Its first process didn't come up; what the worker said of it then."""
 
     worker: WorkerProcess
     reason: str
@@ -82,12 +93,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             dies = at_its_start(patch, folder, "import os; os._exit(3)")
-            worker = stack.enter_context(a_worker())
+            worker = stack.enter_context(a_worker(spare=True))
             until(lambda: worker.restarts)
         said = worker.reason, worker.ready
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(supervisor, "STEADY", 0.0)
         dies.unlink()
         until(lambda: worker.ready)
         yield Shared(worker, *said)
+    assert not workers(), "the spare ends with the worker"
 
 
 @pytest.fixture
@@ -182,9 +196,11 @@ def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
 def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
     worker: WorkerProcess, engine: Engine
 ) -> None:
+    until(lambda: len(workers()) == 2)
     drawing, killed, restarts = draw(worker, engine, **LONG), worker.pid, worker.restarts
     at_step(drawing, 3)
     assert killed
+    spares = workers() - {killed}
     os.kill(killed, signal.SIGKILL)
     last = drawing.result()
     assert (last.phase, last.code) == ("failed", WorkerDied.code)
@@ -193,7 +209,8 @@ def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
     assert last.preview
     assert (worker.ready, worker.resident()) == (False, ())
     until(lambda: worker.ready)
-    assert (worker.restarts, worker.pid != killed) == (restarts + 1, True)
+    assert worker.restarts == restarts + 1
+    assert {worker.pid} == spares, "the one that stood by took its place"
     assert draw(worker, engine).result().phase == "finished"
 
 
@@ -346,3 +363,19 @@ def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path
         assert (
             worker.start(engine.check(SMALL | {"model": "good", "width": 64, "height": 64})).result().images
         )
+
+
+@pytest.mark.parametrize(("seen", "expected"), [(None, "1"), ("4,7", "7"), ("GPU-5f, GPU-9a", "GPU-9a")])
+def test_each_worker_sees_one_of_the_gpus_that_the_server_sees(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, expected: str
+) -> None:
+    # Stands in for two GPUs, which the test machine lacks.
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    launched = launch(1)
+    environment = psutil.Process(launched.process.pid).environ()
+    launched.process.kill()
+    launched.end()
+    assert environment["CUDA_VISIBLE_DEVICES"] == expected
