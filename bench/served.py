@@ -76,13 +76,18 @@ class Served:
 
     def worker(self) -> psutil.Process | None:
         """Its worker process; None where there is none now."""
+        return next(iter(self.workers()), None)
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker process and the one that stands by, as far as there is one: the elder one works."""
         assert self.process is not None
+        found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     if "jobs.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                        return child
-        return None
+                        found.append(child)
+        return sorted(found, key=lambda child: child.create_time())
 
     def rows(self, query: str, *values: Any) -> list[tuple]:
         """What its store has written down; nothing as long as there is none."""

@@ -203,7 +203,7 @@ def _workers(kept: Kept) -> Iterator[Row]:
                 f"{one['model']}, drawn by {WHO[key]}: start to ready, loaded; a step",
                 f"{_seconds(one['ready'])}; {_ms(one['step'])}",
                 f"first event {_ms(one['first event'])}, a picture {_seconds(one['whole'])}; "
-                f"GPU memory: {_sizes(one['memory'])}",
+                + _sizes(one["memory"]),
             )
         elif "times" in one:
             yield (
@@ -232,11 +232,10 @@ def _workers(kept: Kept) -> Iterator[Row]:
 WHO = {"worker": "a worker", "this process": "the server itself"}
 
 
-def _sizes(taken: dict[str, float] | None) -> str:
-    return (
-        "not known"
-        if taken is None
-        else ", ".join(f"{who} {size / 1e9:.2f} GB" for who, size in taken.items())
+def _sizes(taken: dict[str, list[float | None]]) -> str:
+    return "; ".join(
+        f"{who}: {'no' if gpu is None else f'{gpu / 1e9:.2f} GB of'} GPU, {host / 1e9:.2f} GB of the host"
+        for who, (gpu, host) in taken.items()
     )
 
 

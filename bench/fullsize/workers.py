@@ -42,21 +42,21 @@ Result = tuple[str, dict[str, Any]]
 Do = Callable[[str], Awaitable[None]]
 
 LOSE_THE_GPU = """
-import sys, threading, time
+import os, sys, threading, time
 from pathlib import Path
 
 def watch():
-    gate = Path({gate!r})
+    gate = Path({gate!r} + str(os.getpid()))
     while not gate.exists():
         time.sleep(0.005)
-    gate.unlink()
     import torch
     torch.zeros(1, device="cuda")[torch.tensor([9], device="cuda")]
 
 if "jobs.worker" in sys.orig_argv:
     threading.Thread(target=watch, daemon=True).start()
 """
-"""A worker's sitecustomize: when that file is there, an index out of range, which the GPU asserts against."""
+"""A worker's sitecustomize: when that file is there, with its process id at the end of its name, an index out
+of range, which the GPU asserts against."""
 
 
 @dataclass
@@ -128,13 +128,11 @@ class _Measured:
         self._served.start()
         await self._served.answering(self._http)
         found: dict[str, Any] = {"model": self._model, "ready": time.monotonic() - began}
-        if part == "worker":
-            found["started"] = self._gpu(self._served.worker())
         whole = [await self._draw(number) for number in range(DRAWINGS + 1)][1:]
         found["first event"] = median(one.first for one in whole)
         found["step"] = median(one.step or 0.0 for one in whole)
         found["whole"] = median(one.ended for one in whole)
-        found["memory"] = self._gpu(self._served.worker())
+        found["memory"] = self._memory()
         metrics = (await self._http.get(f"{self._served.url}/metrics")).text
         found["metrics"] = [line for line in metrics.splitlines() if line.startswith("stepwise_gpu_memory")]
         self._picture = whole[0].picture
@@ -156,7 +154,7 @@ class _Measured:
             await self._served.answering(self._http)
         following = await self._draw(1)
         same = bool(following.picture) and _pixels(following.picture) == _pixels(self._picture)
-        yield "afterwards", {**following.outcome(), "same pixels": same, "memory": self._gpu(self._worker())}
+        yield "afterwards", {**following.outcome(), "same pixels": same, "memory": self._memory()}
         worker, before = self._worker(), _used()
         self._served.kill()
         began = time.monotonic()
@@ -209,7 +207,7 @@ class _Measured:
         self._worker().kill()
 
     async def _lose(self, job: str) -> None:
-        self._gate.touch()
+        self._gate.with_name(f"{self._gate.name}{self._worker().pid}").touch()
 
     async def _freeze(self, job: str) -> None:
         self._worker().suspend()
@@ -219,13 +217,15 @@ class _Measured:
         assert worker is not None
         return worker
 
-    def _gpu(self, worker: psutil.Process | None) -> dict[str, int] | None:
-        """Bytes of GPU memory that the server and its worker take, contexts included."""
-        taken = _taken()
-        if taken is None or self._served.process is None:
-            return None
-        found = {"server": taken.get(self._served.process.pid, 0)}
-        return found | ({"worker": taken.get(worker.pid, 0)} if worker else {})
+    def _memory(self) -> dict[str, list[int | None]]:
+        """What each process takes: bytes of the GPU, contexts included (None: there is no GPU), and of the
+        host, as far as no other process shares them."""
+        assert self._served.process is not None
+        taken, processes = _taken(), [psutil.Process(self._served.process.pid), *self._served.workers()]
+        return {
+            name: [None if taken is None else taken.get(one.pid, 0), one.memory_full_info().uss]
+            for name, one in zip(("server", "worker", "spare"), processes)
+        }
 
 
 def _taken() -> dict[int, int] | None:

@@ -33,34 +33,35 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; this machine has none"),
 ]
 ANN = Owner("user:ann")
-LONG = 3000
+Lose = Callable[[WorkerProcess], None]
+LONG = 1000
 """Steps that take seconds on any GPU, so that something can happen to them."""
 LOSES_ITS_GPU = """
-import sys, threading, time
+import os, sys, threading, time
 from pathlib import Path
 
 def watch():
-    gate = Path({gate!r})
+    gate = Path({gate!r} + str(os.getpid()))
     while not gate.exists():
         time.sleep(0.002)
-    gate.unlink()
     import torch
     torch.zeros(1, device="cuda")[torch.tensor([9], device="cuda")]
 
 if "jobs.worker" in sys.orig_argv:
     threading.Thread(target=watch, daemon=True).start()
 """
-"""Of each worker: when that file is there, an index out of range, which the GPU itself asserts against."""
+"""Of each worker: when that file is there, with its process id at the end of its name, an index out of range,
+which the GPU itself asserts against."""
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The file whose being there has a worker lose its GPU."""
+def lose_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[WorkerProcess], None]]:
+    """Has a worker lose its GPU."""
     folder = tmp_path_factory.mktemp("gate")
     (folder / "sitecustomize.py").write_text(LOSES_ITS_GPU.format(gate=str(folder / "gate")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-        yield folder / "gate"
+        yield lambda worker: (folder / f"gate{worker.pid}").touch()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,9 @@ def engine(spec: EngineSpec) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def queue(gate: Path, spec: EngineSpec, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def queue(
+    lose_gpu: Lose, spec: EngineSpec, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator:
     """With one worker, and it."""
     several = executors(engine, spec, 1)
     (worker,) = several["cuda"]
@@ -121,30 +124,30 @@ def test_the_memory_that_a_workers_tensors_take_is_told(queue: tuple[Queue, Work
 
 @pytest.mark.parametrize("how", ["killed", "lost"])
 def test_a_job_whose_worker_dies_or_loses_its_gpu_is_drawn_again_by_a_new_one(
-    queue: tuple[Queue, WorkerProcess], engine: Engine, gate: Path, how: str
+    queue: tuple[Queue, WorkerProcess], engine: Engine, lose_gpu: Lose, how: str
 ) -> None:
     made, worker = queue
     until(lambda: worker.ready)
     restarts = worker.restarts
-    following = made.start(job(engine, steps=LONG), ANN)
+    following = made.start(job(engine, steps=LONG), ANN, "always")
     next(event for event in following.events() if event.step >= 5)
     if how == "killed":
         worker.kill()
     else:
-        gate.touch()
+        lose_gpu(worker)
     last = following.result()
     assert last.phase == "finished", last.error
     assert worker.restarts == restarts + 1
     assert np.array_equal(pixels(last.images[0]), undisturbed(engine, steps=LONG))
 
 
-def test_a_lost_gpu_is_told_by_its_name(spec: EngineSpec, engine: Engine, gate: Path) -> None:
+def test_a_lost_gpu_is_told_by_its_name(spec: EngineSpec, engine: Engine, lose_gpu: Lose) -> None:
     worker = WorkerProcess(spec)
     try:
         until(lambda: worker.ready)
         drawing = worker.start(job(engine, steps=LONG))
         next(event for event in drawing.events() if event.step)
-        gate.touch()
+        lose_gpu(worker)
         last = drawing.result()
         assert (last.phase, last.code) == ("failed", WorkerDied.code)
         assert "device-side assert triggered" in str(last.error)
