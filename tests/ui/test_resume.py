@@ -152,7 +152,7 @@ def test_an_open_tab_sees_its_drawing_finish_on_the_server_that_follows(
     tab = open_tab(url=host.url)
     tab.make_quick()
     tab.draw("a red apple")
-    job = begin(tab, "a snowman", seed=11, width=320, height=320, steps=60)
+    job = begin(tab, "a snowman", seed=11)
     host.end(how)
     expect(tab.line).to_have_text("Connection lost; looking for the server …", timeout=SLOW)
     expect(tab.stop_button).to_be_visible()

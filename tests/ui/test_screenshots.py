@@ -16,11 +16,14 @@ MOST = 250_000
 """Bytes of one picture: a README should load at once."""
 FOX = "5"
 """A seed whose fox is easy to see half-way."""
+KEPT = os.environ.get("STEPWISE_SCREENSHOTS") == "1"
+STEPS, EARLIER, HALF_WAY = (28, 14, 9) if KEPT else (8, 2, 4)
+"""Of the fox, of each drawing before it, and the one at which it is caught; fewer where nobody will look."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    if os.environ.get("STEPWISE_SCREENSHOTS") == "1":
+    if KEPT:
         return Path(__file__).parent.parent.parent / "docs" / "screenshots"
     return tmp_path
 
@@ -41,9 +44,9 @@ def take(tab: Studio, path: Path) -> None:
 def prepare(tab: Studio, history: tuple[str, ...]) -> None:
     """Draws these prompts first, then sets the fox's seed and folds the settings again."""
     for prompt in history:
-        tab.set(steps=14)
+        tab.set(steps=EARLIER)
         tab.draw(prompt)
-    tab.set(steps=28)
+    tab.set(steps=STEPS)
     tab.seed.fill(FOX)
     tab.close_settings()
     tab.prompt.fill("a fox on a blue background")
@@ -55,7 +58,7 @@ def test_the_screenshots_of_a_laptop(open_tab: Callable[..., Studio], folder: Pa
     prepare(tab, ("a red apple", "a rocket to the left of a tulip") if scheme == "light" else ())
     if scheme == "light":
         tab.draw_button.click()
-        tab.wait_for_step(9)
+        tab.wait_for_step(HALF_WAY)
         take(tab, folder / "drawing.png")
         tab.wait_for("finished")
     else:
@@ -65,5 +68,6 @@ def test_the_screenshots_of_a_laptop(open_tab: Callable[..., Studio], folder: Pa
 
 def test_the_screenshot_of_a_phone(open_tab: Callable[..., Studio], folder: Path) -> None:
     tab = open_tab(viewport=PHONE)
+    prepare(tab, ())
     tab.draw()
     take(tab, folder / "phone.png")
