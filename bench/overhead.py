@@ -87,11 +87,8 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     from jobs.record import Owner
     from jobs.rules import Rules
 
-    engine = _engine()
     pipe = plain_app.load()
     seen, mine, its, its_own = [], count(), count(), count()
-    scratch = tempfile.TemporaryDirectory(prefix="bench-")
-    queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
 
     def plain() -> bytes:
         buffer = io.BytesIO()
@@ -112,7 +109,12 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     stored: Rows = [("threads", "a drawing", "engine", "queue", "ratio")]
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)
+        # Anew: the thread that draws for an engine keeps the number that it began with.
+        engine, scratch = _engine(), tempfile.TemporaryDirectory(prefix="bench-")
+        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
         plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
+        queue.close()
+        scratch.cleanup()
         for column, unit in enumerate(("process time", "wall time")):
             for name, over in (("minimum", min), ("median", median)):
                 a, b = (over(time[column] for time in times) for times in (our_times, queue_times))
@@ -127,8 +129,6 @@ def in_process(rounds: int, steps: int, size: int) -> None:
                 )  # fmt: skip
     print(table("Streaming every step over the plain diffusers call, in one process", rows))
     print(table("The same through the queue: store, log of every event, fair order", stored))
-    queue.close()
-    scratch.cleanup()
     torch.set_num_threads(1)
     print(
         table(
