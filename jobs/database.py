@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from pipeline.errors import DiskFull, StoreError
 
-VERSION = 1
+VERSION = 2
 """Of the tables below, in the file's own `user_version`."""
+CHANGES = {1: "ALTER TABLE jobs ADD COLUMN lost INTEGER NOT NULL DEFAULT 0"}
+"""What makes the tables of each version those of the next."""
 TABLES = """
 CREATE TABLE jobs (
     place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again, whatever is forgotten
@@ -29,6 +31,7 @@ CREATE TABLE jobs (
     created REAL NOT NULL,
     attempt INTEGER NOT NULL DEFAULT 0,
     kills INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
     stop INTEGER NOT NULL DEFAULT 0,
     overtaken INTEGER NOT NULL DEFAULT 0,
     since REAL,
@@ -138,10 +141,11 @@ class Database:
         with self._explained():
             self._connection.execute("PRAGMA journal_mode = WAL")
         with self.writing(durable=True):
-            if self.value("PRAGMA user_version") == 0:
-                for statement in TABLES.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            version = self.value("PRAGMA user_version")
+            made = [CHANGES[number] for number in range(version, VERSION)] if version else TABLES.split(";")
+            for statement in made:
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextlib.contextmanager
     def _transaction(self, kind: str, synchronous: str) -> Iterator[None]:

@@ -34,7 +34,8 @@ class Record:
     """A job as the store has it. Times are seconds since the epoch (time.time()).
 
     line: in front of which device it waits (`Engine.line`). place: its number in the order of arrival.
-    attempt: how often it was begun. kills: how many of those attempts ended with the process that drew it.
+    attempt: how often it was begun. kills: how many of those attempts ended with the process that drew it;
+    lost: how many with the server, which was not told to end.
     stop: it was asked to stop, and is running still. overtaken: how many that were behind it in the fair
     order were drawn before it, because their model was ready; since: when the first of them was. error,
     code: why it failed, as of Event.
@@ -49,6 +50,7 @@ class Record:
     created: float
     attempt: int = 0
     kills: int = 0
+    lost: int = 0
     stop: bool = False
     overtaken: int = 0
     since: float | None = None
@@ -122,9 +124,9 @@ class Store(Protocol):
     ) -> bool:
         """An attempt ended this way. False: it isn't the running one, and nothing is changed."""
 
-    def put_back(self, job: str, attempt: int, killed: bool = False) -> bool:
+    def put_back(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
         """An attempt ended without result: the job waits again, in its old place. killed: it took the
-        process that drew it down. False: as of `end`."""
+        process that drew it down. lost: the server ended amid it, and wasn't told to. False: as of `end`."""
 
     def stop(self, job: str) -> Record | None:
         """What waits is stopped now; what runs is asked to stop. The record after it, None for an unknown

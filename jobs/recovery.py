@@ -15,7 +15,8 @@ from pipeline.errors import DrawingFailed, StepwiseError, WorkerDied
 from pipeline.events import Event
 
 MOST_ATTEMPTS = 3
-"""Times that a job is begun, where it is the whole server that ended: it need not be the job's fault."""
+"""Times that a job is begun, where it is the whole server that ended without being told to: it need not be
+the job's fault."""
 WITH_VISITOR = "zerogpu"
 """The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
 
@@ -42,7 +43,7 @@ def take_up(
         last = _end_of(record, logs)
         if last is None:
             lost(record)
-            store.put_back(record.job.id, record.attempt)
+            store.put_back(record.job.id, record.attempt, lost=True)
             continue
         store.end(record.job.id, record.attempt, last.phase, last.error, last.code)  # type: ignore[arg-type]
         ended(record, last)
@@ -89,8 +90,8 @@ def _end_of(record: Record, logs: Path) -> Event | None:
     event = Event(record.job)
     if record.stop:
         return replace(event, phase="stopped")
-    if record.attempt >= MOST_ATTEMPTS:
-        words = f"The server ended {record.attempt} times while it drew this; it isn't tried again."
+    if record.lost + 1 >= MOST_ATTEMPTS:
+        words = f"The server ended {record.lost + 1} times while it drew this; it isn't tried again."
         return replace(event, phase="failed", error=words, code=WorkerDied.code)
     return None
 

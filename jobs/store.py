@@ -16,9 +16,9 @@ from pipeline.request import Job
 
 COLUMNS = (
     "place, id, line, person, session, first, kept, state, created, "
-    "attempt, kills, stop, overtaken, since, started, ended, error, code, job"
+    "attempt, kills, lost, stop, overtaken, since, started, ended, error, code, job"
 )
-CHANGING = "place, attempt, kills, overtaken, since"
+CHANGING = "place, attempt, kills, lost, overtaken, since"
 """What may change of a job while it waits, behind its place."""
 MOST_SERVED = 2000
 """Sessions whose last turn is remembered. Who is forgotten counts as never served, and would have been the
@@ -123,14 +123,14 @@ class SqliteStore:
             )
         return changed == 1
 
-    def put_back(self, job: str, attempt: int, killed: bool = False) -> bool:
+    def put_back(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
         """As of `record.Store`; a job that was asked to stop meanwhile ends as stopped instead."""
         with self._database.writing():
             changed = self._database.run(
-                "UPDATE jobs SET kills = kills + ?, stop = 0, started = NULL, "
+                "UPDATE jobs SET kills = kills + ?, lost = lost + ?, stop = 0, started = NULL, "
                 "state = CASE WHEN stop THEN 'stopped' ELSE 'queued' END, ended = CASE WHEN stop THEN ? END "
                 "WHERE id = ? AND attempt = ? AND state = 'running'",
-                *(killed, self._clock(), job, attempt),
+                *(killed, lost, self._clock(), job, attempt),
             )
         return changed == 1
 
@@ -248,7 +248,7 @@ def _drawings(number: int) -> str:
 
 def _record(row: tuple) -> Record:
     place, _, line, person, session, first, kept, state, created, *numbers, text = row
-    attempt, kills, stop, overtaken, since, started, ended, error, code = numbers
+    attempt, kills, lost, stop, overtaken, since, started, ended, error, code = numbers
     return Record(
         job=Job.model_validate_json(text),
         line=line,
@@ -259,6 +259,7 @@ def _record(row: tuple) -> Record:
         created=created,
         attempt=attempt,
         kills=kills,
+        lost=lost,
         stop=bool(stop),
         overtaken=overtaken,
         since=since,

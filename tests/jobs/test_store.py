@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.database import VERSION
+from jobs.database import TABLES, VERSION, Database
 from jobs.policy import Fair
 from jobs.record import Choice, Record, Store
 from jobs.store import SqliteStore
@@ -457,6 +457,33 @@ def test_a_damaged_file_is_refused_in_words_and_kept(path: Path, damage: str) ->
         SqliteStore(path)
     assert str(path) in str(error.value)
     assert path.read_bytes() == broken
+
+
+def test_a_file_of_the_first_version_is_opened_with_its_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr("jobs.database.VERSION", 1)
+        then.setattr("jobs.database.TABLES", TABLES.replace("    lost INTEGER NOT NULL DEFAULT 0,\n", ""))
+        Database(path).close()
+    with sqlite3.connect(path) as connection:
+        assert "lost" not in {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+        old = job()
+        connection.execute(
+            "INSERT INTO jobs (id, line, person, session, first, kept, state, created, attempt, job) "
+            "VALUES (?, ?, 'user:ann', '', 0, 'always', 'running', 1.0, 2, ?)",
+            (old.id, LINE, old.model_dump_json()),
+        )
+    connection.close()
+    for _ in range(2):  # the second time it is of this version
+        store = SqliteStore(path)
+        (record,) = store.running()
+        assert (record.attempt, record.lost) == (2, 0)
+        store.close()
+    store = SqliteStore(path)
+    assert store.put_back(record.job.id, 2, lost=True)
+    assert [one.lost for one in store.waiting(LINE)] == [1]
+    store.close()
 
 
 def test_a_newer_versions_file_is_refused_in_words_and_kept(path: Path) -> None:
