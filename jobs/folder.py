@@ -4,6 +4,7 @@ one server at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -18,8 +19,11 @@ log = logging.getLogger("stepwise")
 
 SPACE_STORAGE = Path("/data")
 """Where a Space finds the storage that is attached to it."""
-PATIENCE = 30.0
-"""Seconds to wait for the folder's last server to end: it may be finishing its drawing."""
+PATIENCE = 45.0
+"""Seconds to wait for the folder's last server to end: it may be finishing its drawing, which takes as long
+as STEPWISE_GRACE, 30 s, and some more to close."""
+OWNER = "pid"
+"""The file that says which process has the folder, or had it last."""
 MOST_SERVERS = 100
 """Of one user and machine, without a STEPWISE_DATA of their own."""
 
@@ -36,7 +40,8 @@ class DataFolder:
             patience: seconds to wait for a `path` that is in use.
 
         Raises:
-            SettingError: it can't be written to, or another server uses it.
+            SettingError: it can't be written to, or another server uses it. Where that is waited for, the log
+                says so at once.
         """
         if path is not None:
             self.path, self._lock = path, _locked(path, patience)
@@ -90,14 +95,29 @@ def _locked(path: Path, patience: float) -> FileLock:
     try:
         (path / "events").mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / "lock", thread_local=False)  # whichever thread closes it
-        lock.acquire(timeout=patience)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not patience:
+                raise
+            log.warning("%s; waiting up to %g s for its end.", _in_use(path), patience)
+            lock.acquire(timeout=patience)
+        with contextlib.suppress(OSError):  # a full disk, which others say: it is for words only
+            (path / OWNER).write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout:
-        raise _InUse(
-            f"Another Stepwise uses the folder {path}: end that one, or set STEPWISE_DATA to another folder."
-        ) from None
+        raise _InUse(f"{_in_use(path)}: end that one, or set STEPWISE_DATA to another folder.") from None
     except OSError as error:
         raise SettingError(
             f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that "
             "can be written to."
         ) from error
     return lock
+
+
+def _in_use(path: Path) -> str:
+    """That another server has this folder, and which process that is, as far as it has said so."""
+    try:
+        number = (path / OWNER).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        number = ""
+    return f"Another Stepwise uses the folder {path}" + (f" (process {number})" if number.isdecimal() else "")

@@ -45,7 +45,7 @@ def test_a_killed_server_holds_its_folder_no_longer(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(SettingError, match="Another Stepwise"):
+        with pytest.raises(SettingError, match=rf"Another Stepwise uses .* \(process {process.pid}\): end"):
             DataFolder(tmp_path / "data", patience=0)
         process.send_signal(signal.SIGKILL)
     DataFolder(tmp_path / "data", patience=0).close()
