@@ -5,10 +5,29 @@
 serves the page and the API; see README.md for the settings.
 """
 
+from __future__ import annotations
+
+import argparse
 import gc
 import os
 
+from api.starting import Started, start
+
+
+def started() -> Started:
+    """Reads the command line, and starts; before the imports below, which take seconds.
+
+    Raises:
+        SystemExit: as of `start`, and from argparse.
+    """
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    return start()
+
+
 if __name__ == "__main__":
+    STARTED = started()
     gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -19,13 +38,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
 
-import argparse
 import sys
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, NoReturn
 
 from api.connections import expect_headers, raise_file_limit
-from api.ending import end_when_told
+from api.ending import expect_cuts, leave
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
 from api.login import Login
@@ -37,53 +54,68 @@ from settings import Settings
 from ui.login_page import login_page
 from ui.page import build_page, launch_options
 
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from jobs.queue import Queue
+
 MOST_CALLS = 1000
 """Calls that Gradio has in hand at once. Its 40 (`max_threads`, 6.31) bounds async functions too, which
 need no thread: the 41st caller would wait in Gradio's queue, before ours and unseen by it."""
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    serve()
+    serve(started())
 
 
-def serve(host: str | None = None, port: int | None = None) -> None:
-    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM.
+def serve(started: Started, host: str | None = None, port: int | None = None) -> NoReturn:
+    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM; then ends the process.
 
     Args:
         host, port: where to listen; None leaves it to GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
     """
+    ending, settings = started.ending, started.settings
     try:
-        settings = Settings()
         login = login_of(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
         engine.hold()
-        queue = settings.queue(engine, preload)  # a small model is ready before anyone has typed a prompt
-    except (StepwiseError, ValidationError) as error:
-        sys.exit(str(error))
+        ending.in_order()
+        # A small model is ready before anyone has typed a prompt.
+        queue = settings.queue(engine, preload, started.folder)
+    except StepwiseError as error:
+        print(error, file=sys.stderr)
+        leave(1)  # a model may be on its way already
+    with ending.closing(queue, settings.grace) as served:
+        demo = served.demo = page_of(queue, settings, login)
+        demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
+        if not ending.told:
+            demo.launch(
+                server_name=host,
+                server_port=port,
+                **launch_options(),
+                max_threads=MOST_CALLS,
+                state_session_capacity=MOST_SESSIONS,
+                mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
+                auth=login.auth if login else None,
+                app_kwargs=app_options(demo, queue, settings.api_keys, login),
+            )
+            ending.wait()  # where Gradio doesn't, as under `python -i`
+    raise AssertionError("`closing` ends the process")
+
+
+def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
+    """The page, ready to be launched, with all that the process needs for it."""
     print_journal()
     demo = build_page(queue, settings.keep_hours, login is not None)
-    end_when_told(demo, lambda: queue.drain(settings.grace))
+    expect_cuts()
     expect_headers()
     raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     make_queue_last(demo)
     print(access_notice(settings.api_keys, login.who if login else ""), flush=True)
     look_past_libraries()
-    demo.launch(
-        server_name=host,
-        server_port=port,
-        **launch_options(),
-        max_threads=MOST_CALLS,
-        state_session_capacity=MOST_SESSIONS,
-        mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        auth=login.auth if login else None,
-        app_kwargs=app_options(demo, queue, settings.api_keys, login),
-    )
-    queue.close()
+    return demo
 
 
 def look_past_libraries() -> None:
@@ -112,4 +144,4 @@ def login_of(settings: Settings) -> Login | None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(STARTED)

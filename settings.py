@@ -19,6 +19,7 @@ from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
+    from jobs.folder import DataFolder
     from jobs.queue import Queue
     from pipeline.engine import Engine, EngineSpec
 
@@ -190,18 +191,17 @@ class Settings(BaseSettings):
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
         return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
 
-    def queue(self, engine: Engine, preload: Sequence[str] = ()) -> Queue:
+    def queue(self, engine: Engine, preload: Sequence[str], folder: DataFolder) -> Queue:
         """The queue in front of this engine, which begins with what the last server left.
 
         Args:
             preload: models to make ready at once.
+            folder: of `data`.
 
         Raises:
-            SettingError: STEPWISE_DATA can't be used, or another server does.
-            StoreError: what it holds can't be read.
+            StoreError: what the folder holds can't be read.
         """
         from jobs.executors import executors, gpus
-        from jobs.folder import DataFolder
         from jobs.queue import Queue
         from jobs.rules import Rules
 
@@ -222,7 +222,6 @@ class Settings(BaseSettings):
             most_seconds=self.keep_hours * 3600,
             log_prompts=self.log_prompts,
         )
-        folder = DataFolder(self.data)
         workers = gpus(engine) if self.workers is None else self.workers
         return Queue(engine, folder, executors(engine, self.engine_spec(), workers, preload), rules)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from api.openai_request import problems_of
-from pipeline.errors import Busy, InvalidRequest, StepwiseError, quoted
+from pipeline.errors import AWAY, Busy, InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
 
 RETRY_AFTER = 10.0
@@ -40,8 +40,14 @@ STATUSES = {
     "disk_full": 503,
     "store_error": 503,
     "worker_died": 503,
+    "server_ending": 503,
 }
 """Of our errors' codes; any other is a drawing that failed, 500."""
+
+COME_BACK = {"busy": RETRY_AFTER, "server_ending": AWAY}
+"""Codes after which to come again, in so many seconds where the error doesn't say."""
+
+FAILURES = {500: "internal_error", 503: "server_ending"}
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "conflict_error", "rate_limit_error", "server_error"
@@ -85,8 +91,8 @@ class Refusal(Exception):
         self.status = status
         self.problem = Problem(message=message, type=kind, param=param, code=code)
         self.headers = dict(headers or {})
-        if code == "busy":
-            self.headers.setdefault("Retry-After", f"{math.ceil(RETRY_AFTER)}")
+        if code in COME_BACK:
+            self.headers.setdefault("Retry-After", f"{math.ceil(COME_BACK[code])}")
         elif status == 409 or status >= 500 or code == "quota_exceeded":
             # The clients would ask again by themselves, twice: each time a whole drawing, to the same end.
             self.headers["x-should-retry"] = "false"
@@ -144,6 +150,11 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
         503: "login_unavailable",
     }.get(status)
     return Refusal(status, words, code, headers=headers).response()
+
+
+def fail(status: int, words: str, headers: Mapping[str, str] | None = None) -> Refusal:
+    """What got past all handlers (shapes.py), in this shape."""
+    return Refusal(status, words, FAILURES.get(status), headers=headers)
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import socket
-import sys
 from typing import NoReturn
 
 from cli.errors import UsageError
@@ -15,18 +14,20 @@ def serve(options: argparse.Namespace) -> NoReturn:
     """Serves until Ctrl-C or SIGTERM.
 
     Raises:
-        UsageError: this machine can't listen there. SystemExit: the app can't start, or has ended.
+        UsageError: this machine can't listen there. SystemExit: the app can't start.
     """
     host, port = options.host, options.port
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port must be from 1 to 65535; got {port}.")
     if host is not None or port is not None:
         _try(host or "127.0.0.1", port or 0)  # before the seconds that the imports take
+    from api.starting import start
+
+    started = start()
     gc.disable()  # as app.py does
     import app
 
-    app.serve(host, port)
-    sys.exit(0)  # as app.py ends, in Python's own time: Gradio still has files to delete
+    app.serve(started, host, port)
 
 
 def _try(host: str, port: int) -> None:

@@ -78,6 +78,12 @@ class Dispatch:
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
         return f"a thread has ended that gives out jobs: {', '.join(dead)}" if dead else ""
 
+    def join(self, seconds: float) -> None:
+        """Once the register is closing, waits for these threads to have ended: so many seconds at most."""
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
     def _serve(self, line: str, executor: Executor) -> None:
         """One device's thread."""
         register = self._register

@@ -34,6 +34,7 @@ class Downloads:
         self._waiting, self._fetched, self._failed = waiting, fetched, failed
         self._lock = threading.Lock()
         self._coming: set[str] = set()
+        self._closed = False
 
     def holds(self, model: str) -> bool:
         """Whether jobs of this model have to wait for it still."""
@@ -42,17 +43,24 @@ class Downloads:
     def want(self, model: str) -> None:
         """Fetches this model, if it isn't here or coming already."""
         with self._lock:
-            if model in self._coming or self._engine.fetched(model):
+            if self._closed or model in self._coming or self._engine.fetched(model):
                 return
             self._coming.add(model)
         threading.Thread(target=self._fetch, args=(model,), name=f"download {model}", daemon=True).start()
+
+    def close(self) -> None:
+        """Nothing more is fetched, and what is coming is given up."""
+        self._closed = True
+
+    def _wanted_by(self, model: str) -> list[Drawing]:
+        return [] if self._closed else self._waiting(model)
 
     def _fetch(self, model: str) -> None:
         spec = self._engine.catalogue[model]
         failed: StepwiseError | None = None
         try:
             with explained(spec.name, spec.license.url):
-                self._engine.fetch(model, _Everyone(lambda: self._waiting(model)))
+                self._engine.fetch(model, _Everyone(lambda: self._wanted_by(model)))
         except Stopped:
             pass
         except StepwiseError as error:
@@ -62,7 +70,7 @@ class Downloads:
                 self._coming.discard(model)
         if failed is not None:
             self._failed(model, failed)
-        elif self._waiting(model):  # somebody came while it was being given up
+        elif self._wanted_by(model):  # somebody came while it was being given up
             self.want(model)
         self._fetched()
 

@@ -47,6 +47,9 @@ class Executor(Protocol):
     def close(self) -> None:
         """Ends what draws, without waiting for it."""
 
+    def join(self, seconds: float) -> None:
+        """After `close`, waits for its threads and processes to have ended: so many seconds at most."""
+
 
 def executors(
     engine: Engine, spec: EngineSpec | None = None, workers: int = 0, preload: Sequence[str] = ()
@@ -116,3 +119,6 @@ class InThisProcess:
 
     def close(self) -> None:
         pass
+
+    def join(self, seconds: float) -> None:
+        pass  # the engine's own threads are ended by whoever closes it

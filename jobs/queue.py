@@ -8,7 +8,8 @@ what goes by the clock.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.dispatch import Dispatch
@@ -26,11 +27,15 @@ from jobs.register import Register
 from jobs.rules import Rules
 from jobs.store import SqliteStore
 from jobs.watch import Watch
-from pipeline.errors import Busy, StepwiseError
+from pipeline.errors import Busy, ServerEnding, StepwiseError
 from pipeline.request import Job
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+
+
+LOOK = 0.1
+"""Seconds between two looks, while it drains, at whether the end is asked for now."""
 
 
 class Queue:
@@ -97,7 +102,7 @@ class Queue:
                 return known
             if self._register.closing:
                 self.metrics.refused("draining")
-                raise Busy("This server is ending, and takes no new drawings.", 60)
+                raise ServerEnding
             self._rate.check(owner.person)
             line = self.engine.line(job.model)
             try:
@@ -142,25 +147,51 @@ class Queue:
             return ""  # its threads end because they were told to
         return self._dispatch.not_alive() or self._watch.not_alive()
 
-    def drain(self, grace: float) -> bool:
-        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most. Whether
-        anything did."""
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is accepted and begun."""
+        return self._register.closing
+
+    def running(self) -> int:
+        """How many jobs are being drawn."""
+        return len(self._register.running())
+
+    def drain(self, grace: float, now: Callable[[], bool] = lambda: False) -> bool:
+        """Accepts and begins nothing more, and waits for what runs to end: so many seconds at most, and not
+        once `now` says so. Those who wait for a job that nobody could follow later are told that it ends.
+        Whether anything that ran has ended."""
         register = self._register
+        register.begin_no_more()
+        until = time.monotonic() + grace
         with register.changed:
-            register.closing = True
-            register.changed.notify_all()
             ran = len(register.running())
-            register.changed.wait_for(lambda: not register.running(), grace)
+            while register.running() and not now() and (left := until - time.monotonic()) > 0:
+                register.changed.wait(min(left, LOOK))
             return len(register.running()) < ran
 
-    def close(self) -> None:
-        """Keeps what waits and what runs for the folder's next server, and lets go of the folder."""
+    def close(self, patience: float = 0.0) -> None:
+        """Keeps what waits and what runs for the folder's next server, and lets go of the folder.
+
+        Args:
+            patience: seconds to wait for the threads that draw, load or download to come out of what they do;
+                0 leaves them to themselves, and the engine to whoever uses it next.
+        """
         if not self._register.cut_off():
             return
+        self._downloads.close()
         self._watch.close()
         for several in self._executors.values():
             for executor in several:
                 executor.close()
+        if patience:
+            self._end_threads(time.monotonic() + patience)
         self._pace.save()
         self._store.close()
         self._folder.close()
+
+    def _end_threads(self, until: float) -> None:
+        self.engine.close(until - time.monotonic())
+        self._dispatch.join(until - time.monotonic())
+        for several in self._executors.values():
+            for executor in several:
+                executor.join(until - time.monotonic())

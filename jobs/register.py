@@ -4,10 +4,11 @@ first, then told to their readers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jobs.metrics import Metrics
 from jobs.record import ENDED, Kept, Owner, Policy, Record, Store
 from jobs.recovery import ended_event, log_of
 from pipeline.drawing import Drawing
-from pipeline.errors import StepwiseError
+from pipeline.errors import ServerEnding, StepwiseError
 from pipeline.events import Event
 from pipeline.request import Job
 
@@ -130,7 +131,7 @@ class Register:
             while self._owed:
                 self._owed[0]()
                 del self._owed[0]
-            record = self.store.claim(line, policy, resident)
+            record = None if self.closing else self.store.claim(line, policy, resident)
             if record is None:
                 return None
             active = self.enter(record)
@@ -142,7 +143,7 @@ class Register:
         """Its attempt is being drawn."""
         with self.changed:
             active.drawing, active.executor, active.begun = drawing, executor, time.monotonic()
-        if active.box.stopping:
+        if active.box.stopping or self.cut:
             drawing.stop()
 
     def free(self, active: Active) -> None:
@@ -181,20 +182,41 @@ class Register:
             last = active.failed(str(failure), failure.code)
         self.leave(active, last)
 
+    def begin_no_more(self) -> None:
+        """Nothing more is begun, and jobs that nobody can follow later are not kept: whoever waits for one is
+        told so while there is a connection."""
+        with self._taking, self.changed:  # no claim is half made
+            self.closing = True
+            self.changed.notify_all()
+        for active in self.all():
+            if active.kept == "call" and active.drawing is None:
+                with self._logged("That a job isn't drawn any more"):
+                    error = ServerEnding("The server is ending, and doesn't draw this any more.")
+                    self.refuse(active, str(error), error.code)
+
     def cut_off(self) -> bool:
         """Nothing more is begun, and what is being drawn is kept for the next server. False: that was so
         already."""
-        with self.changed:
+        with self._taking, self.changed:
             if self.cut:
                 return False
             self.closing = self.cut = True
             self.changed.notify_all()
-            left = self.running()
-        for active in left:
-            self.store.put_back(active.record.job.id, active.record.attempt)
-            if active.drawing is not None:
-                active.drawing.stop()
+        with self._logged("That jobs wait again"):
+            for record in self.store.running():  # all are this process' own, also those just claimed
+                self.store.put_back(record.job.id, record.attempt)
+        for active in self.running():
+            if (drawing := active.drawing) is not None:
+                drawing.stop()
         return True
+
+    @contextlib.contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        """The end goes on where the disk doesn't take what should be written down."""
+        try:
+            yield
+        except StepwiseError as error:
+            log.error("%s can't be written down: %s", what, error)
 
     # Ends.
 

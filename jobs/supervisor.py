@@ -115,6 +115,9 @@ class WorkerProcess:
                 with contextlib.suppress(OSError):  # the worker was faster
                     self._worker.socket.shutdown(socket.SHUT_RDWR)
 
+    def join(self, seconds: float) -> None:
+        self._thread.join(max(0.0, seconds))
+
     # What else there is to see.
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ from pipeline.zerogpu import AT_ONCE as WORKERS
 from pipeline.zerogpu import ZeroGpu
 
 log = logging.getLogger("stepwise")
+
+LOOK = 0.02
+"""Seconds between two looks at whether a drawing that was stopped has ended."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,19 @@ class Engine:
             UnknownModel.
         """
         return self.preloads.start([self.catalogue[model] for model in models], self._make_ready)
+
+    def close(self, seconds: float) -> None:
+        """Stops what this process draws and loads, and waits for it to come out of what it does: so many
+        seconds at most. Nothing is to be started any more."""
+        until = time.monotonic() + seconds
+        for drawing in list(self._drawings.values()):
+            drawing.stop()
+        self.preloads.closed = True
+        for line in self._lines.values():
+            line.wake()
+        while self._drawings and time.monotonic() < until:
+            time.sleep(LOOK)
+        self.preloads.close(until - time.monotonic())
 
     def _hold(self, spec: ModelSpec) -> None:
         self._local.load(spec, Preload(self.preloads, spec))

@@ -14,6 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+AWAY = 60.0
+"""Seconds after which a server that ends may be followed by another, as callers are told."""
+
 
 class StepwiseError(Exception):
     """An error whose words are meant for the person who asked. `code` is its kind, for programs."""
@@ -65,6 +68,15 @@ class Busy(StepwiseError):
     def __str__(self) -> str:
         when = "in a minute" if self.retry_after is None else f"in about {roughly(self.retry_after)}"
         return f"{self.args[0]} Try again {when}."
+
+
+class ServerEnding(Busy):
+    """The server is ending, and begins nothing more: says when there may be another."""
+
+    code = "server_ending"
+
+    def __init__(self, words: str = "This server is ending, and takes no new drawings.") -> None:
+        super().__init__(words, AWAY)
 
 
 class RateLimited(Busy):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pipeline.errors import Busy, StepwiseError
+from pipeline.errors import Busy, StepwiseError, Stopped
 from pipeline.line import Line
 from pipeline.spec import ModelSpec
 
@@ -39,6 +39,8 @@ class Preloads:
     def __init__(self) -> None:
         self._coming: dict[str, Coming] = {}
         self._elsewhere: list[Callable[[], Mapping[str, dict[str, Any]]]] = []
+        self._threads: list[threading.Thread] = []
+        self.closed = False
 
     def start(
         self, specs: Sequence[ModelSpec], make_ready: Callable[[ModelSpec, Preload], None]
@@ -56,13 +58,23 @@ class Preloads:
                 try:
                     make_ready(spec, Preload(self, spec))
                     self.arrived(spec.id)
+                except Stopped:
+                    return
                 except StepwiseError as error:
                     log.warning("%s can't be made ready: %s", spec.name, error, exc_info=error.__cause__)
                     self._coming[spec.id] = Coming("failed", error=str(error))
 
         thread = threading.Thread(target=run, name="preload", daemon=True)
         thread.start()
+        self._threads.append(thread)
         return thread
+
+    def close(self, seconds: float) -> None:
+        """Gives up what is coming, and waits for it to come out of what it does: so many seconds at most."""
+        self.closed = True
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def of(self, model: str) -> dict[str, Any] | None:
         """How this model's preload stands, as plain data; None where nothing is coming, or it has come."""
@@ -98,7 +110,9 @@ class Preload:
         self.preloads = spec.name
 
     def check(self) -> None:
-        """A preload isn't stopped."""
+        """Raises Stopped once the process ends; nobody else stops a preload."""
+        if self._among.closed:
+            raise Stopped
 
     def update(self, **changes: Any) -> None:
         """As of a drawing: phase, done and total, or its place in the line."""
@@ -114,6 +128,7 @@ class Preload:
                 line.join(self)
                 break
             except Busy:
+                self.check()
                 self.update(phase="queued")
                 time.sleep(AGAIN)
         with line.turn(self):

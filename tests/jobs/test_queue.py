@@ -12,12 +12,25 @@ from jobs.log import LogWriter, log_path
 from jobs.pace import Pace
 from jobs.queue import Queue
 from jobs.record import Choice, Owner, Record
+from jobs.recovery import MOST_ATTEMPTS
 from jobs.store import SqliteStore
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest
 from pipeline.request import Job
 from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, until
 from tests.tiny import hold
+
+
+class Unready:
+    """An executor that never comes to draw."""
+
+    ready, reason = False, "It isn't ready."
+
+    def resident(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        pass
 
 
 class Killed:
@@ -33,7 +46,7 @@ class Killed:
         self.store.add(one, "cpu", ANN, "always", 50, 20)
         for attempt in range(1, attempts + 1):
             if attempt > 1:
-                self.store.put_back(one.id, attempt - 1)
+                self.store.put_back(one.id, attempt - 1, lost=True)
             record = self.store.claim("cpu", lambda *_: Choice(one.id))
         assert record is not None
         return record
@@ -89,6 +102,59 @@ def test_a_job_that_was_begun_three_times_is_not_begun_again_and_says_so(
     event = found.result()
     assert (event.phase, event.code) == ("failed", "worker_died")
     assert event.error == "The server ended 3 times while it drew this; it isn't tried again."
+
+
+def test_servers_that_are_told_to_end_while_they_draw_dont_count_as_ended_by_the_job(
+    tiny: Engine, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(tiny)
+    for number in range(MOST_ATTEMPTS):
+        gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+        queue = make()
+        if not number:
+            queue.start(one, ANN, "always")
+        gate.wait()
+        queue.close()
+        gate.open()
+        until(lambda: tiny.find(one.id) is None)  # all servers of this test have the same engine
+    store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
+    assert store.claim("cpu", lambda *_: Choice(one.id)) is not None  # one that is killed amid it
+    store.close()
+    found = make().find(one.id)
+    assert found is not None and found.result().phase == "finished"
+
+
+def test_a_server_that_closes_waits_for_the_threads_that_draw_to_come_out_of_their_step(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, queue = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2), make()
+    one = queue.start(job(tiny), ANN, "always")
+    gate.wait()
+    closing = threading.Thread(target=queue.close, args=(SOON,))
+    closing.start()
+    drawing = tiny.find(one.job.id)
+    assert drawing is not None
+    until(lambda: drawing.stopping)
+    gate.open()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    assert tiny.find(one.job.id) is None
+    assert not [thread for thread in queue._dispatch._threads if thread.is_alive()]
+    assert gate.calls == 2
+
+
+def test_a_job_that_was_just_claimed_when_its_server_is_closed_waits_again(
+    tiny: Engine, make: Make, tmp_path: Path
+) -> None:
+    queue, one = make(Unready()), job(tiny)
+    queue.start(one, ANN, "always")
+    assert queue._register.claim("cpu", lambda *_: Choice(one.id)) is not None
+    queue.close()
+    store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
+    record = store.get(one.id)
+    store.close()
+    assert record is not None
+    assert (record.state, record.attempt, record.lost) == ("queued", 1, 0)
 
 
 def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(

@@ -77,6 +77,21 @@ def test_models_are_fetched_and_loaded_in_order_and_seen_doing_so(
         assert not {"downloading", "loading"} & {event.phase for event in events}
 
 
+def test_a_preload_is_given_up_when_the_process_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = hold(monkeypatch, Residency, "_place", call=2)
+    thread = engine.preload("here", "one")
+    loading.wait()
+    ending = threading.Thread(target=engine.close, args=(60,))
+    ending.start()
+    while not engine.preloads.closed:
+        time.sleep(0.01)
+    loading.open()
+    ending.join(60)
+    assert not thread.is_alive()
+    assert loading.calls < 5  # the parts of one model
+    assert coming(engine)["one"]["phase"] == "queued"
+
+
 def test_a_preload_that_downloads_keeps_nobody_waiting_even_on_its_own_device(
     engine: Engine, hub: FakeHub
 ) -> None:
