@@ -5,6 +5,7 @@ They read memory only and wait for nothing, so they answer also while the disk o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -16,6 +17,7 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from jobs.queue import Queue
 
+PATHS = ("/livez", "/readyz", "/metrics")
 FRESH = {"Cache-Control": "no-store"}
 
 
@@ -35,7 +37,12 @@ def health_routes(demo: gr.Blocks, queue: Queue) -> list[Route]:
     async def metrics(_: Request) -> Response:
         return Response(queue.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=FRESH)
 
-    return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
+    return [Route(path, answer) for path, answer in zip(PATHS, (live, ready, metrics))]
+
+
+def refuse(status: int, words: str, headers: Mapping[str, str]) -> Response:
+    """An error in these routes' shape; that of Prometheus' is for people."""
+    return JSONResponse({"status": "error", "reason": words}, status, {**FRESH, **headers})
 
 
 def page_queue_stopped(demo: gr.Blocks) -> str:

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from api.guard import digest
+from api.guard import Refuse, digest
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
 from api.login import ALWAYS_OPEN, TurnedAway, from_another_site
 from api.visitor import address_of
@@ -122,6 +122,7 @@ class HubLogin:
             client_kwargs={"scope": SCOPE, "code_challenge_method": "S256", "timeout": PATIENCE},
             server_metadata_url=f"{provider.url}/.well-known/openid-configuration",
         )
+        self.shapes: Mapping[str, Refuse] = dict.fromkeys((BEGIN, CALLBACK, LOGOUT), self._refuse)
         whom = f"those in STEPWISE_USERS ({len(users)})" if users else "everyone with an account may"
         self.who = f"with Hugging Face ({whom}): people on the page, programs with a Hub token"
 
@@ -223,6 +224,9 @@ class HubLogin:
         link = f"https://{host}{BEGIN}" if host else f".{BEGIN}" if not words else f"..{BEGIN}"
         kept = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
         return HTMLResponse(self._page(link, words), status, kept)
+
+    def _refuse(self, status: int, words: str, headers: Mapping[str, str]) -> Response:
+        return self._answer(words, status, headers)
 
     def _address(self, request: Request, path: str) -> str:
         if self._provider.host:

@@ -52,7 +52,8 @@ class Login(Protocol):
 
     open: paths that answer without a login. open_below: what others begin with. challenge: for a program's
     WWW-Authenticate. words: how to come in, for who is refused. who: may log in, for the line at the start.
-    auth: for `Blocks.launch`; None: Gradio has no part in it.
+    auth: for `Blocks.launch`; None: Gradio has no part in it. shapes: how those of its paths refuse that
+    people come to, by what they begin with.
     """
 
     open: frozenset[str]
@@ -60,6 +61,9 @@ class Login(Protocol):
     challenge: str
     words: str
     who: str
+
+    @property
+    def shapes(self) -> Mapping[str, Refuse]: ...
 
     @property
     def auth(self) -> Callable[[str, str], bool] | None: ...

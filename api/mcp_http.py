@@ -20,7 +20,7 @@ import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.types import INVALID_REQUEST
+from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -161,6 +161,14 @@ def refusal(status: int, words: str, headers: Mapping[str, str] | None = None) -
     """A refusal before the protocol has begun, in its shape."""
     error = {"code": INVALID_REQUEST, "message": words}
     return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status, headers)
+
+
+def failure(status: int, words: str, headers: Mapping[str, str]) -> Response:
+    """What got past all handlers (shapes.py), in this shape."""
+    code = INTERNAL_ERROR if status >= 500 else INVALID_REQUEST
+    return JSONResponse(
+        {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}, status, headers
+    )
 
 
 def _is_local(origin: str) -> bool:

@@ -66,8 +66,9 @@ _ERRORS: dict[int, tuple[str, dict[str, Any], Refusal]] = {
         Refusal(500, "Something went wrong in the server; its log has the details.", "internal_error"),
     ),
     503: (
-        "The model can't run here, its weights can't be had, or memory ran out; `code` says which.",
-        _RETRY_NOT,
+        "The model can't run here, its weights can't be had, memory ran out, or the server is ending; `code` "
+        "says which. Only after the last it is worth asking again, and `Retry-After` says when.",
+        _RETRY_NOT | _RETRY_AFTER,
         Refusal(503, "Large can't run here. Needs a GPU; there is none.", "model_unavailable", "model"),
     ),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from api.openai_answer import CompletedImage, PartialImage, completed_image, partial_image
-from api.openai_errors import refusal_after
+from api.openai_errors import Refusal, refusal_after
 from api.openai_request import ImageRequest
 from pipeline.events import Event
 
@@ -69,10 +69,15 @@ async def stream(drawing: Following, asked: ImageRequest, silence: float = SILEN
             sent = time.monotonic()
         if event.last:
             if (refusal := refusal_after(event)) is not None:
-                yield format_sse_event(event="error", data_str=refusal.data())
+                yield last_of(refusal)
         elif time.monotonic() - sent >= silence:
             yield format_sse_event(comment=_standing(event))
             sent = time.monotonic()
+
+
+def last_of(refusal: Refusal) -> bytes:
+    """The event that ends a stream which comes to no picture."""
+    return format_sse_event(event="error", data_str=refusal.data())
 
 
 class Partials:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import HTTPException
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from api.guard import digest
+from api.guard import Refuse, digest
 from api.login import ALWAYS_OPEN, ASKING, GUESSES, TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
@@ -39,6 +40,8 @@ class Accounts:
         "This server asks for a login: log in on its page, or send a user's name and password as HTTP "
         "Basic (gradio_client: auth=(name, password))."
     )
+
+    shapes: Mapping[str, Refuse] = MappingProxyType({})  # the page's own path is Gradio's
 
     def __init__(self, accounts: Sequence[SecretStr]) -> None:
         """accounts: each a name, a colon, and a password."""

@@ -21,12 +21,16 @@ from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import Refuse, guarded
+from api.health import PATHS as HEALTH
 from api.health import health_routes
+from api.health import refuse as refuse_as_health
 from api.login import AskForLogin, Login
-from api.mcp_http import mcp_app, mcp_routes, refusal
-from api.openai_errors import refuse
+from api.mcp_http import failure, mcp_app, mcp_routes, refusal
+from api.openai_errors import fail, refuse
 from api.openai_routes import PREFIX, openai_app
+from api.openai_stream import last_of
 from api.refusals import HANDLERS
+from api.shapes import ErrorsInShape, Shape, http_errors
 from api.visitor import seen_from_gradio
 
 if TYPE_CHECKING:
@@ -57,13 +61,23 @@ def app_options(
     mcp = mcp_app(queue, files, root_url, closed)
     fetch_nothing()
     shapes: dict[str, Refuse] = {PREFIX: refuse, MCP: refusal}
+    failures = {
+        PREFIX: Shape(lambda *given: fail(*given).response(), lambda *given: last_of(fail(*given))),
+        MCP: Shape(failure),
+        **dict.fromkeys(HEALTH, Shape(refuse_as_health)),
+        **{path: Shape(how) for path, how in (login.shapes if login else {}).items()},
+    }
     middleware = [Middleware(GuardGradio, others=tuple(shapes))]
     if login:
         ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
         middleware.insert(0, ask)  # the outer: who isn't let in sends no body
+    # The outermost of all.
+    in_shape = Middleware(
+        ErrorsInShape, shapes=failures, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
+    )
     return {
-        "middleware": middleware,
-        "exception_handlers": HANDLERS,
+        "middleware": [in_shape, *middleware],
+        "exception_handlers": HANDLERS | http_errors(failures),
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
