@@ -114,3 +114,49 @@ def test_a_second_server_says_at_once_who_has_the_folder_before_it_imports_anyth
         assert second.wait(TIMEOUT) == 0, second.stderr.read()
     assert f"Another Stepwise uses the folder {tmp_path / 'data'} (process {os.getpid()})" in said
     assert not {"torch", "gradio", "diffusers"} & set(modules)
+
+
+CLOSES = """
+import os, signal, sys, time
+import api.ending
+
+class Queue:
+    def running(self): return 0
+    def drain(self, grace, now): print("drained", flush=True); return False
+    def close(self, patience): print("closed", flush=True); HANGS and time.sleep(600)
+
+HANGS = sys.argv[1] == "hangs"
+api.ending.LAST = 0.1 if HANGS else 600
+ending = api.ending.Ending()
+ending.listen()
+ending.in_order()
+with ending.closing(Queue(), 0):
+    exec(sys.argv[2])
+"""
+
+
+def closes(block: str, hangs: bool = False) -> subprocess.CompletedProcess[str]:
+    """What becomes of a process after this block. The queue is a stand-in: the ending is looked at."""
+    how = [sys.executable, "-c", CLOSES, "hangs" if hangs else "", block]
+    return subprocess.run(how, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def test_what_fails_while_it_starts_is_told_and_all_is_closed() -> None:
+    failed = closes("1 / 0")
+    assert (failed.returncode, failed.stdout) == (1, "closed\n")
+    assert "ZeroDivisionError" in failed.stderr
+    left = closes("sys.exit('Port 80 is taken.')")
+    assert (left.returncode, left.stdout, left.stderr) == (1, "closed\n", "Port 80 is taken.\n")
+
+
+def test_a_signal_is_noted_and_raises_nothing_where_it_comes() -> None:
+    kill = "os.kill(os.getpid(), signal.SIGINT)"
+    ended = closes(f"class Deleted:\n def __del__(self): {kill}\nDeleted()\nprint(ending.now)\nending.wait()")
+    assert ended.stdout == "True\nTold to end.\ndrained\nclosed\n"
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_end_that_hangs_is_cut_and_says_so() -> None:
+    ended = closes("ending.told = True", hangs=True)
+    assert ended.returncode == 1
+    assert "didn't come to its end" in ended.stdout
