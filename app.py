@@ -7,10 +7,16 @@ serves the page and the API; see README.md for the settings.
 
 import gc
 import os
+import sys
+
+from pipeline.errors import StepwiseError
+from pipeline.proxies import use_proxies
 
 if __name__ == "__main__":
     gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
 
+for words in use_proxies():  # libraries make HTTP clients while they are imported
+    print(words, file=sys.stderr, flush=True)
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # Drawing on a CPU: libgomp's threads spin while they wait, and hold up the streaming of the previews.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,7 +26,6 @@ if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
 
 import argparse
-import sys
 
 from pydantic import ValidationError
 
@@ -32,7 +37,6 @@ from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
 from jobs.journal import print_journal
-from pipeline.errors import StepwiseError
 from settings import Settings
 from ui.login_page import login_page
 from ui.page import build_page, launch_options

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from pipeline.proxies import unusable
+
 
 class StepwiseError(Exception):
     """An error whose words are meant for the person who asked. `code` is its kind, for programs."""
@@ -270,6 +272,7 @@ def _hub_words(error: Exception, model: str, license_url: str) -> str:
         words = _hub_words(cause, model, license_url) if isinstance(cause, Exception) else ""
         return words or (
             f"{model} isn't on this machine and the Hub can't be reached: check the network and try again."
+            + unusable()
         )
     return ""
 
