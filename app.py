@@ -9,11 +9,16 @@ import gc
 import os
 import sys
 
-from pipeline.errors import StepwiseError
+from api.address import Address
+from pipeline.errors import SettingError, StepwiseError
 from pipeline.proxies import use_proxies
 
 if __name__ == "__main__":
     gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
+    try:
+        Address.from_environment().check()  # now, not after all else is done
+    except SettingError as error:
+        sys.exit(str(error))
 
 for words in use_proxies():  # libraries make HTTP clients while they are imported
     print(words, file=sys.stderr, flush=True)
@@ -33,6 +38,7 @@ from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
+from api.listening import listen_at
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
@@ -53,13 +59,15 @@ def main() -> None:
     serve()
 
 
-def serve(host: str | None = None, port: int | None = None) -> None:
+def serve(address: Address | None = None) -> None:
     """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM.
 
     Args:
-        host, port: where to listen; None leaves it to GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
+        address: where to listen; None: as the environment says.
     """
     try:
+        address = address or Address.from_environment()
+        use_proxies(address.host)  # Gradio asks itself there whether it has started
         settings = Settings()
         login = login_of(settings)
         engine = settings.engine()
@@ -77,16 +85,19 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     make_queue_last(demo)
     print(access_notice(settings.api_keys, login.who if login else ""), flush=True)
     look_past_libraries()
-    demo.launch(
-        server_name=host,
-        server_port=port,
-        **launch_options(),
-        max_threads=MOST_CALLS,
-        state_session_capacity=MOST_SESSIONS,
-        mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-        auth=login.auth if login else None,
-        app_kwargs=app_options(demo, queue, settings.api_keys, login),
-    )
+    listen_at(address)
+    try:
+        demo.launch(
+            **launch_options(),
+            max_threads=MOST_CALLS,
+            state_session_capacity=MOST_SESSIONS,
+            mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
+            auth=login.auth if login else None,
+            app_kwargs=app_options(demo, queue, settings.api_keys, login),
+        )
+    except SettingError as error:  # the address is another program's since it was looked at
+        queue.close()
+        sys.exit(str(error))
     queue.close()
 
 
