@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from api.behind_proxy import BehindProxy
 from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
@@ -61,6 +62,7 @@ def app_options(
     if login:
         ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
         middleware.insert(0, ask)  # the outer: who isn't let in sends no body
+    middleware.insert(0, Middleware(BehindProxy))  # the others see one way to write a path
     return {
         "middleware": middleware,
         "exception_handlers": HANDLERS,
