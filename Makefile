@@ -5,13 +5,13 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run test lint browser
+.PHONY: run test lint programs
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(PYTHON) app.py
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test programs
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
@@ -19,11 +19,15 @@ lint: $(VENV)/.test
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-# Debian as root takes the distribution's Chromium; everyone else Playwright's own.
-browser: $(VENV)/.test
+# What the tests drive: Debian as root takes the distribution's Chromium and nginx (RUNLEVEL=1: not started);
+# everyone else Playwright's Chromium, and the tests of nginx are skipped where there is none.
+programs: $(VENV)/.test
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  command -v chromium >/dev/null || \
-	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji; }; \
+	  missing=; \
+	  command -v chromium >/dev/null || missing="chromium fonts-noto-color-emoji"; \
+	  command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
+	  test -z "$$missing" || \
+	    { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing; }; \
 	else $(PYTHON) -m playwright install chromium; fi
 
 $(VENV)/.run: requirements.txt

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 
 from api.starting import Started, start
 
@@ -38,18 +39,18 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
 
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from api.connections import expect_headers, raise_file_limit
 from api.ending import expect_cuts, leave
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.guard import access_notice
+from api.listening import listen_at
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
 from jobs.journal import print_journal
-from pipeline.errors import StepwiseError
+from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
 from ui.login_page import login_page
 from ui.page import build_page, launch_options
@@ -68,12 +69,9 @@ def main() -> None:
     serve(started())
 
 
-def serve(started: Started, host: str | None = None, port: int | None = None) -> NoReturn:
-    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM; then ends the process.
-
-    Args:
-        host, port: where to listen; None leaves it to GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
-    """
+<<<<<<< HEAD
+def serve(started: Started) -> NoReturn:
+    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM; then ends the process."""
     ending, settings = started.ending, started.settings
     try:
         login = login_of(settings)
@@ -89,17 +87,19 @@ def serve(started: Started, host: str | None = None, port: int | None = None) ->
     with ending.closing(queue, settings.grace) as served:
         demo = served.demo = page_of(queue, settings, login)
         demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
+        listen_at(started.address)
         if not ending.told:
-            demo.launch(
-                server_name=host,
-                server_port=port,
-                **launch_options(),
-                max_threads=MOST_CALLS,
-                state_session_capacity=MOST_SESSIONS,
-                mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-                auth=login.auth if login else None,
-                app_kwargs=app_options(demo, queue, settings.api_keys, login),
-            )
+            try:
+                demo.launch(
+                    **launch_options(),
+                    max_threads=MOST_CALLS,
+                    state_session_capacity=MOST_SESSIONS,
+                    mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
+                    auth=login.auth if login else None,
+                    app_kwargs=app_options(demo, queue, settings.api_keys, login),
+                )
+            except SettingError as error:  # the address is another program's since it was looked at
+                sys.exit(str(error))
             ending.wait()  # where Gradio doesn't, as under `python -i`
     raise AssertionError("`closing` ends the process")
 

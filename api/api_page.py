@@ -5,6 +5,7 @@ snippets that run as they stand. What the endpoints do is endpoints.py's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -29,12 +30,29 @@ def describe(
         block.label = words
 
 
-def mend_snippets() -> None:
-    """Makes the page's cURL snippets run in bash and sh, too.
+_INFO: ContextVar[dict[str, Any] | None] = ContextVar("this request's /info", default=None)
 
-    Gradio (6.31) pipes the event's id into `read`, which only zsh runs in the shell that goes on: elsewhere
-    the id stays empty. This can go when its snippets no longer say `| read`.
+
+class _OfThisRequest:
+    """An attribute that keeps its value for one request."""
+
+    def __get__(self, app: Any, kind: type) -> dict[str, Any] | None:
+        return _INFO.get()
+
+    def __set__(self, app: Any, info: dict[str, Any] | None) -> None:
+        _INFO.set(info)
+
+
+def mend_snippets() -> None:
+    """Makes the page's snippets name the address at which the one who asks reached the server, and its cURL
+    snippets run in bash and sh, too.
+
+    Gradio (6.31) keeps the snippets with the address of whoever asked first, be it one within a proxy or what
+    a forged X-Forwarded-Host said, and gives them to everyone. And it pipes the event's id into `read`, which
+    only zsh runs in the shell that goes on: elsewhere the id stays empty. This can go when it keeps none, and
+    its snippets no longer say `| read`.
     """
+    routes.App.api_info = _OfThisRequest()  # type: ignore[assignment]
     generate = routes.generate_code_snippets
     if getattr(generate, "mended", False):
         return

@@ -29,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from api.behind_proxy import path_of
 from api.guard import Refuse, digest
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
 from api.login import ALWAYS_OPEN, TurnedAway, from_another_site
@@ -111,9 +112,11 @@ class HubLogin:
         """
         Args:
             users: names of users and organisations that may come in; none: everyone with an account.
-            root_path: where a proxy says that the app is.
+            root_path: where a proxy says that the app is. Its cookies are for that path alone: another one
+                may stand on the same host.
         """
         self._provider, self._members, self._page, self._root_path = provider, Members(users), page, root_path
+        self._cookies_below = path_of(root_path) or "/"
         self._tokens, self._guesses, self._logins = HubTokens(), Guesses("failed logins"), Logins()
         self._oauth: Any = OAuth().register(
             name="huggingface",
@@ -148,6 +151,7 @@ class HubLogin:
             secret_key=secrets.token_urlsafe(32),
             session_cookie=f"{COOKIE}-state",
             max_age=MINUTES * 60,
+            path=self._cookies_below,
             https_only=bool(self._provider.host),
         )
         return [
@@ -176,6 +180,7 @@ class HubLogin:
             COOKIE,
             self._logins.begin(name, seconds),
             max_age=round(seconds),
+            path=self._cookies_below,
             secure=secure,
             httponly=True,
             samesite="none" if secure else "lax",  # a Space's page stands in a frame of another site
@@ -213,7 +218,13 @@ class HubLogin:
         if not from_another_site(request.headers, request.method):
             self._logins.end(request.cookies.get(COOKIE, ""))
             secure = self._secure(request)
-            answer.delete_cookie(COOKIE, secure=secure, httponly=True, samesite="none" if secure else "lax")
+            answer.delete_cookie(
+                COOKIE,
+                path=self._cookies_below,
+                secure=secure,
+                httponly=True,
+                samesite="none" if secure else "lax",
+            )
         return answer
 
     def _answer(

@@ -34,11 +34,7 @@ class DrawingStream(EventSourceResponse):
         """on_end: called when the stream has ended, whoever ended it."""
         super().__init__(
             stream(drawing, asked),
-            headers={
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",  # nginx would hold events back
-                "X-Request-Id": drawing.job.id,
-            },
+            headers={"X-Request-Id": drawing.job.id},
         )
         self._on_end = on_end
 

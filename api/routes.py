@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from api.behind_proxy import BehindProxy
 from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
@@ -71,12 +72,12 @@ def app_options(
     if login:
         ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
         middleware.insert(0, ask)  # the outer: who isn't let in sends no body
-    # The outermost of all.
     in_shape = Middleware(
         ErrorsInShape, shapes=failures, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
     )
     return {
-        "middleware": [in_shape, *middleware],
+        # The first is the outermost: all others see one way to write a path.
+        "middleware": [Middleware(BehindProxy), in_shape, *middleware],
         "exception_handlers": HANDLERS | http_errors(failures),
         "lifespan": mcp.lifespan,
         "routes": [

@@ -1,5 +1,6 @@
-"""What a server does first, before the seconds that its imports take: it listens to signals, reads its
-settings, and takes its folder, so that who starts it is told at once what is wrong.
+"""What a server does first, before the seconds that its imports take: it listens to signals, looks whether it
+can listen at its address, reads its settings, and takes its folder, so that who starts it is told at once what
+is wrong.
 """
 
 from __future__ import annotations
@@ -11,36 +12,49 @@ from typing import TYPE_CHECKING
 from api.ending import Ending
 
 if TYPE_CHECKING:
+    from api.address import Address
     from jobs.folder import DataFolder
     from settings import Settings
 
 
 @dataclass(frozen=True)
 class Started:
-    """ending: owns this process' end. folder: this server's, for itself."""
+    """ending: owns this process' end. address: where to listen. folder: this server's, for itself."""
 
     ending: Ending
+    address: Address
     settings: Settings
     folder: DataFolder
 
 
-def start() -> Started:
-    """Called in the main thread.
+def start(address: Address | None = None) -> Started:
+    """Called in the main thread. The proxies that the environment names are made usable on the way: libraries
+    make HTTP clients while they are imported.
+
+    Args:
+        address: where to listen, looked at already; None: as the environment says.
 
     Raises:
-        SystemExit: a setting can't be used, or another server has the folder; in words.
+        SystemExit: a setting can't be used, nobody can listen there, or another server has the folder; in
+            words.
     """
     ending = Ending()
     ending.listen()
     # Here, because they take tenths of a second, in which a signal may come already.
-    from pydantic import ValidationError
-
-    from jobs.folder import DataFolder
+    from api.address import Address
     from pipeline.errors import StepwiseError
-    from settings import Settings
+    from pipeline.proxies import use_proxies
 
     try:
+        if address is None:
+            address = Address.from_environment()
+            address.check()  # now, not after all else is done
+        for words in use_proxies(address.host):  # Gradio asks itself there whether it has started
+            print(words, file=sys.stderr, flush=True)
+        from jobs.folder import DataFolder
+        from settings import Settings
+
         settings = Settings()
-        return Started(ending, settings, DataFolder(settings.data))
-    except (StepwiseError, ValidationError) as error:
+        return Started(ending, address, settings, DataFolder(settings.data))
+    except StepwiseError as error:
         sys.exit(str(error))

@@ -18,6 +18,7 @@ from cli.errors import Interrupted, OutputLost, UsageError
 from cli.terminal import listen, mute_threads, put, say
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.proxies import use_proxies
 
 FAILED, REFUSED, CLOSED = 1, 2, 141
 """Exit codes: it failed; a parameter or the command line is wrong; nobody reads the output any more (128 +
@@ -93,6 +94,7 @@ def _draw(options: argparse.Namespace) -> int:
     if not options.verbose:
         mute_threads()
     listen()
+    _use_proxies()
     from cli.draw import draw
 
     return draw(options)
@@ -101,9 +103,15 @@ def _draw(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> int:
     mute_threads()
     listen()
+    _use_proxies()
     from cli.models import models
 
     return models(options)
+
+
+def _use_proxies() -> None:
+    for words in use_proxies():
+        say(words)
 
 
 def _serve(options: argparse.Namespace) -> NoReturn:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import socket
 from typing import NoReturn
 
 from cli.errors import UsageError
+from pipeline.errors import SettingError
 
 
 def serve(options: argparse.Namespace) -> NoReturn:
@@ -16,29 +16,16 @@ def serve(options: argparse.Namespace) -> NoReturn:
     Raises:
         UsageError: this machine can't listen there. SystemExit: the app can't start.
     """
-    host, port = options.host, options.port
-    if port is not None and not 1 <= port <= 65535:
-        raise UsageError(f"--port must be from 1 to 65535; got {port}.")
-    if host is not None or port is not None:
-        _try(host or "127.0.0.1", port or 0)  # before the seconds that the imports take
+    from api.address import Address
     from api.starting import start
 
-    started = start()
+    try:
+        address = Address.from_environment(options.host, options.port)
+        address.check()  # before the seconds that the imports take
+    except SettingError as error:
+        raise UsageError(str(error)) from error
+    started = start(address)
     gc.disable()  # as app.py does
     import app
 
-    app.serve(started, host, port)
-
-
-def _try(host: str, port: int) -> None:
-    """Listens there for a moment: Gradio (6.31) asks for a port only after all else is done, and calls any
-    host that it can't listen on a taken port."""
-    try:
-        family, *_, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        socket.create_server(address[:2], family=family).close()
-    except (OSError, UnicodeError) as error:
-        where = f"port {port} of {host}" if port else host
-        words = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"Can't listen on {where}: {words}.") from error
+    app.serve(started)

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from pipeline.proxies import unusable
+
 AWAY = 60.0
 """Seconds after which a server that ends may be followed by another, as callers are told."""
 
@@ -282,6 +284,7 @@ def _hub_words(error: Exception, model: str, license_url: str) -> str:
         words = _hub_words(cause, model, license_url) if isinstance(cause, Exception) else ""
         return words or (
             f"{model} isn't on this machine and the Hub can't be reached: check the network and try again."
+            + unusable()
         )
     return ""
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from pipeline.errors import ProviderError, QuotaExceeded, StepwiseError, ZeroGpuError, is_a, quoted
+from pipeline.proxies import unusable
 
 _PROVIDER_SAYS = {
     401: "Hugging Face doesn't accept this server's HF_TOKEN: it is wrong, or no longer valid. Whoever runs "
@@ -59,7 +60,7 @@ def provider_error(
     if is_a(error, "httpx2", "ConnectError") or is_a(error, "httpx2", "ProxyError"):
         return ProviderError(
             f"The provider of {model} can't be reached from this server. Try again; if that doesn't help, "
-            "whoever runs the server checks its network."
+            f"whoever runs the server checks its network.{unusable()}"
         )
     if isinstance(error, ConnectionError) or is_a(error, "httpx2", "TransportError"):
         return ProviderError(f"The connection broke off before the picture of {model} had come. Try again.")
