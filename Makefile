@@ -1,11 +1,11 @@
-# make run · make test · make lint: each does all its own set-up.
+# make run · make test · make lint · make clients: each does all its own set-up.
 
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run test lint browser
+.PHONY: run test lint clients browser
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -18,6 +18,10 @@ lint: $(VENV)/.test
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+# The documentation's examples with the newest clients there are: tests/clients/README.md.
+clients: $(VENV)/.test
+	$(PYTHON) -m tests.clients
 
 # Debian as root takes the distribution's Chromium; everyone else Playwright's own.
 browser: $(VENV)/.test
