@@ -66,7 +66,10 @@ def main() -> int:
                 passed += ended.returncode == 0
                 if ended.returncode != 0:
                     failures.append(f"{example.name} with {client.title} {version}:\n{ended.stderr[-4000:]}")
-            print(f"| {client.title} | {client.pinned()} | {version} | {passed} of {len(examples)} |", flush=True)
+            print(
+                f"| {client.title} | {client.pinned()} | {version} | {passed} of {len(examples)} |",
+                flush=True,
+            )
             if "--keep" in sys.argv[1:] and passed == len(examples):
                 keep(client, folder, version)
     node = subprocess.check_output([PROGRAM, "--version"], text=True).strip()

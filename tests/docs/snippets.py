@@ -54,9 +54,7 @@ class Programs:
     modules: Path
 
 
-def run(
-    snippet: Snippet, server: str, folder: Path, programs: Programs
-) -> subprocess.CompletedProcess[str]:
+def run(snippet: Snippet, server: str, folder: Path, programs: Programs) -> subprocess.CompletedProcess[str]:
     """Runs a snippet in an empty folder that has the command line in it, against a live server. Of Stepwise
     it finds nothing else: a reader elsewhere has no checkout."""
     (folder / "stepwise").symlink_to(ROOT / "stepwise")
