@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.catalogue import Catalogue
 from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
+from pipeline.names import instead
 from pipeline.prompts import syntax_warnings
 from pipeline.spec import ModelSpec
 
@@ -130,14 +131,16 @@ class GenerationRequest(BaseModel):
         return request
 
 
+NAMES = {name: name for name in GenerationRequest.model_fields} | {"size": "width and height"}
+"""What `instead` may say to a client of /generate."""
+
+
 def _problem(error: Any) -> tuple[str, str]:
     name = quoted(str(error["loc"][0]))[1:-1]
-    known = ", ".join(GenerationRequest.model_fields)
-    words = {
-        "missing": "is required",
-        "extra_forbidden": f"is not a parameter; the parameters are {known}",
-    }.get(error["type"], error["msg"])
-    return name, f"{name} {words}."
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(GenerationRequest.model_fields)
+        return name, f"{name} is not a parameter; the parameters are {known}.{instead(name, NAMES)}"
+    return name, f"{name} {'is required' if error['type'] == 'missing' else error['msg']}."
 
 
 SHORTEST = 4
