@@ -25,7 +25,7 @@ from api.health import health_routes
 from api.login import AskForLogin, Login
 from api.mcp_http import mcp_app, mcp_routes, refusal
 from api.openai_errors import refuse
-from api.openai_routes import PREFIX, openai_app
+from api.openai_routes import PREFIX, openai_app, unprefixed_routes
 from api.refusals import HANDLERS
 from api.visitor import seen_from_gradio
 
@@ -68,6 +68,7 @@ def app_options(
         "routes": [
             *(login.routes() if login else ()),
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            *unprefixed_routes(root_url),
             *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],

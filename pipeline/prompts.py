@@ -33,8 +33,8 @@ _SYNTAX = re.compile(
     """,
     re.VERBOSE,
 )
-"""What AUTOMATIC1111's web UI, ComfyUI and dynamic prompts give a meaning of its own: weights, prompt editing,
-LoRAs and embeddings by name, wildcards, alternatives, and parts that are encoded apart."""
+"""What AUTOMATIC1111's web UI, ComfyUI and dynamic prompts give a meaning of its own: weights, prompt
+editing, LoRAs and embeddings by name, wildcards, alternatives, and parts that are encoded apart."""
 _MOST_NAMED = 3
 
 

@@ -1,5 +1,5 @@
-"""A prompt that is longer than what the model reads gets a warning that quotes the words that were cut, and one
-with another program's syntax a warning that it is read as words."""
+"""A prompt that is longer than what the model reads gets a warning that quotes the words that were cut, and
+one with another program's syntax a warning that it is read as words."""
 
 from __future__ import annotations
 

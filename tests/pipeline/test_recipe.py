@@ -1,5 +1,5 @@
-"""What other tools read in a finished PNG: its text in the layout of AUTOMATIC1111's web UI, whatever the prompt
-holds. That the recipe draws the picture again stands in test_same_pixels.py."""
+"""What other tools read in a finished PNG: its text in the layout of AUTOMATIC1111's web UI, whatever the
+prompt holds. That the recipe draws the picture again stands in test_same_pixels.py."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.node import Node
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 965400086, Size: 512x512, Model hash: 45dee52b"
 INFOTEXT = f"a girl, (red:1.3)\nNegative prompt: ugly, fat\n{SETTINGS}"
 PIECES = st.sampled_from(
-    ["Negative prompt:", "Negative prompt: ", "negative prompt:", "NEGATIVE  PROMPT:", "Steps: ", "steps:",
-     "Steps: 20", SETTINGS, INFOTEXT, "Sampler:", "Model: x", "Hashes: {", "}", "\n", "\n\n", "\r\n", " ", "\t",
-     ",", ":", '"', "\\", "\u2028", "\x85", "a red apple", "grün", "“红”"]
+    ["Negative prompt:", "Negative prompt: ", "negative prompt:", "NEGATIVE  PROMPT:", "Steps: ",
+     "steps:", "Steps: 20", SETTINGS, INFOTEXT, "Sampler:", "Model: x", "Hashes: {", "}", "\n", "\n\n",
+     "\r\n", " ", "\t", ",", ":", '"', "\\", "\u2028", "\x85", "a red apple", "grün", "“红”"]
 ) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
