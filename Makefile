@@ -1,11 +1,11 @@
-# make run · make test · make lint: each does all its own set-up.
+# make run · make test · make lint · make clients: each does all its own set-up.
 
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run test lint programs
+.PHONY: run test lint clients programs
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -18,6 +18,10 @@ lint: $(VENV)/.test
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+# The documentation's examples with the newest clients there are: tests/clients/README.md.
+clients: $(VENV)/.test
+	$(PYTHON) -m tests.clients
 
 # What the tests drive: Debian as root takes the distribution's Chromium and nginx (RUNLEVEL=1: not started);
 # everyone else Playwright's Chromium, and the tests of nginx are skipped where there is none.

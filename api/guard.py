@@ -17,6 +17,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline.errors import quoted
+
 LET_IN = "stepwise.let_in"
 """Of an ASGI scope: it is there where who asks has shown who they are already (login.py)."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
@@ -25,6 +27,8 @@ Refuse = Callable[[int, str, Mapping[str, str]], Response]
 MOST_BYTES = 2**20
 """Of one body. The longest request has four texts of 10,000 characters; each character written as two \\u
 escapes, that is 480 KB."""
+GZIP = b"\x1f\x8b"
+"""How a file of gzip begins, and no JSON."""
 MOST_SECONDS = 60.0
 """For one body to arrive in: 17 KB a second, for the longest."""
 
@@ -83,7 +87,8 @@ class AskForKey:
 
 class BoundBody:
     """Reads the body before the app does, and refuses one past the bound with 413, whether or not it said
-    its length, and one that doesn't arrive with 408. The app gets it whole; its answer is not touched."""
+    its length, one that doesn't arrive with 408, and a compressed one, which no app here reads, with 415.
+    The app gets it whole; its answer is not touched."""
 
     # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
 
@@ -97,7 +102,12 @@ class BoundBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        length, coding = headers.get("content-length", ""), headers.get("content-encoding", "")
+        some = length not in ("", "0") or "transfer-encoding" in headers
+        if some and coding.lower() not in ("", "identity"):
+            await self._encoded(quoted(coding))(scope, receive, send)
+            return
         too_long = length.isdecimal() and int(length) > self._most
         body, more, end = bytearray(), True, time.monotonic() + self._seconds
         while more and not too_long:
@@ -115,6 +125,9 @@ class BoundBody:
             words = f"The request's body is longer than {self._most:,} bytes, the most that is read."
             await self._refuse(413, words, {})(scope, receive, send)
             return
+        if body.startswith(GZIP):
+            await self._encoded("gzip, though no header says so")(scope, receive, send)
+            return
         read = False
 
         async def again() -> Message:
@@ -125,6 +138,13 @@ class BoundBody:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self._app(scope, again, send)
+
+    def _encoded(self, coding: str) -> Response:
+        words = (
+            f"The request's body is encoded as {coding}, and compressed ones aren't read here: send it as it "
+            "is, without Content-Encoding."
+        )
+        return self._refuse(415, words, {"Accept-Encoding": "identity"})
 
 
 def digest(key: bytes) -> bytes:

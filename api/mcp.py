@@ -35,6 +35,7 @@ from api.visitor import asked_by, asking
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
+from pipeline.names import instead
 
 if TYPE_CHECKING:
     from jobs.following import Following
@@ -45,6 +46,11 @@ log = logging.getLogger("stepwise")
 
 PARAMETERS = ("prompt", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed")
 """What `draw` takes: one picture a call, so no `images`; and MCP has its own way to stop, so no `job`."""
+NAMES = {name: name for name in PARAMETERS} | {
+    "size": "width and height",
+    "images": "a call for each picture",
+}
+"""What `instead` may say to a client of `draw`."""
 MOST_BYTES = 700_000
 """Of a picture in an answer. Base64 makes a third more of it, and Claude Desktop refuses an answer above
 1 MiB. A finished 1024² PNG is 1.5 to 2 MB."""
@@ -225,7 +231,8 @@ def _only(parameters: tuple[str, ...], arguments: dict[str, Any], tool: str) -> 
     for name in arguments:
         if name not in parameters:
             known = ", ".join(parameters) or "none"
-            raise InvalidRequest({name: f"{quoted(name)} is not a parameter of {tool}; it has: {known}."})
+            shown, hint = quoted(name), instead(quoted(name)[1:-1], NAMES if parameters else {})
+            raise InvalidRequest({name: f"{shown} is not a parameter of {tool}; it has: {known}.{hint}"})
 
 
 def _refusal(words: str) -> CallToolResult:

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from api.guard import MOST_BYTES
 from api.openai_answer import CompletedImage, PartialImage
 from api.openai_errors import ErrorAnswer, ErrorEvent, Refusal
-from api.openai_request import MOST_PARTIALS
+from api.openai_request import MOST_PARTIALS, OPENAIS_MODEL
 
 ABOUT = """Drawing, and the list of models, in the shape of OpenAI's image API: its clients need this address
 as their base URL and nothing else. Nothing is billed or moderated, no tokens are counted."""
@@ -42,7 +42,7 @@ _ERRORS: dict[int, tuple[str, dict[str, Any], Refusal]] = {
         "There is no such model.",
         {},
         Refusal(
-            404, 'model "dall-e-3" is not known. Known models: sketch.', "model_not_found", "model"
+            404, 'model "sdxl" is not known. Known models: sketch.', "model_not_found", "model"
         ),
     ),
     409: (
@@ -54,6 +54,11 @@ _ERRORS: dict[int, tuple[str, dict[str, Any], Refusal]] = {
         f"The body is longer than {MOST_BYTES:,} bytes.",
         {},
         Refusal(413, "The request's body is longer than 1,048,576 bytes.", "body_too_large"),
+    ),
+    415: (
+        "The body is compressed.",
+        {"Accept-Encoding": {"schema": {"type": "string", "const": "identity"}}},
+        Refusal(415, "The request's body is encoded as gzip, which isn't read here.", "body_encoded"),
     ),
     429: (
         "As many drawings are waiting as this server takes.",
@@ -155,7 +160,9 @@ def describe(document: dict[str, Any], models: list[dict[str, Any]], keys: bool)
 
 
 def _bound(properties: dict[str, Any], models: list[dict[str, Any]], ids: list[str]) -> None:
-    properties["model"]["anyOf"][0]["enum"] = ids
+    openais = {"type": "string", "pattern": f"^{OPENAIS_MODEL}$"}
+    text, null = properties["model"]["anyOf"]
+    properties["model"]["anyOf"] = [text | {"enum": ids}, openais, null]
     for parameter, name in (("steps", "steps"), ("guidance", "guidance"), ("n", "images")):
         bounds = [model["limits"][name] for model in models]
         properties[parameter] |= {

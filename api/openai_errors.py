@@ -109,11 +109,15 @@ class Refusal(Exception):
         return ErrorEvent(error=self.problem).model_dump_json()
 
 
-def refusal_of(error: StepwiseError) -> Refusal:
-    """One of our errors, as the caller gets it."""
+def refusal_of(error: StepwiseError, names: Mapping[str, str] = PARAMETERS) -> Refusal:
+    """One of our errors, as the caller gets it.
+
+    Args:
+        names: of parameters, by those that the error has for them; any other is the caller's own.
+    """
     status = STATUSES.get(error.code, 500)
     if isinstance(error, InvalidRequest):
-        named = [(PARAMETERS.get(name, name), name, words) for name, words in error.problems.items()]
+        named = [(names.get(name, name), name, words) for name, words in error.problems.items()]
         message = " ".join(words if param == name else f"{param}: {words}" for param, name, words in named)
         return Refusal(status, message, error.code, named[0][0] or None)
     headers = {}
@@ -146,6 +150,7 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
         403: "not_let_in",
         408: "body_too_slow",
         413: "body_too_large",
+        415: "body_encoded",
         429: "rate_limited",
         503: "login_unavailable",
     }.get(status)
@@ -170,7 +175,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return refusal_of(InvalidRequest(problems_of(error, request.headers.get("content-type")))).response()
+        problems = problems_of(error, request.headers.get("content-type"))
+        return refusal_of(InvalidRequest(problems), names={}).response()
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:

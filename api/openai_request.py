@@ -13,7 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from pipeline.catalogue import Catalogue
 from pipeline.errors import InvalidRequest, quoted
+from pipeline.names import instead
 from pipeline.request import MAX_PROMPT, MAX_SEED, JobId, Number, Prompt, Seed, Text, Whole
 from pipeline.spec import ModelSpec
 
@@ -23,6 +25,9 @@ STEPS = {"low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 1.5, "max": 1.5}
 """Times a model's default steps that a quality is drawn with."""
 OLD_QUALITIES = {"auto": "medium", "standard": "medium", "hd": "high"}
 """As they are answered: OpenAI's answer knows the others only."""
+OPENAIS_MODEL = r"(openai/)?(gpt-image|chatgpt-image|dall-?e)[a-z0-9.-]*"
+"""Names of OpenAI's own models that draw, which programs made for them send unasked: LibreChat, Open WebUI,
+LangChain and others. gpt-image-1, gpt-image-2.5-flare, chatgpt-image-latest, dall-e-3, …"""
 SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
@@ -65,7 +70,11 @@ class ImageRequest(BaseModel):
         description="What to draw.",
         json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT, "pattern": r"\S"},
     )
-    model: Text = Field(None, description="A model's id, see /v1/models. The best that can run where null.")
+    model: Text = Field(
+        None,
+        description="A model's id, see /v1/models. The best that can run where null, and, with a warning, "
+        "where it is one of OpenAI's that draw.",
+    )
     n: Whole = Field(None, description="How many pictures; picture k is drawn from seed + k. One where null.")
     size: Annotated[str | None, BeforeValidator(_size)] = Field(
         None,
@@ -127,6 +136,12 @@ class ImageRequest(BaseModel):
         json_schema_extra={"format": "uuid"},
     )
 
+    def names_openais(self, catalogue: Catalogue) -> bool:
+        """Whether it asks for a model of OpenAI's, which isn't here."""
+        return re.fullmatch(OPENAIS_MODEL, self.model or "") is not None and all(
+            spec.id != self.model for spec in catalogue
+        )
+
     @property
     def drawn_quality(self) -> Quality:
         """As the answer names it."""
@@ -184,6 +199,14 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(problems)
 
 
+NAMES = {name: name for name in ImageRequest.model_fields} | {
+    "images": "n",
+    "width": 'size, "WIDTHxHEIGHT",',
+    "height": 'size, "WIDTHxHEIGHT",',
+}
+"""What `instead` may say to a client."""
+
+
 def problems_of(error: RequestValidationError, content_type: str | None) -> dict[str, str]:
     """What is wrong with a body, by the parameter's name, in the words that `InvalidRequest` takes."""
     problems: dict[str, str] = {}
@@ -193,7 +216,8 @@ def problems_of(error: RequestValidationError, content_type: str | None) -> dict
             return {"": f"The body is not JSON: {one['ctx']['error']}, at character {one['loc'][1]}."}
         if not name:
             return {"": _no_object(content_type, one)}
-        problems.setdefault(name, f"{name} {_words(one)}.")
+        hint = instead(name, NAMES) if one["type"] == "extra_forbidden" else ""
+        problems.setdefault(name, f"{name} {_words(one)}.{hint}")
     return problems
 
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from api.openai_answer import ImagesAnswer, ModelCard, ModelList, answer, card
 from api.openai_document import STREAMED, describe, errors
-from api.openai_errors import add_handlers, refusal_after
+from api.openai_errors import Refusal, add_handlers, refusal_after
 from api.openai_request import ImageRequest
 from api.openai_stream import DrawingStream
 from api.pictures import PictureFiles
 from api.visitor import asking
 from pipeline import __version__
+from pipeline.errors import quoted
 from pipeline.events import Event
 
 if TYPE_CHECKING:
@@ -53,15 +55,20 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
     @app.post(
         "/images/generations",
         response_model=ImagesAnswer,
-        responses=STREAMED | errors(400, 401, 404, 409, 413, 429, 500, 503),
+        responses=STREAMED | errors(400, 401, 404, 409, 413, 415, 429, 500, 503),
     )
     async def generate_images(asked: ImageRequest, request: Request) -> Response:
         """Draws pictures. With `stream`, sends their previews and then the pictures as server-sent events.
 
         Bounds differ between models: /v1/models has them. A client that disconnects ends its drawing.
         """
-        spec = engine.catalogue[engine.default_model if asked.model is None else asked.model]
+        openais = asked.names_openais(engine.catalogue)
+        wanted = None if openais else asked.model
+        spec = engine.catalogue[engine.default_model if wanted is None else wanted]
         job = queue.check(asked.values(spec))
+        if openais:
+            words = f"Drawn with {spec.name} ({spec.id}): {quoted(asked.model)} is a model of OpenAI's."
+            job = job.model_copy(update={"warnings": (words, *job.warnings)})
         known = await asyncio.to_thread(queue.find, job.id)
         drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
 
@@ -106,6 +113,35 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
 
     described = describe(app.openapi(), engine.models(), keys)
     return app
+
+
+UNPREFIXED = (
+    "/images/{rest:path}",
+    "/models",
+    "/models/{rest:path}",
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/embeddings",
+    "/moderations",
+    "/audio/{rest:path}",
+    "/openai/{rest:path}",
+)
+"""What a client asks for whose base URL lacks PREFIX, or is Azure's."""
+
+
+def unprefixed_routes(root_url: Callable[[Request], str]) -> list[Route]:
+    """Says to such a client what its base URL must be."""
+
+    async def refused(request: Request) -> Response:
+        asked = quoted(f"{request.method} {request.scope['path']}", 120)[1:-1]
+        words = (
+            f"There is no {asked}: the API for OpenAI's clients is under {PREFIX}. Make the client's base "
+            f"URL {root_url(request)}{PREFIX}."
+        )
+        return Refusal(404, words, "unknown_url").response()
+
+    return [Route(path, refused, methods=["GET", "POST"], include_in_schema=False) for path in UNPREFIXED]
 
 
 async def last_event(drawing: Following, request: Request) -> Event | None:

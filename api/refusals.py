@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 
 from api.endpoints import PARAMETERS
 from pipeline.errors import quoted
+from pipeline.names import instead
+from pipeline.request import NAMES
 
 ENDPOINTS = {"generate": tuple(PARAMETERS), "job": ("job",), "jobs": (), "models": (), "stop": ("job",)}
 _NAMED_CALL = re.compile(r"/call/v2/([^/]*)/?$")
@@ -26,9 +28,11 @@ async def _parameter(request: Request, error: Exception) -> JSONResponse:
         raise error
     if missing is not None:
         return JSONResponse({"detail": f"{missing[1]} is required."}, 422)
-    known = ", ".join(ENDPOINTS.get(call[1], ())) or "none"
+    has = ENDPOINTS.get(call[1], ())
     name = quoted(unknown[1])  # type: ignore[index]  # one of the two is not None
-    return JSONResponse({"detail": f"{name} is not a parameter of /{call[1]}; it has: {known}."}, 422)
+    words = f"{name} is not a parameter of /{call[1]}; it has: {', '.join(has) or 'none'}."
+    hint = instead(name[1:-1], NAMES if call[1] == "generate" else {one: one for one in has})
+    return JSONResponse({"detail": words + hint}, 422)
 
 
 async def _endpoint(request: Request, error: Exception) -> JSONResponse:

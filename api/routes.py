@@ -28,7 +28,7 @@ from api.health import refuse as refuse_as_health
 from api.login import AskForLogin, Login
 from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse
-from api.openai_routes import PREFIX, openai_app
+from api.openai_routes import PREFIX, openai_app, unprefixed_routes
 from api.openai_stream import last_of
 from api.refusals import HANDLERS
 from api.shapes import ErrorsInShape, Shape, http_errors
@@ -83,6 +83,7 @@ def app_options(
         "routes": [
             *(login.routes() if login else ()),
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            *unprefixed_routes(root_url),
             *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],

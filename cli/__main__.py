@@ -18,11 +18,20 @@ from cli.errors import Interrupted, OutputLost, UsageError
 from cli.terminal import listen, mute_threads, put, say
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.names import instead
 from pipeline.proxies import use_proxies
 
 FAILED, REFUSED, CLOSED = 1, 2, 141
 """Exit codes: it failed; a parameter or the command line is wrong; nobody reads the output any more (128 +
 SIGPIPE, as of any tool that the shell ends so). Interrupted: 128 + the signal."""
+NAMES = {
+    name: f"--{name}" for name in ("model", "width", "height", "size", "steps", "guidance", "seed", "images")
+} | {
+    "negative_prompt": "--negative",
+    "prompt": "the first argument",
+    "output_format": "the ending of --output",
+}
+"""What `instead` may say of `draw`."""
 ROOMS = ("api", "app", "cli", "pipeline", "settings", "ui")
 """Our own modules: a missing one is a bug, any other isn't installed."""
 INSTALL = (
@@ -129,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: from argparse (--help, --version, wrong usage), and from the app's start.
     """
-    options = parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.command(options)
     except Interrupted as interruption:
@@ -149,6 +158,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StepwiseError as error:
         refused = isinstance(error, InvalidRequest | ModelUnavailable | UsageError)
         return _failed(options, str(error), REFUSED if refused else FAILED)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    stepwise = parser()
+    options, unknown = stepwise.parse_known_args(arguments)
+    if unknown:
+        draws = options.command is _draw
+        hints = [instead(one.partition("=")[0], NAMES) for one in unknown if draws and one.startswith("--")]
+        stepwise.error(
+            f"unrecognized arguments: {' '.join(unknown)}{'.' if any(hints) else ''}{''.join(hints)}"
+        )
+    return options
 
 
 def _failed(options: argparse.Namespace, words: str, code: int) -> int:

@@ -1,11 +1,13 @@
 """What the text encoders really read of a prompt.
 
 SD3.5's CLIPs read 77 tokens and T5 256 to 512; diffusers cuts the rest and (0.42) reports the wrong words
-for T5. So we count with a copy of each tokenizer and say, in the prompt's own words, what was cut.
+for T5. So we count with a copy of each tokenizer and say, in the prompt's own words, what was cut. And what
+other programs take for instructions, these encoders read as words like any others: that is said, too.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pipeline.families import Reader
@@ -14,6 +16,26 @@ from pipeline.spec import ModelSpec
 USUAL_TOKENS = 256
 """The length diffusers' SD3 pipeline pads T5 to by default; a longer prompt gets the model's full length."""
 _LONGEST_QUOTE = 200
+_QUOTED = re.compile(r'“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|"[^"]*"')
+"""Text that the picture is to show."""
+_SYNTAX = re.compile(
+    r"""
+    # (red:1.3), (score_9:2); but not (at 10:30), (16:9) or (ISO:400)
+    \( (?:[^()]|\([^()]*\))* (?:[^\s\d(]|[^\W\d]\d+) \s*:\s* [+-]?(?:\d|\d?\.\d{1,3}) \s*\)
+    | \(\([^()]+\)\)                                  # ((red))
+    | \[ [^\[\]:]* : [^\[\]:]* : \s*\d*\.?\d+\s* \]     # [cat:dog:0.5]
+    | \[ [^\[\]|]+ \| [^\[\]]+ \]                       # [cat|dog]
+    | < (?:lora|lyco|hypernet|embedding|ti) : [^<>]+ >
+    | \b embedding:[\w./-]+
+    | (?<!\w) __[A-Za-z0-9*][\w/*.-]{0,80}?__ (?!\w)   # __colours__
+    | \{ [^{}|]+ \| [^{}]* \}                           # {red|blue}
+    | (?<![A-Z]\s) \b BREAK \b (?!\s+[A-Z]{2})         # but not COFFEE BREAK or BREAK GLASS
+    """,
+    re.VERBOSE,
+)
+"""What AUTOMATIC1111's web UI, ComfyUI and dynamic prompts give a meaning of its own: weights, prompt
+editing, LoRAs and embeddings by name, wildcards, alternatives, and parts that are encoded apart."""
+_MOST_NAMED = 3
 
 
 def sequence_length(
@@ -28,6 +50,22 @@ def sequence_length(
     reader = readers[-1]
     needed = max(len(_tokens(tokenizers[reader.tokenizer], reader, prompt)) for prompt in prompts)
     return min(longest, USUAL_TOKENS) if needed <= USUAL_TOKENS else longest
+
+
+def syntax_warnings(name: str, prompt: str) -> list[str]:
+    """One sentence that quotes what is syntax elsewhere and plain words here; empty where nothing is. What
+    stands in quotation marks is text for the picture, and never meant.
+
+    Args:
+        name: what to call this prompt: "prompt" or "negative prompt".
+    """
+    bare = _QUOTED.sub(" ", prompt)
+    found = list(dict.fromkeys(match[0] for match in _SYNTAX.finditer(bare)))
+    if not found:
+        return []
+    named = ", ".join(_quote(one, 40) for one in found[:_MOST_NAMED])
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return [f"Read as plain words in the {name}, for that syntax means nothing here: {named}{more}."]
 
 
 def truncation_warnings(
@@ -109,5 +147,5 @@ def _tokens(tokenizer: Any, reader: Reader, prompt: str) -> list[tuple[int, int]
     ]
 
 
-def _quote(words: str) -> str:
-    return f"“{words if len(words) <= _LONGEST_QUOTE else words[: _LONGEST_QUOTE - 1] + '…'}”"
+def _quote(words: str, longest: int = _LONGEST_QUOTE) -> str:
+    return f"“{words if len(words) <= longest else words[: longest - 1] + '…'}”"

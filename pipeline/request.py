@@ -20,6 +20,8 @@ from pydantic_core import PydanticCustomError
 from pipeline.catalogue import Catalogue
 from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
+from pipeline.names import instead
+from pipeline.prompts import syntax_warnings
 from pipeline.spec import ModelSpec
 
 MAX_SEED = 2**53 - 1
@@ -129,14 +131,16 @@ class GenerationRequest(BaseModel):
         return request
 
 
+NAMES = {name: name for name in GenerationRequest.model_fields} | {"size": "width and height"}
+"""What `instead` may say to a client of /generate."""
+
+
 def _problem(error: Any) -> tuple[str, str]:
     name = quoted(str(error["loc"][0]))[1:-1]
-    known = ", ".join(GenerationRequest.model_fields)
-    words = {
-        "missing": "is required",
-        "extra_forbidden": f"is not a parameter; the parameters are {known}",
-    }.get(error["type"], error["msg"])
-    return name, f"{name} {words}."
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(GenerationRequest.model_fields)
+        return name, f"{name} is not a parameter; the parameters are {known}.{instead(name, NAMES)}"
+    return name, f"{name} {'is required' if error['type'] == 'missing' else error['msg']}."
 
 
 SHORTEST = 4
@@ -209,12 +213,16 @@ def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str
 
     negative_prompt = request.negative_prompt or ""
     off = FAMILIES[spec.family].guidance_off
-    if negative_prompt and guidance <= off:
+    negative_read = guidance > off
+    if negative_prompt and not negative_read:
         warnings.append(
             f"The negative prompt does nothing at guidance {guidance:g}: {spec.name} reads it above {off:g}."
         )
-    if spec.drawn_by:
+    if spec.drawn_by:  # how a provider reads a prompt is its own affair
         warnings.append(f"No previews: {spec.name} is drawn by {spec.drawn_by}, whose steps can't be seen.")
+    else:
+        warnings += syntax_warnings("prompt", request.prompt)
+        warnings += syntax_warnings("negative prompt", negative_prompt) if negative_read else []
     return Job(
         id=request.job or str(uuid.uuid4()),
         model=spec.id,

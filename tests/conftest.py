@@ -19,7 +19,8 @@ from gradio_client import Client
 from jobs.queue import Queue
 from pipeline.catalogue import read_catalogue
 from pipeline.engine import Engine
-from tests.node import node  # noqa: F401  # a fixture of every test folder
+from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
+from tests.node import node  # noqa: F401
 from tests.provider import FakeProvider, Far
 from tests.queues import queued
 from tests.tiny import catalogue, entry, models_yaml, tiny_sd3

@@ -7,6 +7,7 @@ kind by
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from typing import Any
@@ -139,6 +140,11 @@ def test_several_mistakes_are_all_named(server: str) -> None:
         ("generate", '{"steps": 4}', 422, "prompt is required"),
         ("generate", '{"prompt": "a", "stepz": 4}', 422, '"stepz" is not a parameter of /generate; it has'),
         ("generate", '{"prompt": "a", "\\ud800": 4}', 422, "is not a parameter"),
+        ("generate", '{"prompt": "a", "stepz": 4}', 422, "Do you mean steps?"),
+        ("generate", '{"prompt": "a", "cfg_scale": 4}', 422, "Use guidance instead of cfg_scale."),
+        ("generate", '{"prompt": "a", "size": "256x256"}', 422, "Use width and height instead of size."),
+        ("generate", '{"prompt": "a", "n": 4}', 422, "Use images instead of n."),
+        ("stop", '{"job_id": "a"}', 422, "Use job instead of job_id."),
         ("stop", "{}", 422, "job is required"),
         ("models", '{"a": 1}', 422, "is not a parameter of /models"),
         ("draw", "{}", 404, "There is no endpoint /draw; there are: /generate, /job, /jobs, /models, /stop."),
@@ -165,6 +171,31 @@ def test_a_body_that_is_no_request_is_refused(server: str, body: bytes) -> None:
     answer = post(server, "generate", body)
     assert 400 <= answer.status_code < 500
     assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["v1/images/generations", "mcp", "gradio_api/call/v2/generate", "gradio_api/queue/join"]
+)
+def test_a_compressed_body_is_refused_as_such(server: str, path: str) -> None:
+    """Named by its header, whatever it is; and gzip by how it begins, where the header was forgotten."""
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    body = gzip.compress(b'{"prompt": "a fox"}')
+    for coding in ("gzip", "deflate", "br", "zstd", "GZIP", ""):
+        sent = headers | ({"content-encoding": coding} if coding else {})
+        answer = httpx.post(f"{server}/{path}", content=body, headers=sent, timeout=TIMEOUT)
+        assert answer.status_code == 415, answer.text
+        named = f'encoded as \\"{coding}\\"' if coding else "encoded as gzip, though no header says so"
+        assert named in answer.text and "send it as it is" in answer.text
+        assert answer.headers["accept-encoding"] == "identity"
+
+
+def test_a_body_said_to_be_as_it_is_is_read(server: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    url = f"{server}/v1/images/generations"
+    answer = httpx.post(url, content=b'{"n": 1}', headers=headers, timeout=TIMEOUT)
+    assert "prompt is required" in answer.text
+    without = httpx.get(f"{server}/v1/models", headers={"content-encoding": "gzip"}, timeout=TIMEOUT)
+    assert without.is_success
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a size beyond it": ({"width": 4096}, ["width", "128 to 512", "4096"]),
     "several pictures": ({"images": 4}, ['"images" is not a parameter of draw', "prompt, model"]),
+    "a name of another program's": ({"cfg_scale": 7}, ["Use guidance instead of cfg_scale."]),
+    "images of one call": ({"n": 4}, ["Use a call for each picture instead of n."]),
     "a job of its own": ({"job": "x"}, ['"job" is not a parameter of draw']),
     "a name that is no text": ({"\ud800": 1}, ["is not a parameter of draw"]),
 }

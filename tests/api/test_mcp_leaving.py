@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mcp.types import CancelledNotification, CancelledNotificationParams, Client
 from api.mcp_http import Visit
 from jobs.following import Following
 from jobs.queue import Queue
+from tests.clients import CLIENTS, NewestClients
 from tests.mcp import connected, initialize, mcp_over, words
 from tests.queues import begin
 from tests.tiny import Gate, hold
@@ -103,6 +105,67 @@ def test_a_client_that_is_closed_stops_its_job_within_a_step(
     with mcp_over(tiny_queue, tmp_path) as (url, _):
         asyncio.run(run(url))
         assert stopped_in_that_step(gate, started[0])
+
+
+NEWEST = """
+import functools, json, sys
+import anyio
+from mcp import Client
+
+async def main(url, mode):
+    told = []
+
+    async def tell(progress, total, message):
+        told.append((progress, total))
+
+    async with Client(url, mode=mode) as client:
+        tools = [tool.name for tool in (await client.list_tools()).tools]
+        draw = functools.partial(
+            client.call_tool, "draw", {"prompt": "a fox", "steps": 20}, progress_callback=tell
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(draw)
+            await anyio.to_thread.run_sync(sys.stdin.readline)
+            group.cancel_scope.cancel()
+        print("cancelled", flush=True)
+        told.clear()
+        result = await draw()
+        kinds = [content.type for content in result.content]
+        print(json.dumps([client.protocol_version, tools, result.is_error, kinds, told]))
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_the_newest_client_begins_is_told_each_step_and_cancels_whatever_protocol_it_asks_for_first(
+    tiny_queue: Queue,
+    tmp_path: Path,
+    gate: Gate,
+    started: list[Following],
+    newest_clients: NewestClients,
+    mode: str,
+) -> None:
+    """mcp 2 asks for a protocol without sessions first (`auto`), which the server (1.30) doesn't speak."""
+    (client,) = [client for client in CLIENTS if client.name == "mcp"]
+    python = newest_clients(client).python
+    with mcp_over(tiny_queue, tmp_path) as (url, _):
+        command = [python, "-c", NEWEST, f"{url}/mcp", mode]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **pipes) as process:
+            try:
+                gate.wait()
+                process.stdin.write("now\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "cancelled\n"
+                assert stopped_in_that_step(gate, started[0])
+                version, tools, failed, kinds, told = json.loads(process.stdout.readline())
+            finally:
+                process.kill()
+    assert (version, tools) == ("2025-11-25", ["draw", "list_models"])
+    assert (failed, kinds) == (False, ["image", "text"])
+    steps = [step for step, _ in told]
+    assert told and {total for _, total in told} == {20} and steps == sorted(set(steps))
 
 
 KILLED = """

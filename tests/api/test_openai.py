@@ -17,9 +17,10 @@ from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
 
 from api.openai_request import ImageRequest
+from jobs.queue import Queue
 from pipeline.engine import Engine
 from pipeline.recipe import read_recipe
-from tests.api.openai_server import EXTRAS, SMALL, client, post
+from tests.api.openai_server import EXTRAS, SMALL, TINY, client, openai_server, post
 from tests.rest import TIMEOUT, call
 from tests.tiny import SMALL as OURS
 from tests.tiny import pixels
@@ -132,6 +133,20 @@ def test_a_size_that_is_snapped_says_so_and_auto_is_the_models(server: str) -> N
     assert "144 × 128 instead of 150 × 128" in answer.warnings[0]
     answer = client(server).images.generate(prompt="a fox", size="auto", extra_body={"steps": 1})
     assert answer.size == "256x256"
+
+
+OPENAIS = ["gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2.5-flare", "chatgpt-image-latest",
+           "dall-e-2", "dall-e-3", "dalle-3", "openai/gpt-image-1"]  # fmt: skip
+
+
+def test_a_model_of_openais_is_the_default_one_and_the_answer_says_so(tiny_queue: Queue) -> None:
+    with openai_server(tiny_queue) as server:
+        for model in OPENAIS:
+            words = f'Drawn with Tiny (tiny): "{model}" is a model of OpenAI\'s.'
+            answer: Any = client(server).images.generate(**TINY | {"model": model})
+            assert (answer.model, answer.warnings) == ("tiny", [words])
+        *_, last = client(server).images.generate(**TINY | {"model": model}, stream=True)
+        assert (last.model, last.warnings) == ("tiny", [words])  # type: ignore[union-attr]
 
 
 def test_what_has_no_effect_is_accepted_and_null_is_the_default(server: str) -> None:

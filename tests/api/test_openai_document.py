@@ -57,7 +57,7 @@ def test_the_document_has_this_servers_bounds_its_address_and_no_security_it_has
     assert "sketch" in asked["properties"]["model"]["anyOf"][0]["enum"]
     assert set(described["paths"]) == {"/images/generations", "/models", "/models/{model}"}
     responses = described["paths"]["/images/generations"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "401", "404", "409", "413", "429", "500", "503"}
+    assert set(responses) == {"200", "400", "401", "404", "409", "413", "415", "429", "500", "503"}
     for status in set(responses) - {"200"}:
         assert responses[status]["content"]["application/json"]["example"]["error"]["message"]
 

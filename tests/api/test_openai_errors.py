@@ -61,6 +61,15 @@ BAD = {
     "negative_prompt": ({"negative_prompt": 1}, "negative_prompt", "text"),
     "job": ({"job": "mine"}, "job", "UUID"),
     "one that isn't there": ({"frames": 3}, "frames", "not a parameter"),
+    "cfg_scale": ({"cfg_scale": 7}, "cfg_scale", "Use guidance instead of cfg_scale."),
+    "guidance_scale": ({"guidance_scale": 7}, "guidance_scale", "Use guidance instead of guidance_scale."),
+    "num_inference_steps": ({"num_inference_steps": 4}, "num_inference_steps", "Use steps instead of num"),
+    "n_steps": ({"n_steps": 4}, "n_steps", "Use steps instead of n_steps."),
+    "width": ({"width": 256, "height": 256}, "width", 'Use size, "WIDTHxHEIGHT", instead of width.'),
+    "negative": ({"negative": "blue"}, "negative", "Use negative_prompt instead of negative."),
+    "num_images": ({"num_images": 2}, "num_images", "Use n instead of num_images."),
+    "images": ({"images": 2}, "images", "Use n instead of images."),
+    "a slip of the pen": ({"negativ_prompt": ""}, "negativ_prompt", "Do you mean negative_prompt?"),
     "an empty prompt": ({"prompt": "  "}, "prompt", "empty"),
     "a prompt that is too long": ({"prompt": "x" * 10_001}, "prompt", "10,000"),
     "a prompt that isn't text": ({"prompt": "a\x00"}, "prompt", "U+0000"),
@@ -128,7 +137,8 @@ def test_the_client_hears_that_its_body_is_too_large(server: str) -> None:
 
 def test_an_unknown_model_is_not_found(server: str) -> None:
     for call in (
-        lambda: client(server).images.generate(prompt="a fox", model="gpt-image-1"),
+        lambda: client(server).images.generate(prompt="a fox", model="my-gpt-image-1"),
+        lambda: client(server).models.retrieve("my-gpt-image-1"),
         lambda: client(server).models.retrieve("gpt-image-1"),
     ):
         with pytest.raises(openai.NotFoundError, match=r"gpt-image-1.*sketch") as refusal:
@@ -145,6 +155,33 @@ def test_an_unknown_address_and_a_wrong_method_have_the_shape_too(server: str) -
     assert answer.headers["allow"] == "GET"
     with pytest.raises(openai.NotFoundError):
         client(server).embeddings.create(model="sketch", input="a fox")
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("POST", "/images/generations"),
+        ("POST", "/images/edits"),
+        ("GET", "/models"),
+        ("GET", "/models/sketch"),
+        ("POST", "/chat/completions"),
+        ("POST", "/responses"),
+        ("POST", "/openai/deployments/dall-e-3/images/generations"),
+    ],
+)
+def test_a_base_url_without_v1_is_told_the_right_one(server: str, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{server}{path}", json={"prompt": "a fox"}, timeout=TIMEOUT)
+    error = in_shape(answer, 404)
+    assert f"There is no {method} {path}" in error["message"]
+    assert error["message"].endswith(f"Make the client's base URL {server}/v1.")
+    assert error["code"] == "unknown_url"
+
+
+def test_the_client_with_a_base_url_without_v1_hears_it(server: str) -> None:
+    with pytest.raises(openai.NotFoundError, match=f"base URL {server}/v1"):
+        client(server, base_url=server).images.generate(prompt="a fox")
+    with pytest.raises(openai.NotFoundError, match=f"base URL {server}/v1"):
+        client(server, base_url=server).models.list()
 
 
 def test_a_model_that_cant_run_says_why_and_the_client_doesnt_ask_again(server: str) -> None:

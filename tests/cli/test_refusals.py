@@ -27,6 +27,15 @@ USAGE = {
     "no command": ((), "COMMAND"),
     "an unknown command": (("paint",), "paint"),
     "an unknown option": (("draw", "a fox", "--speed", "9"), "--speed"),
+    "another program's option": (
+        ("draw", "a fox", "--cfg-scale", "7"),
+        "Use --guidance instead of --cfg-scale.",
+    ),
+    "another one, with a sign": (
+        ("draw", "a fox", "--num_images=2"),
+        "Use --images instead of --num_images.",
+    ),
+    "OpenAI's": (("draw", "a fox", "--negative-prompt", "x"), "Use --negative instead of --negative-prompt."),
     "an abbreviated option": (("draw", "a fox", "--guid", "9"), "--guid"),
     "steps that are no number": (("draw", "a fox", "--steps", "many"), "--steps: invalid int value: 'many'"),
     "no prompt": (("draw",), "Give a prompt"),

@@ -1,5 +1,4 @@
-"""The server that the documentation's code blocks meet: the app as it is, whose sketch draws small and in few
-steps where a block leaves both to the model."""
+"""What the tests of the documentation share."""
 
 from __future__ import annotations
 
@@ -7,15 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import serve
-from tests.tiny import models_yaml, repository_entries
+from tests.docs.server import small_server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("docs")
-    entries = repository_entries()
-    entries["sketch"]["defaults"] |= {"width": 128, "height": 128, "steps": 8}
-    models = models_yaml(folder, *entries.values())
-    with serve(folder, STEPWISE_MODELS=str(models), STEPWISE_MAX_WAITING_EACH="50") as url:
+    with small_server(tmp_path_factory.mktemp("docs")) as url:
         yield url

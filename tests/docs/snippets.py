@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.node import PROGRAM, Node
+from tests.node import PROGRAM
 from tests.tiny import ROOT
 
 ADDRESS = "http://127.0.0.1:7860"
@@ -47,21 +46,30 @@ def snippets(*files: str) -> Iterator[Snippet]:
             yield Snippet(file, text.count("\n", 0, block.start()) + 2, block[1], block[2])
 
 
-def run(snippet: Snippet, server: str, folder: Path, node: Node) -> subprocess.CompletedProcess[str]:
-    """Runs a snippet in an empty folder that has the command line in it, against a live server."""
+@dataclass(frozen=True)
+class Programs:
+    """What code blocks are run by: a Python, and the folder node_modules that JavaScript imports from."""
+
+    python: Path
+    modules: Path
+
+
+def run(snippet: Snippet, server: str, folder: Path, programs: Programs) -> subprocess.CompletedProcess[str]:
+    """Runs a snippet in an empty folder that has the command line in it, against a live server. Of Stepwise
+    it finds nothing else: a reader elsewhere has no checkout."""
     (folder / "stepwise").symlink_to(ROOT / "stepwise")
-    (folder / "node_modules").symlink_to(node.modules, target_is_directory=True)
+    (folder / "node_modules").symlink_to(programs.modules, target_is_directory=True)
     program = folder / _FILES[snippet.language]
     program.write_text(snippet.code.replace(ADDRESS, server), encoding="utf-8")
     command = {
-        "python": [sys.executable],
+        "python": [str(programs.python)],
         "js": [str(PROGRAM)],
         "sh": ["bash", "-euo", "pipefail"],
     }[snippet.language]
     return subprocess.run(
         [*command, program.name],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},  # for what a snippet imports from this repository
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

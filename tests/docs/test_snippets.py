@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.snippets import Snippet, run, snippets
+from tests.clients import PAGES, Client, NewestClients, newer
+from tests.docs.snippets import Programs, Snippet, run, snippets
 from tests.node import Node
-from tests.tiny import ROOT
 
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
 SNIPPETS = list(snippets(*PAGES))
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
 def test_a_code_block_runs_as_printed(snippet: Snippet, server: str, node: Node, tmp_path: Path) -> None:
-    ended = run(snippet, server, tmp_path, node)
+    ended = run(snippet, server, tmp_path, Programs(Path(sys.executable), node.modules))
+    assert ended.returncode == 0, f"{snippet.name}:\n{ended.stdout}\n{ended.stderr}"
+
+
+NEWER = [(client, snippet) for client in newer() for snippet in client.examples()]
+
+
+@pytest.mark.parametrize(
+    "client, snippet", NEWER, ids=[f"{client.name} {snippet.name}" for client, snippet in NEWER]
+)
+def test_a_code_block_runs_with_the_newest_client_known(
+    client: Client, snippet: Snippet, server: str, newest_clients: NewestClients, tmp_path: Path
+) -> None:
+    ended = run(snippet, server, tmp_path, newest_clients(client))
     assert ended.returncode == 0, f"{snippet.name}:\n{ended.stdout}\n{ended.stderr}"
 
 

@@ -1,4 +1,5 @@
-"""A prompt that is longer than what the model reads gets a warning that quotes the words that were cut."""
+"""A prompt that is longer than what the model reads gets a warning that quotes the words that were cut, and
+one with another program's syntax a warning that it is read as words."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from pipeline.engine import Engine
-from tests.tiny import SKETCH, catalogue, draw, entry, tiny_z_image
+from tests.tiny import SKETCH, SMALL, catalogue, draw, entry, tiny_z_image
 
 CLIP = CLIPTokenizer.from_pretrained(SKETCH / "tokenizer")
 T5 = T5Tokenizer.from_pretrained(SKETCH / "tokenizer_3")
@@ -109,3 +110,61 @@ def test_a_chat_template_counts_as_read_words(tmp_path: Path) -> None:
     read = 64 - 6
     cut = words[words.rindex(" ", 0, read + 1) :].strip()
     assert warning == f"The prompt is too long for this model. Not read: “{cut}”"
+
+
+SYNTAX = {
+    "a (red:1.3) apple": ["(red:1.3)"],
+    "(a red apple, (shiny), on grass : 0.8)": ["(a red apple, (shiny), on grass : 0.8)"],
+    "(score_9:2), ((masterpiece))": ["(score_9:2)", "((masterpiece))"],
+    "a fox <lora:ink-v2:0.7>, <hypernet:x:1>": ["<lora:ink-v2:0.7>", "<hypernet:x:1>"],
+    "embedding:easy-negative, a fox": ["embedding:easy-negative"],
+    "a fox BREAK a blue sky": ["BREAK"],
+    "a fox\nBREAK\na blue sky, BREAK, a hen": ["BREAK"],
+    "a __colours/warm__ fox": ["__colours/warm__"],
+    "a {red|blue|pale green} fox": ["{red|blue|pale green}"],
+    "a [cat:dog:0.5] and a [hen|cock]": ["[cat:dog:0.5]", "[hen|cock]"],
+}
+
+
+@pytest.mark.parametrize("prompt", SYNTAX)
+def test_syntax_that_other_programs_read_is_said_to_be_read_as_words(engine: Engine, prompt: str) -> None:
+    quoted = ", ".join(f"“{one}”" for one in SYNTAX[prompt])
+    (warning,) = engine.check(SMALL | {"prompt": prompt}).warnings
+    assert warning == f"Read as plain words in the prompt, for that syntax means nothing here: {quoted}."
+
+
+def test_syntax_in_a_negative_prompt_is_said_where_that_is_read(engine: Engine) -> None:
+    values = SMALL | {"negative_prompt": "(ugly:1.4)"}
+    (warning,) = engine.check(values).warnings
+    assert warning.startswith("Read as plain words in the negative prompt")
+    (warning,) = engine.check(values | {"guidance": 1}).warnings
+    assert "does nothing" in warning
+
+
+def test_of_much_syntax_only_some_is_quoted(engine: Engine) -> None:
+    prompt = ", ".join(f"(word{letter}:1.1)" for letter in "abcde")
+    (warning,) = engine.check(SMALL | {"prompt": prompt}).warnings
+    assert warning.endswith("“(worda:1.1)”, “(wordb:1.1)”, “(wordc:1.1)” and 2 more.")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a fox (at 10:30), seen from (the) left",
+        "a poster for John (3:16), 16:9, (ratio 16:9), (2.39:1), 1:1.5",
+        "a clock that shows (12:05) (see below: the hands)",
+        "film grain (ISO:400), f/1.8 (50 mm)",
+        'a sign that says "(red:1.3) BREAK {a|b}"',
+        "a sign that says “<lora:x:1> __colours__”",
+        "a red sign: COFFEE BREAK",
+        "a box with BREAK GLASS on it",
+        "a lunch break on the beach, a break of dawn",
+        "a form with blanks: ____ and __",
+        "a < b, b > c; a face :) and ((:",
+        "{a} set [of] things, 3 | 4",
+        "a fox, [sic], embedding a jewel: gold",
+        "snake_case and dunder__names",
+    ],
+)
+def test_ordinary_prose_with_brackets_has_no_warning(engine: Engine, prompt: str) -> None:
+    assert engine.check(SMALL | {"prompt": prompt}).warnings == ()
