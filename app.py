@@ -22,8 +22,6 @@ if os.environ.get("SPACES_ZERO_GPU"):
 import argparse
 import sys
 
-from pydantic import ValidationError
-
 from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
@@ -56,13 +54,13 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         host, port: where to listen; None leaves it to GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
     """
     try:
-        settings = Settings()
+        settings = Settings.read()
         login = login_of(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
         engine.hold()
         queue = settings.queue(engine, preload)  # a small model is ready before anyone has typed a prompt
-    except (StepwiseError, ValidationError) as error:
+    except StepwiseError as error:
         sys.exit(str(error))
     print_journal()
     demo = build_page(queue, settings.keep_hours, login is not None)

@@ -22,7 +22,7 @@ from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
 FAILED, REFUSED, CLOSED = 1, 2, 141
 """Exit codes: it failed; a parameter or the command line is wrong; nobody reads the output any more (128 +
 SIGPIPE, as of any tool that the shell ends so). Interrupted: 128 + the signal."""
-ROOMS = ("api", "app", "cli", "pipeline", "settings", "ui")
+ROOMS = ("api", "app", "cli", "environment", "jobs", "pipeline", "settings", "ui")
 """Our own modules: a missing one is a bug, any other isn't installed."""
 INSTALL = (
     "Run `make run` once in Stepwise's folder: it installs all that is needed, and Ctrl-C ends it once it "
