@@ -69,7 +69,6 @@ def main() -> None:
     serve(started())
 
 
-<<<<<<< HEAD
 def serve(started: Started) -> NoReturn:
     """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM; then ends the process."""
     ending, settings = started.ending, started.settings

@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from unicodedata import normalize
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typing_extensions import Self
 
+from environment import PREFIX, explained, mistakes
 from pipeline.errors import SettingError, quoted
 from pipeline.spec import PlanName
 
@@ -31,48 +33,51 @@ HUGGING_FACE = "huggingface"
 
 ABANDONED_ON_SPACE = 30.0
 RATE_ON_SPACE = "60/minute"
+MOST_GB = 1_000_000
+MOST_SECONDS = 100_000_000
+"""Three years. Without a bound a slip of the finger overflows somewhere after the start."""
 
 
 class Settings(BaseSettings):
     """Each field is a variable: `models` is STEPWISE_MODELS. README has the same table."""
 
-    model_config = SettingsConfigDict(env_prefix="STEPWISE_")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, allow_inf_nan=False)
 
     models: Path = Path(__file__).parent / "models.yaml"
     """Which models there are."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where models draw that aren't bound to the CPU."""
-    gpu_memory: Annotated[float, Field(gt=0)] | None = None
+    gpu_memory: Annotated[float, Field(gt=0, le=MOST_GB)] | None = None
     """GB (10⁹ bytes) of the GPU that weights and drawing may take; what is free at the start where unset."""
-    host_memory: Annotated[float, Field(ge=0)] | None = None
+    host_memory: Annotated[float, Field(ge=0, le=MOST_GB)] | None = None
     """GB (10⁹ bytes) of host memory for weights that are not on the GPU; most of what is free where unset."""
     plan: PlanName | None = None
     """How models are kept in memory on a GPU (pipeline/plans.py); the fastest plan that fits where unset."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads for drawing there; torch's own choice where unset."""
-    max_waiting: Annotated[int, Field(ge=1)] = 50
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Drawings that may wait in front of a device; more are refused."""
     preload: Annotated[tuple[str, ...] | None, NoDecode] = None
     """Ids of the models that are fetched and loaded at the start, in this order, separated by commas; empty:
     none. Unset: the default model, unless it would have to be fetched."""
-    max_waiting_each: Annotated[int, Field(ge=1)] = 20
+    max_waiting_each: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Drawings of one person that may wait; more are refused."""
-    running_each: Annotated[int, Field(ge=1)] = 1
+    running_each: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Drawings of one person that are drawn at the same time, where several GPUs or providers draw."""
     rate: str | None = None
     """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; empty: as many as they like.
     60/minute on a Space where unset, none elsewhere."""
-    max_wait: Annotated[float, Field(gt=0)] = 6 * 3600
+    max_wait: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 6 * 3600
     """Seconds after which a drawing fails that waits for its turn."""
-    max_draw: Annotated[float, Field(gt=0)] = 3600
+    max_draw: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 3600
     """Seconds after which a drawing fails that was begun."""
-    abandoned_after: Annotated[float, Field(ge=0)] | None = None
+    abandoned_after: Annotated[float, Field(ge=0, le=MOST_SECONDS)] | None = None
     """Seconds after which a running drawing is ended that nobody follows, unless its caller chose its id;
     30 on a Space where unset. Elsewhere one from the page is then drawn to its end, and a program's ended
     when it goes."""
-    grace: Annotated[float, Field(ge=0)] = 30
+    grace: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 30
     """Seconds for which what is being drawn may finish when the server is told to end (SIGTERM)."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Processes that draw, each on a GPU of its own (where there is none, on the CPU); 0: this process does.
     As many as there are GPUs where unset."""
     priority: Annotated[tuple[str, ...], NoDecode] = ()
@@ -80,9 +85,9 @@ class Settings(BaseSettings):
     data: Path | None = None
     """The folder that jobs and their pictures are kept in; a Space's attached storage or the user's data
     directory where unset."""
-    keep_gb: Annotated[float, Field(gt=0)] = 2
+    keep_gb: Annotated[float, Field(gt=0, le=MOST_GB)] = 2
     """GB (10⁹ bytes) of jobs' previews and pictures that are kept; those used longest ago go first."""
-    keep_hours: Annotated[float, Field(gt=0)] = 24
+    keep_hours: Annotated[float, Field(gt=0, le=100_000)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
     log_prompts: bool = False
     """Whether the line that is logged of each ended drawing has its prompt."""
@@ -102,7 +107,23 @@ class Settings(BaseSettings):
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+        parts = normalize("NFC", value).split(",")
+        return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
+
+    @field_validator("models", "data", mode="before")
+    @classmethod
+    def _somewhere(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("empty")  # Path("") is the current folder
+        return value
+
+    @field_validator("rate")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        from jobs.rate import rates  # its library, for those who set it
+
+        rates(value or "", "STEPWISE_RATE")
+        return value
 
     @field_validator("users", mode="before")
     @classmethod  # before `_names`: pydantic (2.12) begins with the last
@@ -142,13 +163,15 @@ class Settings(BaseSettings):
             raise SettingError(
                 f"STEPWISE_LOGIN is either {HUGGING_FACE} alone, or logins as name:password, not both."
             )
+        # As api/passwords.py compares them.
+        accounts = [normalize("NFC", account) for account in accounts]
         names = [account.partition(":")[0] for account in accounts]
         for number, account in enumerate(accounts, 1):
             name, _, password = account.partition(":")
-            if not name or name != name.strip() or not password:
+            if not name or name != name.strip() or not password or not account.isprintable():
                 raise SettingError(
                     f"STEPWISE_LOGIN: login {number} is no name:password. Separate logins by commas; a name "
-                    f"has no colon, and neither has a comma. Or write {HUGGING_FACE}."
+                    f"has no colon, and neither has a comma or a control character. Or write {HUGGING_FACE}."
                 )
             if names.count(name) > 1:
                 raise SettingError(f"STEPWISE_LOGIN: login {number} has a name that was there before.")
@@ -168,6 +191,26 @@ class Settings(BaseSettings):
                     "organisation. Separate names by commas."
                 )
         return self
+
+    @classmethod
+    def read(cls) -> Self:
+        """What the environment says.
+
+        Raises:
+            SettingError: of each mistake one sentence, a line of its own.
+        """
+        fields = cls.model_json_schema()["properties"]
+        found = mistakes(fields, os.environ)
+        try:
+            settings = cls()
+        except ValidationError as error:
+            found = explained(fields, os.environ, error) | found
+        except SettingError as error:
+            variable = str(error).partition(" ")[0].rstrip(":")
+            found.setdefault(variable, str(error))
+        if found:
+            raise SettingError("\n".join(found.values()))
+        return settings
 
     @property
     def hub_login(self) -> bool:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from authlib.common.errors import AuthlibBaseError
@@ -34,7 +35,7 @@ from api.guard import Refuse, digest
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
 from api.login import ALWAYS_OPEN, TurnedAway, from_another_site
 from api.visitor import address_of
-from pipeline.errors import SettingError
+from pipeline.errors import SettingError, quoted
 
 BEGIN, CALLBACK, LOGOUT = "/login/huggingface", "/login/callback", "/logout"
 COOKIE = "stepwise-login"
@@ -85,13 +86,26 @@ class Provider:
                 f"this server's address with {CALLBACK}, and set both to its own."
             )
             raise SettingError(f"STEPWISE_LOGIN=huggingface needs {' and '.join(missing)}. {what}")
+        url = os.environ.get("OPENID_PROVIDER_URL") or cls.url
+        if not _is_address(url):
+            raise SettingError(
+                f"OPENID_PROVIDER_URL must be an address such as {cls.url}; got {quoted(url)}."
+            )
         return cls(
             os.environ["OAUTH_CLIENT_ID"],
             os.environ["OAUTH_CLIENT_SECRET"],
-            (os.environ.get("OPENID_PROVIDER_URL") or cls.url).rstrip("/"),
+            url.rstrip("/"),
             # A list where the Space has a domain of its own; the Hub sends people back to the first.
             os.environ.get("SPACE_HOST", "").split(",")[0].strip(),
         )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 class HubLogin:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -45,29 +46,33 @@ class Accounts:
 
     def __init__(self, accounts: Sequence[SecretStr]) -> None:
         """accounts: each a name, a colon, and a password."""
-        names = [account.get_secret_value().partition(":") for account in accounts]
-        self._accounts = [(name, digest(f"{name}:{password}".encode())) for name, _, password in names]
+        parts = [account.get_secret_value().partition(":") for account in accounts]
+        self._accounts = [(composed(name), _secret(name), _secret(password)) for name, _, password in parts]
         self._guesses = RateLimit(GUESSES, doing="wrong passwords")
-        self.who = f"one of the {len(names)} in STEPWISE_LOGIN: people on the page, programs as HTTP Basic"
+        self.who = f"one of the {len(parts)} in STEPWISE_LOGIN: people on the page, programs as HTTP Basic"
 
-    def check(self, name: str, password: str, address: str) -> bool:
-        """Whether this is one of them. There is no await in it, so of guesses that come at once each counts.
+    def check(self, name: str, password: str, address: str) -> str | None:
+        """Which of them this is, by the name that the owner wrote; None: none. There is no await in it, so of
+        guesses that come at once each counts.
 
         Raises:
             RateLimited: too many wrong ones came from this address; right or wrong, this isn't looked at.
         """
         self._guesses.allow(address)
-        given = digest(f"{name}:{password}".encode("utf-8", "surrogatepass"))
-        # A list, not a generator: every one is compared, whichever of them it is.
-        right = any([hmac.compare_digest(given, known) for _, known in self._accounts])  # noqa: C419
-        if not right:
+        given = _secret(name), _secret(password)
+        found = None
+        for known, *secrets in self._accounts:  # every one is compared, whichever of them it is
+            # Apart: joined by a colon, the name “ann:x” and the password “y” would be “ann” and “x:y”.
+            same = [hmac.compare_digest(one, other) for one, other in zip(given, secrets, strict=True)]
+            found = known if all(same) else found
+        if found is None:
             self._guesses.count(address)
-        return right
+        return found
 
     def auth(self, name: str, password: str) -> bool:
         """Gradio's login page asks this, within the request."""
         try:
-            return self.check(name, password, ASKING.get())
+            return self.check(name, password, ASKING.get()) is not None
         except RateLimited as error:
             refusal = too_many(error)
             raise HTTPException(refusal.status, refusal.words, refusal.headers) from None
@@ -78,16 +83,21 @@ class Accounts:
         if given is None:
             return None
         try:
-            if self.check(*given, address):
-                return given[0]
+            name = self.check(*given, address)
         except RateLimited as error:
             raise too_many(error) from None
-        raise TurnedAway(401, self.words)
+        if name is None:
+            raise TurnedAway(401, self.words)
+        return name
 
     def remembered(self, app: Any, cookies: Mapping[str, str]) -> str | None:
         """As of `login.Login`: by Gradio's cookie."""
         tokens = [cookies.get(f"access-token-{kind}{app.cookie_id}") for kind in ("", "unsecure-")]
-        return next((app.tokens[token] for token in tokens if token in app.tokens), None)
+        token = next((token for token in tokens if token in app.tokens), None)
+        if token is None:
+            return None
+        app.tokens[token] = composed(app.tokens[token])  # Gradio knows the name as it was typed
+        return app.tokens[token]
 
     def page(self, request: Request) -> Response | None:
         """As of `login.Login`: Gradio has one."""
@@ -96,6 +106,16 @@ class Accounts:
     def routes(self) -> list[BaseRoute]:
         """As of `login.Login`: Gradio has them."""
         return []
+
+
+def composed(text: str) -> str:
+    """A text in the one spelling that its letters have (NFC): keyboards differ in how they write an é. RFC
+    8265 asks for this of names and passwords, and for nothing that would make different letters the same."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _secret(text: str) -> bytes:
+    return digest(composed(text).encode("utf-8", "surrogatepass"))
 
 
 def _basic(headers: Headers) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ def start(address: Address | None = None) -> Started:
         from jobs.folder import DataFolder
         from settings import Settings
 
-        settings = Settings()
+        settings = Settings.read()
         return Started(ending, address, settings, DataFolder(settings.data))
     except StepwiseError as error:
         sys.exit(str(error))

@@ -32,7 +32,7 @@ NAMES = {
     "output_format": "the ending of --output",
 }
 """What `instead` may say of `draw`."""
-ROOMS = ("api", "app", "cli", "pipeline", "settings", "ui")
+ROOMS = ("api", "app", "cli", "environment", "jobs", "pipeline", "settings", "ui")
 """Our own modules: a missing one is a bug, any other isn't installed."""
 INSTALL = (
     "Run `make run` once in Stepwise's folder: it installs all that is needed, and Ctrl-C ends it once it "

@@ -6,10 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 import pipeline.drawing
-from cli.errors import UsageError
 from settings import Settings
 
 
@@ -17,14 +14,14 @@ class Local:
     """The engine, in this process."""
 
     def __init__(self) -> None:
+        """
+        Raises:
+            SettingError, CatalogueError.
+        """
         # As app.py has them: threads of libgomp that spin would hold up the bar.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        try:
-            self._engine = Settings().engine()
-        except ValidationError as error:
-            wrong = [f"STEPWISE_{str(one['loc'][0]).upper()}: {one['msg']}." for one in error.errors()]
-            raise UsageError(" ".join(wrong)) from None
+        self._engine = Settings.read().engine()
 
     def models(self) -> list[dict[str, Any]]:
         return self._engine.models()

@@ -92,8 +92,8 @@ def rates(text: str, setting: str) -> list[RateLimitItem]:
         found = []
     if not found or any(rate.amount < 1 for rate in found):
         raise SettingError(
-            f"{setting} is no rate: {quoted(text)}. Write it as 30/minute, or as 5/minute, 100/hour; empty "
-            "for none."
+            f"{setting} is no rate: got {quoted(text)}, where 30/minute is one, or 5/minute, 100/hour, or "
+            "nothing for no limit."
         )
     return found
 

@@ -44,7 +44,10 @@ def read_catalogue(path: Path | str) -> Catalogue:
     Raises:
         CatalogueError: with file, line, key and remedy.
     """
-    path = Path(path).resolve()
+    try:
+        path = Path(path).resolve()
+    except RuntimeError:  # before Python 3.13, as which it is an OSError that the next line raises, too
+        raise CatalogueError(f"{path} is a link to itself: mend STEPWISE_MODELS.") from None
     try:
         entries = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.proxies import unusable
@@ -31,7 +32,8 @@ class CatalogueError(StepwiseError):
 
 
 class SettingError(StepwiseError):
-    """An environment variable can't be used: names it and the remedy, never its value."""
+    """An environment variable can't be used: names it, what it may be, and its value but for
+    secrets."""
 
 
 class InvalidRequest(StepwiseError):
@@ -221,11 +223,29 @@ def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
             f"The disk became full while {model} was fetched. Free some of it, or set HF_HOME to a folder on "
             "a larger disk, and try again: what is complete is kept."
         )
+    if isinstance(error, OSError) and _in_the_cache(error):
+        return WeightsError(
+            f"{model} can't be kept here: the folder of HF_HOME can't be written to ({error.strerror}). Set "
+            "HF_HOME to one that can, and start again."
+        )
     if isinstance(error, OSError):
         return WeightsError(f"The weights of {model} can't be read: {_without_folders(str(error))}")
     return DrawingFailed(
         f"{model} could not finish this picture ({type(error).__name__}). The server's log has the details; "
         "try again, or with other settings."
+    )
+
+
+def _in_the_cache(error: OSError) -> bool:
+    """Whether it was a folder of huggingface_hub's that couldn't be made or written to."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    folders = (constants.HF_HUB_CACHE, constants.HF_HOME) if constants else ()
+    # Or a folder above, which was to be made for it.
+    return closed and any(
+        Path(folder).is_relative_to(Path(str(error.filename)))
+        or Path(str(error.filename)).is_relative_to(folder)
+        for folder in folders
     )
 
 

@@ -1,9 +1,11 @@
 // The picture's frame: one <figure> whose <img>s are kept and only change their src, so that nothing
 // flickers or jumps. The value is ui/live.py's; a new one comes with every preview.
-const LOST = "The server takes no more drawings now, or broke this one off. Try again in a moment.";
+const FULL = "The server takes no more drawings now. Try again in a moment.";
+const BROKEN = "The server broke this drawing off. Try again in a moment.";
 const UNKNOWN = "Your last drawing isn't here: it didn't reach the server, or is no longer kept. Press Draw to draw it again.";
 const AWAY = "Connection lost; looking for the server …";
 const SILENCE = 3000;  // milliseconds without news of a drawing after which the server is asked whether it is there
+const LATE = "The finished picture hasn't arrived yet; what you see is its preview. It is asked for again by itself.";
 const GONE = "The server has deleted this picture's file; what you see is its preview. Drawing it again with the same seed gives the same picture.";
 const find = (selector) => element.querySelector(selector);
 const page = (window.stepwise ??= {});
@@ -32,42 +34,48 @@ const cells = (count) => {
   return [...grid.children];
 };
 
-const show = (img, src, alt, preview, index) => {
+const show = (img, src, alt, preview) => {
   img.alt = alt;
   if (!src) { img.removeAttribute("src"); img.hidden = true; img.dataset.src = ""; return; }
   if (img.dataset.src === src) return;
   img.dataset.src = src;
   const put = (url) => { if (img.dataset.src === src) { img.src = url; img.hidden = false; } };
   if (src.startsWith("data:")) return put(src);
-  const next = new Image();  // a file is swapped in once it is decoded; until then the preview stays
-  next.onload = () => next.decode().then(() => put(src), () => put(src));
-  next.onerror = () => {
-    if (img.dataset.src !== src) return;
+  if (page.pictures.gone(src)) return preview && put(preview);
+  const mine = img.wanted = {};  // a file is swapped in once it is decoded; until then the preview stays
+  const wanted = () => img.isConnected && img.wanted === mine && img.dataset.src === src;
+  const news = () => {
+    if (!wanted()) return;
     if (preview) put(preview);
-    find(`.downloads [data-index="${index}"]`)?.remove();
-    notes([...(shown.warnings ?? []), GONE]);
+    downloads(shown);
+    notes(shown);
   };
-  next.src = src;
+  page.pictures.fetch(src, wanted, news).then((here) => {
+    if (here && wanted()) { put(src); notes(shown); }
+  });
 };
 
 const downloads = (value) => {
-  const urls = value.state === "running" ? [] : (value.pictures ?? []).slice(0, value.finished);
+  const urls = value.state === "running" ? [] : files(value);
   find(".downloads").replaceChildren(...urls.map((url, index) => {
     const link = document.createElement("a");
-    link.href = url; link.download = url.split("/").pop(); link.dataset.index = index;
+    link.href = url; link.download = url.split("/").pop();
     link.textContent = urls.length > 1 ? `Download ${index + 1}` : "Download";
     return link;
-  }));
+  }).filter((_, index) => !page.pictures.gone(urls[index])));
 };
 
-const notes = (warnings, error) => {
-  find(".notes").replaceChildren(...[...(warnings ?? []), error].filter(Boolean).map((words) => {
+const files = (value) => (value.pictures ?? []).slice(0, value.finished ?? 0);
+
+const notes = (value) => {
+  const { warnings, error } = value, urls = files(value);
+  const more = [urls.some(page.pictures.late) && LATE, urls.some(page.pictures.gone) && GONE];
+  find(".notes").replaceChildren(...[...(warnings ?? []), ...more, error].filter(Boolean).map((words) => {
     const note = document.createElement("p");
     note.className = words === error ? "error" : "warning";
     note.append(...words.split(/(https:\/\/\S*[^\s.,;:!?)])/).map((part, index) => index % 2 ? anchor(part) : part));
     return note;
   }));
-  if (error) find(".notes").scrollIntoView({ block: "nearest" });
 };
 
 const anchor = (url) => {
@@ -91,7 +99,7 @@ const paint = (value) => {
   element.dataset.waiting = waiting;
   if (value.pictures && !waiting) {
     const alt = running ? `Preview of: ${value.prompt}` : value.prompt;
-    cells(value.count).forEach((img, index) => show(img, value.pictures[index], alt, value.item?.previews[index], index));
+    cells(value.count).forEach((img, index) => show(img, value.pictures[index], alt, value.item?.previews[index]));
     find(".empty").hidden = value.pictures.length > 0;
   }
   const bar = find("[role=progressbar]");
@@ -103,21 +111,23 @@ const paint = (value) => {
   bar.firstElementChild.style.transform = unknown ? "" : `scaleX(${value.progress ?? 0})`;
   find(".line").textContent = running && away ? AWAY : running && stopping ? "Stopping…" : value.line ?? "";
   downloads(value);
-  notes(value.warnings, value.error);
+  notes(value);
+  if (value.error) find(".notes").scrollIntoView({ block: "nearest" });
   announce(value.announce);
 };
 
 // A drawing that was not accepted, or broke off: the words, and the picture as it was.
-const refuse = (words) => {
+const refuse = (words, problems) => {
   const ended = shown.state === "running" ? { ...shown, state: "failed", line: "" } : shown;
   paint({ ...ended, warnings: [], error: words, announce: words });
   element.dataset.state = "failed";
+  page.fields.tell(problems);
 };
 
 const news = () => {
   frame = 0;
   const value = props.value ?? {};
-  if (value.state === "refused") refuse(value.error);
+  if (value.state === "refused") refuse(value.error, value.problems);
   else if (value.state === "unknown") { paint({}); refuse(UNKNOWN); }
   else if (value.state) paint(value);
 };
@@ -174,7 +184,9 @@ page.begin = () => {
   lose(false);
   find(".line").textContent = "Sending…";
   find(".downloads").replaceChildren();
-  notes([]);
+  notes({});
+  page.fields.tell();
+  page.visit.joined = null;
   return job;
 };
 
@@ -196,8 +208,13 @@ page.lost = () => {
   }
   busy(false);
   stopping = false;
-  refuse(LOST);
+  const { status, words } = page.visit.joined ?? {};
+  if (!status || status === 200) refuse(BROKEN);
+  else refuse(status === 503 ? FULL : `The server didn't take this drawing (${[status, words].filter(Boolean).join(": ")}).`);
 };
+
+// A stop that didn't reach the server: it is sent again with the next news of the drawing.
+page.unheard = () => { page.halted = null; };
 
 // The drawing that had not ended when this tab was last left is followed again, with its Stop if that was pressed.
 const left = page.visit.drawing;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 from api.pictures import PictureFiles
@@ -45,13 +46,31 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
     return value
 
 
-UNKNOWN = {"state": "unknown"}
-"""The frame where nobody knows the job that this tab had not seen end: the page says so."""
+def unknown(job: Any) -> dict[str, Any]:
+    """The frame where nobody knows the job that this tab had not seen end: the page says so.
+
+    Args:
+        job: as of `refused`.
+    """
+    return {"state": "unknown", "job": job}
 
 
-def refused(words: str) -> dict[str, Any]:
-    """The frame when a job was not accepted: the picture stays as it is."""
-    return {"state": "refused", "announce": words, "line": "", "error": words}
+def refused(job: Any, words: str, problems: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The frame when a job was not accepted: the picture stays as it is.
+
+    Args:
+        job: the id that the page gave it: a value equal to the one before wouldn't reach the page (Gradio
+            6.31), which would wait for ever.
+        problems: what is wrong with which parameter, for its field.
+    """
+    return {
+        "state": "refused",
+        "job": job,
+        "announce": words,
+        "line": "",
+        "error": words,
+        "problems": dict(problems or {}),
+    }
 
 
 def _announce(event: Event) -> str:

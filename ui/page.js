@@ -5,12 +5,31 @@
   document.addEventListener("click", (event) => {
     if (event.detail <= 1 && event.target.closest("#stop")) window.stepwise.stop();
   });
+  // Escape closes what is open, and stops where nothing is. What is open is looked for before its own part has
+  // heard the key and closed it.
+  const OPEN = ":is(dialog[open], [role=dialog], [aria-modal=true], [role=listbox], [role=menu], [popover]:popover-open)";
+  const FIELD = "#settings :is(textarea, input:not([type=range], [type=radio]))";
+  let closes = false;
+  window.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const open = [...document.querySelectorAll(OPEN)].filter((part) => part.checkVisibility());
+    const field = event.target.closest?.(FIELD);
+    closes = event.isComposing || !!document.fullscreenElement || open.length > 0 || !!field;
+    if (event.isComposing) return;
+    // Gradio's panels (6.31) don't hear the key.
+    if (open.length) open.at(-1).querySelector(":scope > .backdrop")?.click();
+    else field?.blur();
+  }, true);
   document.addEventListener("keydown", (event) => {
     const busy = document.body.classList.contains("busy");
-    if (event.key === "Escape" && busy) window.stepwise.stop();
+    if (event.key === "Escape" && busy && !closes && !event.defaultPrevented) window.stepwise.stop();
     if (event.key === "Enter" && event.repeat && event.target.closest("#draw, #stop")) event.preventDefault();
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !busy) document.querySelector("#draw").click();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !busy) {
+      window.stepwise.settings.fill(event.target);
+      document.querySelector("#draw").click();
+    }
   });
+  document.addEventListener("blur", ({ target }) => window.stepwise.settings?.fill(target), true);
   const prompt = document.querySelector("#prompt textarea");
   prompt?.addEventListener("focus", () => prompt.select(), { once: true });
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +20,12 @@ import gradio as gr
 from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import PictureFiles
 from api.visitor import asking
-from pipeline.errors import StepwiseError
+from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
 from pipeline.plans import RESIDENT
 from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
-from ui.live import UNKNOWN, live_value, refused
+from ui.live import live_value, refused, unknown
 from ui.setup_card import setup_card
 from ui.theme import THEME
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from jobs.queue import Queue
     from pipeline.plans import Plan
     from pipeline.spec import ModelSpec
+
+log = logging.getLogger("stepwise")
 
 HERE = Path(__file__).parent
 EXAMPLES = [
@@ -43,11 +47,14 @@ EXAMPLES = [
 HEAD = """<div class="brand">{logo}
 <div><h1>Stepwise</h1><p>Write what you want to see and watch it being drawn.</p></div></div>"""
 ICON = '<link rel="icon" type="image/svg+xml" href="favicon.ico">'  # Gradio serves it by that name
+IN_HEAD = ("visit.js", "pictures.js", "fields.js")
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
 WHO = """<b></b> <a href="logout">Log out</a>"""
 SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+LONGEST_SEED = 100
+_WHOLE = re.compile(r"-?\d+")
 LOOK = 2.0
 """Seconds between two looks at what is coming, as long as something is."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -117,26 +124,29 @@ def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Block
                 model = gr.Dropdown(
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
+                # The engine says of an unknown one which there are; Gradio would say it in its own words.
+                model.preprocess = lambda payload: payload  # type: ignore[method-assign]
                 about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
                 ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
                     negative_prompt = gr.Textbox(
                         label="Negative prompt",
                         placeholder="What the picture should not show",
+                        elem_id="negative",
                         **of("negative_prompt"),
                     )
                     aspect = gr.Radio(list(ASPECTS), label="Aspect", elem_id="aspect", **of("aspect"))
                     area = gr.Radio(label="Area", elem_id="area", **of("area"))
                     with gr.Row():
-                        width = model_slider("Width", **of("width"))
-                        height = model_slider("Height", **of("height"))
-                    steps = model_slider("Steps", **of("steps"))
-                    guidance = model_slider("Guidance", **of("guidance"))
+                        width = model_slider("Width", elem_id="width", **of("width"))
+                        height = model_slider("Height", elem_id="height", **of("height"))
+                    steps = model_slider("Steps", elem_id="steps", **of("steps"))
+                    guidance = model_slider("Guidance", elem_id="guidance", **of("guidance"))
                     with gr.Row(elem_id="seed"):
                         # Text, not a number: an empty gr.Number turns into 0 once shown (Gradio 6.31).
                         seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120)
                         dice = gr.Button("🎲 Roll", elem_id="dice", size="sm", min_width=92)
-                    images = model_slider("Images", step=1, **of("images"))
+                    images = model_slider("Images", step=1, elem_id="images", **of("images"))
                 with gr.Column(elem_id="examples"):
                     gr.Examples(EXAMPLES, prompt, label="Try", api_visibility="private")
                 history = gr.HTML(
@@ -162,7 +172,7 @@ def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Block
 
         async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
             values = {"prompt": prompt, **dict(zip(SETTINGS, settings, strict=True))}
-            async for value in _draw(queue, files, _request(values, off)):
+            async for value in _draw(queue, files, values, off):
                 yield value
 
         async def resume(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
@@ -185,10 +195,11 @@ def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Block
         again = live.resume(resume, None, live, **PRIVATE)
         for following in (going, again):
             following.failure(None, js="() => window.stepwise.lost()", api_visibility="private")
-        live.halt(halt, queue=False, **PRIVATE)
+        halted = live.halt(halt, queue=False, **PRIVATE)
+        halted.failure(None, js="() => window.stepwise.unheard()", api_visibility="private")
 
         # Nothing below needs a request: each model's settings are in the page, see settings.js.
-        demo.load(None, js=_settings(models, by_model, off), api_visibility="private")
+        demo.load(None, js=_settings(first, models, by_model, off), api_visibility="private")
         demo.load(None, None, prompt, js=_PROMPT, api_visibility="private")
         parts = [part[name] for name in names]
         history.reuse(
@@ -228,7 +239,7 @@ def launch_options() -> dict[str, Any]:
         "theme": THEME,
         "css": _read("style.css"),
         "js": _read("page.js"),
-        "head": f"{ICON}<script>{_read('visit.js')}</script>",
+        "head": ICON + "".join(f"<script>{_read(name)}</script>" for name in IN_HEAD),
         "favicon_path": HERE / "favicon.svg",
         "footer_links": ["api", "settings"],
         "run_history": False,
@@ -237,12 +248,23 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def _draw(
+    queue: Queue, files: PictureFiles, values: dict[str, Any], off: dict[str, float]
+) -> AsyncIterator[dict[str, Any]]:
     try:
-        job = queue.check(values)
+        job = queue.check(_request(values, off))
         following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), "visit")
+    except InvalidRequest as error:
+        yield refused(values["job"], str(error), error.problems)
+        return
     except StepwiseError as error:
-        yield refused(str(error))
+        yield refused(values["job"], str(error))
+        return
+    except Exception:
+        log.exception("A drawing that the page asked for could not be begun.")
+        yield refused(
+            values["job"], "The server failed at this drawing before it had begun; its log says how."
+        )
         return
     async for event in following.events(again=AGAIN):
         yield live_value(event, files)
@@ -251,7 +273,7 @@ async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> As
 async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[dict[str, Any]]:
     following = await find_job(queue, job)
     if following is None:
-        yield UNKNOWN
+        yield unknown(job)
         return
     async for event in following.events(again=AGAIN):
         yield live_value(event, files)
@@ -270,12 +292,14 @@ _PROMPT = """() => {
 
 def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
     """The page's widgets as a request: an empty seed is a random one, and a negative prompt that the page
-    hides, because this guidance ignores it, isn't sent."""
-    seed = str(values["seed"] or "").strip()
-    hidden = values["model"] in off and (values["guidance"] or 0) <= off[values["model"]]
+    hides, because this guidance ignores it, isn't sent. What can't be read stays as it is, to be refused."""
+    seed, guidance = str(values["seed"] or "").strip(), values["guidance"] or 0
+    bound = off.get(values["model"]) if isinstance(values["model"], str) else None
+    hidden = bound is not None and isinstance(guidance, int | float) and guidance <= bound
     return {
         **values,
-        "seed": int(seed) if seed.lstrip("-").isdecimal() else seed or None,
+        # No more digits than Python turns into a number; all of them are past the largest seed.
+        "seed": int(seed[:LONGEST_SEED]) if _WHOLE.fullmatch(seed) else seed or None,
         "negative_prompt": None if hidden else values["negative_prompt"],
     }
 
@@ -296,14 +320,18 @@ def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(models: dict[str, Any], by_model: dict[str, Any], off: dict[str, float]) -> str:
+def _settings(first: str, models: dict[str, Any], by_model: dict[str, Any], off: dict[str, float]) -> str:
     """settings.js with what it knows about each model."""
     table = {
         name: {"settings": by_model[name], "sizes": sizes(model), "guidance_off": off[name]}
         for name, model in models.items()
     }
     names = list(next(iter(by_model.values())))
-    return _read("settings.js").replace("MODELS", json.dumps(table)).replace("NAMES", json.dumps(names))
+    known = {"FIRST": first, "NAMES": names, "MODELS": table}  # this order: a model's words may be any
+    script = _read("settings.js")
+    for name, value in known.items():
+        script = script.replace(name, json.dumps(value), 1)
+    return script
 
 
 def _read(name: str) -> str:

@@ -36,6 +36,20 @@
     },
   };
 
+  // What the server answered to the last drawing that was asked for: Gradio (6.31) tells its failures apart to nobody.
+  const plain = window.fetch;
+  window.fetch = async (...call) => {
+    const answer = await plain(...call);
+    if (String(call[0]?.url ?? call[0]).includes("/queue/join")) {
+      page.visit.joined = { status: answer.status };
+      if (!answer.ok) {
+        const { detail } = await answer.clone().json().catch(() => ({}));
+        if (typeof detail === "string") page.visit.joined.words = detail.replace(/\.$/, "");
+      }
+    }
+    return answer;
+  };
+
   // As late as a page can: what a history or an example put into the field counts as typed.
   const keep = () => {
     const field = document.querySelector("#prompt textarea");

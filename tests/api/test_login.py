@@ -244,10 +244,50 @@ def test_a_name_and_a_password_belong_together() -> None:
             accounts.check("ann", "\ud800", "there")
 
 
+def test_a_password_with_a_colon_admits_nobody_by_another_name(closed: Keyed) -> None:
+    name, password = f"{ANN[0]}:a horse", " battery"  # joined, the very same as Ann's
+    forwarded = {"x-forwarded-for": "8.8.4.2"}
+    for given in ((name, password), (name, password.strip())):
+        form = {"username": given[0], "password": given[1]}
+        answer = httpx.post(f"{closed.url}/login", data=form, headers=forwarded, timeout=TIMEOUT)
+        assert answer.status_code == 400, answer.text
+        assert not answer.cookies
+
+
+def test_names_and_passwords_are_compared_apart_as_they_are_written() -> None:
+    accounts = Accounts([SecretStr("ann:x:y"), SecretStr("b\u00f3b:caf\u00e9")])
+    assert accounts.check("ann", "x:y", "here") == "ann"
+    # However a keyboard composes the letters, and under the one name that the owner wrote.
+    assert accounts.check("bo\u0301b", "cafe\u0301", "here") == "b\u00f3b"
+    wrong = [
+        ("ann:x", "y"), ("ann:x:y", ""), ("", "ann:x:y"), ("ann", "x"), ("ann", ""), ("ann", "x:y "),
+        ("ann ", "x:y"), (" ann", "x:y"), ("Ann", "x:y"), ("ann\x00", "x:y"),
+        ("\uff41nn", "x:y"), ("bob", "caf\u00e9"),
+        ("b\u00f3b", "cafe"), ("b\u00f3b", "x:y"), ("ann", "caf\u00e9"), ("\ud800", "\ud800"),
+    ]  # fmt: skip
+    for number, (name, password) in enumerate(wrong):
+        assert accounts.check(name, password, f"from {number}") is None, (name, password)
+
+
+def test_who_logs_in_is_the_one_the_owner_named_however_the_name_was_typed(closed: Keyed) -> None:
+    with httpx.Client(base_url=closed.url, timeout=TIMEOUT) as client:
+        form = {"username": "  bo\u0301b ", "password": BOB[1]}
+        assert client.post("/login", data=form).json() == {"success": True}
+        assert client.get("/config").json()["username"] == BOB[0]
+    headers = basic("bo\u0301b", BOB[1])
+    answer = httpx.get(f"{closed.url}/config", headers=headers, timeout=TIMEOUT)
+    assert answer.json()["username"] == BOB[0]
+    for name in (" ann", "ann "):
+        headers = basic(name, ANN[1]) | {"x-forwarded-for": "8.8.4.3"}
+        assert httpx.get(f"{closed.url}/config", headers=headers, timeout=TIMEOUT).status_code == 401
+
+
 @pytest.mark.parametrize(
     "value, words",
     [("ann", "login 1 is no"), ("ann:", "login 1"), (":secret", "login 1"), ("ann:secret,bob", "login 2"),
-     (",", "no login"), ("ann:secret,ann:another one", "login 1"), ("ann :secret", "login 1")],
+     (",", "no login"), ("ann:secret,ann:another one", "login 1"), ("ann :secret", "login 1"),
+     ("b\u00f3b:secret,bo\u0301b:another one", "login 1"), ("an\tn:secret", "login 1"),
+     ("ann:sec\nret", "login 1")],
 )  # fmt: skip
 def test_a_login_that_cant_be_used_stops_the_start_in_words_that_hide_it(
     monkeypatch: pytest.MonkeyPatch, value: str, words: str

@@ -317,3 +317,14 @@ def test_a_stop_during_a_download_leaves_the_line_as_it_was(hub: FakeHub, tmp_pa
     assert stopped.result().phase == "stopped"
     hub.slow.set()
     works_again(engine)
+
+
+def test_a_cache_that_cant_be_written_to_is_told_with_the_setting_that_moves_it(
+    tiny: Engine, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    use_hub(monkeypatch, hub, tmp_path / "file" / "hub", "hf_good")
+    last = drawn(tiny)
+    assert last.error is not None
+    assert "HF_HOME" in last.error and "can't be written to (Not a directory)" in last.error
+    assert str(tmp_path) not in last.error  # where things lie on the server is for its log

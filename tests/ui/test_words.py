@@ -57,7 +57,7 @@ def test_the_line_says_what_is_waited_for(event: dict[str, Any], words: str) -> 
     "seconds, words", [(None, "in a minute"), (39.6, "in about 40 s"), (600.0, "in about 10 min")]
 )
 def test_a_refusal_says_when_to_come_back(seconds: float | None, words: str) -> None:
-    shown = refused(str(Busy("50 drawings are waiting already.", seconds)))
+    shown = refused("its id", str(Busy("50 drawings are waiting already.", seconds)))
     assert shown["error"] == f"50 drawings are waiting already. Try again {words}."
 
 
