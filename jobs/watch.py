@@ -17,6 +17,7 @@ from jobs.policy import fair
 from jobs.register import Register
 from jobs.rules import Rules
 from pipeline.errors import StepwiseError
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -53,8 +54,7 @@ class Watch:
         self._kept = time.monotonic()
         self._telling = threading.Lock()  # so that nobody is told what was true before what they know
         self._keep()
-        self._thread = threading.Thread(target=self._run, name="queue watch", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("queue watch", self._run)
 
     def tell(self, line: str) -> None:
         """Tells everyone in this line their place, and how long until their picture is there."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pipeline.errors import Busy, StepwiseError
 from pipeline.line import Line
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -48,6 +49,9 @@ class Preloads:
 
         Args:
             make_ready: fetches and loads a model, reporting to the Preload; raises StepwiseError.
+
+        Raises:
+            Busy: no thread can be started; `of` says so of each.
         """
         self._coming.update({spec.id: Coming() for spec in specs})
 
@@ -60,9 +64,11 @@ class Preloads:
                     log.warning("%s can't be made ready: %s", spec.name, error, exc_info=error.__cause__)
                     self._coming[spec.id] = Coming("failed", error=str(error))
 
-        thread = threading.Thread(target=run, name="preload", daemon=True)
-        thread.start()
-        return thread
+        try:
+            return start_thread("preload", run)
+        except Busy as error:
+            self._coming.update({spec.id: Coming("failed", error=str(error)) for spec in specs})
+            raise
 
     def of(self, model: str) -> dict[str, Any] | None:
         """How this model's preload stands, as plain data; None where nothing is coming, or it has come."""

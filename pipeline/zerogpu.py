@@ -8,7 +8,6 @@ there as any machine does; its events cross back, and nothing else does. What it
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import os
 import queue
@@ -27,6 +26,7 @@ from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, part
 from pipeline.request import Job
 from pipeline.service_errors import zerogpu_error
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -217,9 +217,7 @@ class _Call:
         self._given_up = threading.Event()
         self._begun = False
         # `spaces` finds Gradio's request, whose visitor pays, in the context.
-        run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(self._run,), name="ZeroGPU", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("ZeroGPU", self._run, in_context=True)
 
     def give_up(self) -> None:
         """Stops the worker and waits for it to have stopped. Where there is none yet, nobody waits: a GPU
