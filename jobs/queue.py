@@ -56,7 +56,7 @@ class Queue:
         self._folder = folder
         self._executors = executors
         self._rate = RateLimit(rules.rate)
-        self._pace = Pace(engine.catalogue, engine.device_name, folder.pace)
+        self._pace = Pace(engine.catalogue, engine.device, folder.pace)
         lines = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
         self.metrics = metrics = Metrics(lines)
         self._store = SqliteStore(folder.database)

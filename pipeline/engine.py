@@ -226,10 +226,14 @@ class Engine:
         """How many of a line's drawings are drawn at once."""
         return self._lines[line].width
 
-    @property
-    def device_name(self) -> str:
-        """Of the device that draws what isn't bound to the CPU."""
-        return accelerator(self._wanted).name
+    def device(self, model: str) -> str:
+        """What draws this model, as "line: name": the device, the Inference Provider, or ZeroGPU's size."""
+        spec, line = self.catalogue[model], self.line(model)
+        if line == "inference":
+            return f"{line}: {spec.provider}"
+        if line == "zerogpu" and self._zero is not None:
+            return f"{line}: {self._zero.size}"
+        return f"{line}: {device_for(spec, self._wanted).name}"
 
     def gpu_memory(self) -> tuple[int, int] | None:
         """Bytes of the GPU that this process' tensors take, and all that it has; None: it draws on none of
