@@ -73,7 +73,8 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
             yield pictures, info
 
     async def jobs() -> list[dict[str, Any]]:
-        return [describe_job(record) for record in queue.of(asking(queue.rules.first))]
+        records = await asyncio.to_thread(queue.of, asking(queue.rules.first))
+        return [describe_job(record) for record in records]
 
     async def models() -> list[dict[str, Any]]:
         return engine.models()
@@ -145,7 +146,7 @@ async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
     following = await find_job(queue, job)
     if following is None:
         return {"job": _known_id(job), "phase": "unknown"}
-    await asyncio.to_thread(following.stop)
+    following.stop()
     async for event in following.events():
         if event.last:
             return event.info()

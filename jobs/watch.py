@@ -113,6 +113,7 @@ class Watch:
                 self._since = None
 
     def _look(self) -> None:
+        self._register.write_stops()
         now = time.monotonic()
         for active in self._register.all():
             self._end_if_due(active, now)
