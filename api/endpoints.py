@@ -14,6 +14,7 @@ import gradio as gr
 
 from api.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
 from api.pictures import PictureFiles
+from api.start import start_job
 from api.visitor import asking
 from jobs.record import Kept
 from jobs.record import describe as describe_job
@@ -120,9 +121,7 @@ async def draw(
     """
     kept: Kept = "always" if values.get("job") else "call"
     try:
-        job = queue.check(values)
-        # In a thread, with this context: it waits for the disk.
-        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), kept)
+        following = await start_job(queue, queue.check(values), kept)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
     async for event in following.events(again=AGAIN):

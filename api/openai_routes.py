@@ -18,7 +18,7 @@ from api.openai_errors import add_handlers, refusal_after
 from api.openai_request import ImageRequest
 from api.openai_stream import DrawingStream
 from api.pictures import PictureFiles
-from api.visitor import asking
+from api.start import start_job
 from pipeline import __version__
 from pipeline.events import Event
 
@@ -63,7 +63,7 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
         spec = engine.catalogue[engine.default_model if asked.model is None else asked.model]
         job = queue.check(asked.values(spec))
         known = await asyncio.to_thread(queue.find, job.id)
-        drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
+        drawing = await start_job(queue, job)
 
         def done() -> None:
             if known is None:

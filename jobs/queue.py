@@ -73,7 +73,7 @@ class Queue:
         for record in take_up(
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
-            register.enter(record)
+            register.following(register.enter(record)).leave()  # until its reader comes back
         self._watch = Watch(register, executors, rules, self._pace, held)
         self._dispatch = Dispatch(register, executors, engine.catalogue, rules, self._pace, metrics, held)
 

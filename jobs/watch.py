@@ -131,7 +131,7 @@ class Watch:
         if self._abandoned(active, now):
             active.box.stop()
         if active.begun is None:
-            if time.time() - active.record.created > rules.wait:
+            if now - active.waits > rules.wait:
                 self._register.refuse(
                     active, f"It waited for {rules.wait:,.0f} s without a turn, the most that it may here."
                 )

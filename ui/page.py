@@ -6,7 +6,6 @@ public API is added to the same Blocks, but shares none of the page's widgets.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ import gradio as gr
 
 from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import PictureFiles
-from api.visitor import asking
+from api.start import start_job
 from pipeline.errors import StepwiseError
 from pipeline.families import FAMILIES
 from pipeline.plans import RESIDENT
@@ -239,8 +238,7 @@ def launch_options() -> dict[str, Any]:
 
 async def _draw(queue: Queue, files: PictureFiles, values: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     try:
-        job = queue.check(values)
-        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), "visit")
+        following = await start_job(queue, queue.check(values), "visit")
     except StepwiseError as error:
         yield refused(str(error))
         return
