@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.dispatch import Dispatch
 from jobs.downloads import Downloads
-from jobs.executors import Executor
+from jobs.executors import Executor, lost_for_good
 from jobs.folder import DataFolder
 from jobs.following import Following
 from jobs.journal import Journal
 from jobs.metrics import Metrics, Now
 from jobs.pace import Pace
 from jobs.rate import RateLimit
-from jobs.record import Kept, Owner, Record
-from jobs.recovery import WITH_VISITOR, take_up
+from jobs.record import WITH_VISITOR, Kept, Owner, Record
+from jobs.recovery import take_up
 from jobs.register import Register
 from jobs.rules import Rules
 from jobs.store import SqliteStore
 from jobs.watch import Watch
-from pipeline.errors import Busy, StepwiseError
+from pipeline.errors import Busy, ModelUnavailable, StepwiseError
 from pipeline.request import Job
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Queue:
 
         Raises:
             InvalidRequest, ModelUnavailable: as of `Engine.check`.
-            Busy: no room, too many of this person's, too many a minute, or the server is ending.
+            Busy: no room, too many of this person's, too many a minute, or the server is ending or has to be
+                restarted.
             StoreError, DiskFull.
         """
         with self.metrics.refusals():
@@ -98,8 +99,13 @@ class Queue:
             if self._register.closing:
                 self.metrics.refused("draining")
                 raise Busy("This server is ending, and takes no new drawings.", 60)
-            self._rate.check(owner.person)
             line = self.engine.line(job.model)
+            if line not in self._executors:
+                raise ModelUnavailable(f"Nothing here draws with {self.engine.catalogue[job.model].name}.")
+            if lost := lost_for_good(self._executors[line]):
+                self.metrics.refused("device_lost")
+                raise Busy(lost, 60)
+            self._rate.check(owner.person)
             try:
                 following = self._register.add(job, line, owner, kept, self.rules.room, self.rules.each)
             except Busy as busy:

@@ -97,6 +97,13 @@ class WorkerProcess:
     def reason(self) -> str:
         return "" if self._standing is not None and not self._lost else self._reason
 
+    @property
+    def lost(self) -> str:
+        return ""
+
+    def lose(self) -> bool:
+        return True
+
     def gpu_memory(self) -> tuple[int, int] | None:
         standing = self._standing
         return standing.gpu_memory if standing else None

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.executors import Executor
+from jobs.executors import Executor, lost_for_good
 from jobs.following import Active
 from jobs.pace import Pace
 from jobs.policy import fair
@@ -163,6 +163,11 @@ class Watch:
         waiting = [one for one in register.store.waiting(line) if register.get(one.job.id) is not None]
         if not waiting:
             return
+        if lost := lost_for_good(executors):
+            for record in waiting:
+                if (active := register.get(record.job.id)) is not None:
+                    _tell_lost(active, lost)
+            return
         resident = self._resident(line)
         sight = register.store.sight(line, resident)
         begun = [one.job.id for one in register.store.running() if one.line == line]
@@ -191,6 +196,13 @@ class Watch:
 
     def _resident(self, line: str) -> set[str]:
         return {model for executor in self._executors[line] for model in executor.resident()}
+
+
+def _tell_lost(active: Active, words: str) -> None:
+    """Says why it waits, for as long as this server lasts."""
+    latest, words = active.box.latest, f"{words} This waits for that."
+    if latest.phase == "queued" and words not in latest.warnings:
+        active.box.update(warnings=(*latest.warnings, words), eta=None, preload="")
 
 
 def _tell(active: Active, position: int, eta: float | None) -> None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 LOOK = 0.5
 """Seconds: how often a worker looks how far its preload is, until that ends."""
-DEVICE_LOST = 70
-"""Exit status of a worker that can't use its device any more (EX_SOFTWARE of sysexits.h)."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,7 +102,7 @@ class Worker:
     def _follow(self, drawing: Drawing) -> None:
         """Tells a drawing's events."""
         from jobs.messages import Changed
-        from pipeline.errors import WorkerDied
+        from pipeline.errors import DEVICE_LOST, WorkerDied
         from pipeline.events import Event
 
         told = Event(drawing.job, warnings=drawing.job.warnings)

@@ -194,7 +194,7 @@ class Engine:
 
         Raises:
             InvalidRequest, ModelUnavailable: as of `checked`.
-            Busy.
+            Busy: no room, or no thread to be had.
         """
         job = self.checked(job)
         spec = self.catalogue[job.model]
