@@ -90,14 +90,17 @@ class Worker:
     def _draw(self, job: Job) -> None:
         from jobs.messages import Changed
         from pipeline.errors import StepwiseError
+        from pipeline.threads import start_thread
 
+        drawing = None
         try:
             drawing = self._engine.start(job)
+            start_thread(f"tells {job.id}", self._follow, drawing)
         except StepwiseError as error:
+            if drawing is not None:
+                drawing.stop()  # nobody would be told of it
             failure = {"phase": "failed", "error": str(error), "code": error.code}
             self._send(Changed(job.id, failure))
-            return
-        threading.Thread(target=self._follow, args=(drawing,), name=f"tells {job.id}", daemon=True).start()
 
     def _follow(self, drawing: Drawing) -> None:
         """Tells a drawing's events."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from jobs.database import Database
 from jobs.queue import Queue
 from jobs.store import SqliteStore
 from pipeline.errors import DiskFull
+from tests.conftest import free_port
 from tests.mcp import connected
 from tests.rest import TIMEOUT, call, post, stream
 from tests.tiny import hold
@@ -38,7 +40,13 @@ def server(tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     demo.queue(api_open=False, default_concurrency_limit=None)
     options = app_options(demo, tiny_queue)
     _, url, _ = demo.launch(
-        **launch_options(), prevent_thread_lock=True, quiet=True, app_kwargs=options, mcp_server=False
+        **launch_options(),
+        server_name="127.0.0.1",
+        server_port=free_port(),
+        prevent_thread_lock=True,
+        quiet=True,
+        app_kwargs=options,
+        mcp_server=False,
     )
     try:
         yield url.rstrip("/")
@@ -146,7 +154,7 @@ def test_a_full_disk_keeps_nobody_from_stopping_what_waits(
     gate.wait()
     post(server, "generate", TINY | {"job": (waiting := str(uuid.uuid4()))})
     while tiny_queue.find(waiting) is None:
-        pass
+        time.sleep(0.01)
     with monkeypatch.context() as disk:
         disk.setattr(SqliteStore, "stop", full)
         assert call(server, "stop", {"job": waiting})[0]["phase"] == "stopped"

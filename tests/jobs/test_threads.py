@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import multiprocessing
 import subprocess
 import threading
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import pytest
 
 from jobs.launch import launch
 from jobs.queue import Queue
+from jobs.worker import Worker
 from pipeline.engine import Engine
 from pipeline.errors import Busy
 from pipeline.hand import Hand
 from pipeline.line import Line
 from pipeline.threads import start_thread
-from tests.jobs.queueing import ANN, BEN, Make, job
+from tests.jobs.queueing import ANN, BEN, Make, job, until
 from tests.tiny import SMALL
 
 Refuse = Callable[[str], None]
@@ -112,6 +114,20 @@ def test_a_hand_whose_thread_did_not_start_begins_with_the_next_call(refuse: Ref
     refuse("")
     hand.do(done.append, 2)
     assert done == [2], "what its caller was refused isn't done later"
+
+
+def test_a_worker_that_can_not_follow_a_drawing_ends_it_says_so_and_draws_the_next(
+    tiny: Engine, refuse: Refuse
+) -> None:
+    ours, its = multiprocessing.Pipe()
+    worker, asked = Worker(tiny, its), job(tiny, steps=40)
+    refuse("tells")
+    worker._draw(asked)
+    told = ours.recv()
+    assert told.job == asked.id and told.changes["phase"] == "failed" and "threads" in told.changes["error"]
+    refuse("")
+    assert tiny.start(job(tiny, seed=8)).result().phase == "finished"
+    until(lambda: tiny.find(asked.id) is None)
 
 
 def test_a_worker_whose_pipe_can_not_be_opened_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
