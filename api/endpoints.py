@@ -14,6 +14,7 @@ import gradio as gr
 
 from api.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
 from api.pictures import PictureFiles
+from api.start import start_job
 from api.visitor import asking
 from jobs.record import Kept
 from jobs.record import describe as describe_job
@@ -73,7 +74,8 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
             yield pictures, info
 
     async def jobs() -> list[dict[str, Any]]:
-        return [describe_job(record) for record in queue.of(asking(queue.rules.first))]
+        records = await asyncio.to_thread(queue.of, asking(queue.rules.first))
+        return [describe_job(record) for record in records]
 
     async def models() -> list[dict[str, Any]]:
         return engine.models()
@@ -119,9 +121,7 @@ async def draw(
     """
     kept: Kept = "always" if values.get("job") else "call"
     try:
-        job = queue.check(values)
-        # In a thread, with this context: it waits for the disk.
-        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), kept)
+        following = await start_job(queue, queue.check(values), kept)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
     async for event in following.events(again=AGAIN):
@@ -145,7 +145,7 @@ async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
     following = await find_job(queue, job)
     if following is None:
         return {"job": _known_id(job), "phase": "unknown"}
-    await asyncio.to_thread(following.stop)
+    following.stop()
     async for event in following.events():
         if event.last:
             return event.info()

@@ -31,7 +31,8 @@ from starlette.requests import Request
 from api.endpoints import AGAIN
 from api.mcp_tools import INSTRUCTIONS, tools
 from api.pictures import PictureFiles
-from api.visitor import asked_by, asking
+from api.start import start_job
+from api.visitor import asked_by
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
@@ -115,7 +116,7 @@ async def draw(
     assert context.request is not None  # over HTTP there always is one
     job = queue.check(arguments)
     asked_by(context.request)  # the session's task has the context of its first request
-    drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
+    drawing = await start_job(queue, job)
     context.request.state.visit.on_leaving(drawing.stop)
     token = None if context.meta is None else context.meta.progressToken
 

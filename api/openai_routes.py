@@ -19,7 +19,7 @@ from api.openai_errors import Refusal, add_handlers, refusal_after
 from api.openai_request import ImageRequest
 from api.openai_stream import DrawingStream
 from api.pictures import PictureFiles
-from api.visitor import asking
+from api.start import start_job
 from pipeline import __version__
 from pipeline.errors import quoted
 from pipeline.events import Event
@@ -70,7 +70,7 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
             words = f"Drawn with {spec.name} ({spec.id}): {quoted(asked.model)} is a model of OpenAI's."
             job = job.model_copy(update={"warnings": (words, *job.warnings)})
         known = await asyncio.to_thread(queue.find, job.id)
-        drawing = await asyncio.to_thread(queue.start, job, asking(queue.rules.first))
+        drawing = await start_job(queue, job)
 
         def done() -> None:
             if known is None:

@@ -20,7 +20,8 @@ from pipeline.events import Event
 log = logging.getLogger("stepwise")
 
 MOST_KILLS = 2
-"""Workers that one job may take down; it is set aside then."""
+"""Times that one job may take down what draws it, a worker or a process' hold of its device; it is set aside
+then."""
 
 
 class Attempt:
@@ -90,15 +91,16 @@ class Attempt:
     def _conclude(self, last: Event, writer: LogWriter | None) -> None:
         """What became of it: written down first, then told."""
         register, active = self._register, self._active
+        replaced = last.code != WorkerDied.code or self._executor.lose()
         if register.cut:
             register.free(active)
             return  # it was put back: the next server draws it
         if last.code == WorkerDied.code and not active.box.stopping and not active.late:
             self._metrics.lost("worker")
             if active.record.kills + 1 < MOST_KILLS:
-                self._draw_again(last)
+                self._draw_again(last, replaced)
                 return
-            words = f"It was set aside: {MOST_KILLS} processes that drew it ended. The last one: {last.error}"
+            words = f"It was set aside: what drew it was lost {MOST_KILLS} times. The last time: {last.error}"
             last = replace(last, error=words)
         if active.late:
             words = f"It took longer than {self._most_seconds:,.0f} s, the most that a drawing may take here."
@@ -115,11 +117,12 @@ class Attempt:
         register.end(active, shown)
         self._pace.save()  # a killed process has no time for it
 
-    def _draw_again(self, last: Event) -> None:
-        """What drew it is gone: it waits for another."""
+    def _draw_again(self, last: Event, replaced: bool) -> None:
+        """What drew it is gone: it waits for another, or for the restart of the server."""
         active = self._active
         log.warning("Job %s is drawn again: %s", self._job.short_id, last.error)
-        active.lost = ("The process that drew this ended; it was drawn again from the beginning.",)
+        words = "The process that drew this ended; it was drawn again from the beginning."
+        active.lost = (words if replaced else "The GPU failed while this was drawn.",)
         active.show(replace(active.box.latest, phase="queued", step=0, image=1, images=(), eta=None))
         self._register.again(active, killed=True)
 

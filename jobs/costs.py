@@ -8,6 +8,7 @@ import math
 import os
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -158,10 +159,12 @@ _Devices = TypeAdapter(dict[str, DeviceCosts])
 
 
 def read_costs(path: Path) -> dict[str, DeviceCosts]:
-    """What a file has, by device; nothing where there is none, or a damaged one, which the log
-    says."""
+    """What a file has, by device (`Engine.device`); nothing where there is none, or a damaged one, which the
+    log says."""
     try:
-        return _Devices.validate_json(path.read_bytes())
+        devices = _Devices.validate_json(path.read_bytes())
+        # An entry that names no line is an older file's: it was of all lines at once, so it is learned anew.
+        return {device: costs for device, costs in devices.items() if ": " in device}
     except FileNotFoundError:
         return {}
     except (OSError, ValidationError) as error:
@@ -170,14 +173,14 @@ def read_costs(path: Path) -> dict[str, DeviceCosts]:
         return {}
 
 
-def write_costs(path: Path, device: str, costs: DeviceCosts) -> None:
-    """Puts one device's into the file, whole or not at all; other devices' stay (of two written at the same
+def write_costs(path: Path, costs: Mapping[str, DeviceCosts]) -> None:
+    """Puts these devices' into the file, whole or not at all; other devices' stay (of two written at the same
     moment one may miss until it is written again).
 
     Raises:
         OSError: the file is as it was.
     """
-    content = _Devices.dump_json(read_costs(path) | {device: costs})
+    content = _Devices.dump_json(read_costs(path) | dict(costs))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     new = Path(name)
     try:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from jobs.attempt import Attempt
-from jobs.executors import Executor
+from jobs.executors import Executor, lost_for_good
 from jobs.following import Active
 from jobs.metrics import Metrics
 from jobs.pace import Pace
-from jobs.record import Choice, Record, Sight
-from jobs.recovery import WITH_VISITOR
+from jobs.record import WITH_VISITOR, Choice, Record, Sight
 from jobs.register import Register
 from jobs.rules import Rules
 from pipeline.catalogue import Catalogue
-from pipeline.errors import DrawingFailed, StepwiseError
+from pipeline.errors import Busy, DrawingFailed, StepwiseError
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -26,6 +24,8 @@ NOT_READY = 0.25
 """Seconds after which an executor that wasn't ready is asked again."""
 RETRY = 1.0
 """Seconds until something that failed for the disk's sake, or unforeseen, is tried again."""
+
+SOMETHING_WRONG = "Something went wrong in the server; its log has the details. Draw it again."
 
 
 class Dispatch:
@@ -50,20 +50,19 @@ class Dispatch:
         self._held = held
         self._broken = ""
         self._threads = [
-            threading.Thread(target=self._serve, args=(line, executor), name=f"queue {line}", daemon=True)
+            start_thread(f"queue {line}", self._serve, line, executor)
             for line, several in executors.items()
             if line != WITH_VISITOR
             for executor in several
         ]
-        for thread in self._threads:
-            thread.start()
 
     def draw_with_visitor(self, active: Active) -> None:
         """Draws this one now, in a thread with the caller's context: there the platform that lends a GPU
         finds who asked for the picture."""
-        run = contextvars.copy_context().run
-        name = f"queue {active.record.job.short_id}"
-        threading.Thread(target=run, args=(self._with_visitor, active), name=name, daemon=True).start()
+        try:
+            start_thread(f"queue {active.record.job.short_id}", self._with_visitor, active, in_context=True)
+        except Busy as error:
+            self._register.give_up(active, str(error), error.code)
 
     def not_ready(self) -> str:
         """Why nothing can be drawn now, in words; empty where something can, or is. A model that must be
@@ -74,7 +73,10 @@ class Dispatch:
         return reasons[0] if reasons and all(reasons) else ""
 
     def not_alive(self) -> str:
-        """Which thread has ended that should give out jobs, in words; empty where none has."""
+        """Why jobs won't be drawn until the server is restarted, in words; empty where they will."""
+        for several in self._executors.values():
+            if lost := lost_for_good(several):
+                return lost
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
         return f"a thread has ended that gives out jobs: {', '.join(dead)}" if dead else ""
 
@@ -118,18 +120,25 @@ class Dispatch:
         return self._rules.policy(here, sight)
 
     def _with_visitor(self, active: Active) -> None:
-        job = active.record.job.id
+        """Draws this one to its end: an attempt that is lost is followed by another here, for nobody else
+        takes jobs of this line."""
+        job, register = active.record.job.id, self._register
 
         def this_one(waiting: Sequence[Record], _: Sight) -> Choice | None:
             return Choice(job) if any(record.job.id == job for record in waiting) else None
 
         try:
-            claimed = self._register.claim(WITH_VISITOR, this_one)
+            while not register.closing:
+                claimed = register.claim(WITH_VISITOR, this_one)
+                if claimed is None:
+                    return  # it has ended, is being stopped, or another call with its id draws it
+                self._draw(claimed, self._executors[WITH_VISITOR][0])
+            register.give_up(active, "The server is ending. Draw it again in a minute.", Busy.code)
         except StepwiseError as error:
-            self._register.leave(active, active.failed(str(error), error.code))
-            return
-        if claimed is not None:  # else it was stopped, or another call with its id draws it
-            self._draw(claimed, self._executors[WITH_VISITOR][0])
+            register.give_up(active, str(error), error.code)
+        except Exception:
+            log.exception("Job %s can't be begun", active.record.job.short_id)
+            register.give_up(active, SOMETHING_WRONG, DrawingFailed.code)
 
     def _draw(self, active: Active, executor: Executor) -> None:
         """One attempt, from its claim to its end. Never raises: no job may end the thread that gives out the
@@ -143,5 +152,4 @@ class Dispatch:
         except Exception:
             log.exception("Job %s: its end", active.record.job.short_id)
             self._register.free(active)
-            words = "Something went wrong in the server; its log has the details. Draw it again."
-            self._register.end(active, active.failed(words, DrawingFailed.code))
+            self._register.end(active, active.failed(SOMETHING_WRONG, DrawingFailed.code))

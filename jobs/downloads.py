@@ -4,15 +4,19 @@ keeps no device from drawing, and one for all who wait for it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import StepwiseError, Stopped, explained
+from pipeline.errors import Busy, StepwiseError, Stopped, explained
+from pipeline.threads import start_thread
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+
+log = logging.getLogger("stepwise")
 
 
 class Downloads:
@@ -46,7 +50,12 @@ class Downloads:
             if self._closed or model in self._coming or self._engine.fetched(model):
                 return
             self._coming.add(model)
-        threading.Thread(target=self._fetch, args=(model,), name=f"download {model}", daemon=True).start()
+        try:
+            start_thread(f"download {model}", self._fetch, model)
+        except Busy as error:  # whoever is drawn with it fetches it, or says why that can't be
+            log.warning("%s isn't fetched ahead: %s", model, error)
+            with self._lock:
+                self._coming.discard(model)
 
     def close(self) -> None:
         """Nothing more is fetched, and what is coming is given up."""
@@ -68,11 +77,15 @@ class Downloads:
         finally:
             with self._lock:
                 self._coming.discard(model)
-        if failed is not None:
-            self._failed(model, failed)
-        elif self._wanted_by(model):  # somebody came while it was being given up
-            self.want(model)
-        self._fetched()
+        try:
+            if failed is not None:
+                self._failed(model, failed)
+            elif self._wanted_by(model):  # somebody came while it was being given up
+                self.want(model)
+        except StepwiseError as error:  # the disk: each is told when its turn comes
+            log.error("That %s can't be fetched can't be written down: %s", model, error)
+        finally:
+            self._fetched()
 
 
 class _Everyone:

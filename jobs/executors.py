@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from jobs.record import WITH_VISITOR
 from jobs.supervisor import WorkerProcess
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
@@ -37,6 +38,15 @@ class Executor(Protocol):
     def reason(self) -> str:
         """Why nothing can be drawn here, in words; empty where something can, or is."""
 
+    @property
+    def lost(self) -> str:
+        """Why nothing will be drawn here until the server is restarted, in words; empty where something
+        will."""
+
+    def lose(self) -> bool:
+        """Told that a drawing ended with the code of errors.WorkerDied. Whether another process takes the
+        place of the one that drew it; else `lost` says what is to be done."""
+
     def gpu_memory(self) -> tuple[int, int] | None:
         """Bytes of its GPU that tensors take, and all that it has; None: it draws on none, or there is nobody
         to ask. A worker tells it at its start and after each drawing."""
@@ -62,8 +72,9 @@ def executors(
         preload: models that are made ready by whoever will draw with them.
     """
     lines = {engine.line(one.id) for one in engine.catalogue}
-    here = InThisProcess(engine)
-    found: dict[str, list[Executor]] = {line: [here] * engine.width(line) for line in sorted(lines)}
+    found: dict[str, list[Executor]] = {
+        line: [InThisProcess(engine, line)] * engine.width(line) for line in sorted(lines)
+    }
     away = "cuda" if "cuda" in lines else "cpu"
     if spec is not None and workers and away in lines:
         theirs = [model for model in preload if engine.line(model) == away]
@@ -91,11 +102,19 @@ def _share(spec: EngineSpec, workers: int) -> EngineSpec:
     return replace(spec, wanted=replace(spec.wanted, host_memory=each))
 
 
+def lost_for_good(executors: Collection[Executor]) -> str:
+    """Why none of these will draw until the server is restarted, in words; empty where one will."""
+    reasons = [executor.lost for executor in executors]
+    return reasons[0] if reasons and all(reasons) else ""
+
+
 class InThisProcess:
     """The engine of this process: its threads draw."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, line: str) -> None:
+        """line: whose jobs it draws."""
+        self._engine, self._line = engine, line
+        self._lost = ""
 
     def start(self, job: Job) -> Drawing:
         return self._engine.start(job)
@@ -105,11 +124,21 @@ class InThisProcess:
 
     @property
     def ready(self) -> bool:
-        return True
+        return not self._lost
 
     @property
     def reason(self) -> str:
-        return ""
+        return self._lost
+
+    @property
+    def lost(self) -> str:
+        return self._lost
+
+    def lose(self) -> bool:
+        if self._line == WITH_VISITOR:
+            return True  # each process that ZeroGPU lends is another
+        self._lost = "The GPU failed, and this server can't use it any more: restart the server."
+        return False
 
     def gpu_memory(self) -> tuple[int, int] | None:
         return self._engine.gpu_memory()

@@ -21,7 +21,8 @@ class Active:
 
     box: what its readers see, over all attempts. kept: what becomes of it when nobody follows it; readers:
     how many follow it; alone: since when (time.monotonic()) nobody does, None while somebody does or nobody
-    ever did. drawing: the attempt that runs; executor: who draws it; begun: since when.
+    ever did. waits: since when it waits here, or did until it was begun. claimed: an attempt has it. drawing:
+    that attempt's, while it runs; executor: who draws it; begun: since when.
     asked: it was asked to stop. late: it was ended for taking too long. lost: what became of the attempts
     before, in words.
     """
@@ -30,6 +31,8 @@ class Active:
     box: Drawing
     readers: int = 0
     alone: float | None = None
+    waits: float = field(default_factory=time.monotonic)
+    claimed: bool = False
     drawing: Drawing | None = None
     executor: Executor | None = None
     begun: float | None = None
@@ -77,8 +80,15 @@ class Following:
         return self.box.latest
 
     def stop(self) -> None:
-        """Ends the job within one step; returns at once."""
+        """Ends the job within one step, or does nothing where it has ended. Returns at once and waits for no
+        disk, so that an event loop may call it."""
         self.box.stop()
+
+    def leave(self) -> None:
+        """Its last reader has gone, or whoever started it, before reading any of it."""
+        if (active := self.active) is not None and not active.readers:
+            active.alone = time.monotonic()
+            self.left(active)
 
     def result(self) -> Event:
         """Waits for the last event."""
@@ -135,6 +145,4 @@ class Followed:
     def _go(self) -> None:
         if (active := self._following.active) is not None:
             active.readers -= 1
-            if not active.readers:
-                active.alone = time.monotonic()
-                self._following.left(active)
+            self._following.leave()

@@ -56,8 +56,11 @@ def launch(number: int) -> Launched:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C is for the parent
         )
+        failed.callback(process.wait)
+        failed.callback(process.kill)
+        connection = Connection(os.dup(ours.fileno()))
         failed.pop_all()
-    return Launched(process, ours, Connection(os.dup(ours.fileno())))
+    return Launched(process, ours, connection)
 
 
 def _environment(number: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How long drawings take on this device, learned from the events of those that were drawn: what an ETA is
+"""How long drawings take on each device, learned from the events of those that were drawn: what an ETA is
 made of before a drawing's own steps say it. What follows for other sizes, and the file, are costs.py's.
 
 No clock here: an event has its own time (`Event.seconds`), so it matters little when it is looked at.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs.costs import EACH, Costs, DeviceCosts, Part, add, at_size, read_costs, write_costs
@@ -21,19 +22,21 @@ log = logging.getLogger("stepwise")
 
 
 class Pace:
-    """One device's pace, whichever models it draws. Safe to use from any thread."""
+    """The pace of each device here, whichever models it draws. Safe to use from any thread."""
 
-    def __init__(self, catalogue: Catalogue, device: str, path: Path | None = None) -> None:
+    def __init__(self, catalogue: Catalogue, device: Callable[[str], str], path: Path | None = None) -> None:
         """
         Args:
-            device: its name: what was learned on another one doesn't count here.
+            device: names what draws a model of the catalogue (`Engine.device`): what was learned on another
+                one says nothing of it.
             path: of the file where it is kept, which devices may share; None: it isn't kept. A damaged one is
                 ignored, with a warning.
         """
         self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
-        self._device, self._path = device, path
+        self._devices = {model: device(model) for model in self._off}
+        self._path = path
         known = {} if path is None else read_costs(path)
-        self._costs = known.get(device, DeviceCosts())
+        self._costs = {name: known.get(name, DeviceCosts()) for name in set(self._devices.values())}
         self._lock = threading.Lock()
 
     def watch(self, job: Job, loaded: bool) -> Watch:
@@ -54,7 +57,7 @@ class Pace:
             image = self._image(job)
             if image is None:
                 return None
-            return self._costs.models[job.model].start(loaded) + job.images * sum(image)
+            return self._of(job).models[job.model].start(loaded) + job.images * sum(image)
 
     def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
         """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
@@ -74,7 +77,7 @@ class Pace:
             return
         with self._lock:
             try:
-                write_costs(self._path, self._device, self._costs)
+                write_costs(self._path, self._costs)
             except OSError as error:
                 log.warning("How long drawings take can't be kept in %s: %s", self._path, error.strerror)
 
@@ -96,19 +99,25 @@ class Pace:
                 return steps * (1 - event.step / job.steps) + decode + later
             if event.phase == "decoding":
                 return (decode if len(event.images) < event.image else 0.0) + later
-            start = self._costs.models[job.model].start(loaded and event.phase != "loading")
+            start = self._of(job).models[job.model].start(loaded and event.phase != "loading")
             return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
 
     def _image(self, job: Job) -> tuple[float, float] | None:
         """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
-        costs, pixels = self._costs.models.get(job.model), job.width * job.height
-        if costs is None or job.model not in self._off:
+        if job.model not in self._off:
+            return None
+        costs, pixels = self._of(job).models.get(job.model), job.width * job.height
+        if costs is None:
             return None
         step = costs.step(pixels, self._guided(job))
         if step is None:
             return None
-        load = self._costs.load
+        load = self._of(job).load
         return load * job.steps * step, load * (at_size(costs.decode, pixels) or 0.0)
+
+    def _of(self, job: Job) -> DeviceCosts:
+        """Of the device that draws it."""
+        return self._costs[self._devices[job.model]]
 
     def _guided(self, job: Job) -> bool:
         return job.guidance > self._off[job.model]
@@ -120,7 +129,7 @@ class Pace:
         if job.model not in self._off:
             return
         with self._lock:
-            costs = self._costs.models.setdefault(job.model, Costs())
+            costs = self._of(job).models.setdefault(job.model, Costs())
             if loading is None:
                 add(costs.ready, seconds)
             else:
@@ -133,15 +142,15 @@ class Pace:
         if job.model not in self._off:
             return
         with self._lock:
-            costs = self._costs.models.setdefault(job.model, Costs())
+            costs = self._of(job).models.setdefault(job.model, Costs())
             parts = []
             if step is not None:
                 parts.append(Part(costs.guided if self._guided(job) else costs.plain, step, job.steps))
             if decode is not None:
                 parts.append(Part(costs.decode, decode))
             if number < EACH:
-                self._costs.compare(job.width * job.height, parts)
-            self._costs.learn(job.width * job.height, parts)
+                self._of(job).compare(job.width * job.height, parts)
+            self._of(job).learn(job.width * job.height, parts)
 
 
 class Watch:

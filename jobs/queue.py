@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.dispatch import Dispatch
 from jobs.downloads import Downloads
-from jobs.executors import Executor
+from jobs.executors import Executor, lost_for_good
 from jobs.folder import DataFolder
 from jobs.following import Following
 from jobs.journal import Journal
 from jobs.metrics import Metrics, Now
 from jobs.pace import Pace
 from jobs.rate import RateLimit
-from jobs.record import Kept, Owner, Record
-from jobs.recovery import WITH_VISITOR, take_up
+from jobs.record import WITH_VISITOR, Kept, Owner, Record
+from jobs.recovery import take_up
 from jobs.register import Register
 from jobs.rules import Rules
 from jobs.store import SqliteStore
 from jobs.watch import Watch
-from pipeline.errors import Busy, ServerEnding, StepwiseError
+from pipeline.errors import Busy, ModelUnavailable, ServerEnding, StepwiseError
 from pipeline.request import Job
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Queue:
         self._folder = folder
         self._executors = executors
         self._rate = RateLimit(rules.rate)
-        self._pace = Pace(engine.catalogue, engine.device_name, folder.pace)
+        self._pace = Pace(engine.catalogue, engine.device, folder.pace)
         lines = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
         self.metrics = metrics = Metrics(lines)
         self._store = SqliteStore(folder.database)
@@ -78,7 +78,7 @@ class Queue:
         for record in take_up(
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
-            register.enter(record)
+            register.following(register.enter(record)).leave()  # until its reader comes back
         self._watch = Watch(register, executors, rules, self._pace, held)
         self._dispatch = Dispatch(register, executors, engine.catalogue, rules, self._pace, metrics, held)
 
@@ -93,7 +93,8 @@ class Queue:
 
         Raises:
             InvalidRequest, ModelUnavailable: as of `Engine.check`.
-            Busy: no room, too many of this person's, too many a minute, or the server is ending.
+            Busy: no room, too many of this person's, too many a minute, or the server is ending or has to be
+                restarted.
             StoreError, DiskFull.
         """
         with self.metrics.refusals():
@@ -103,8 +104,13 @@ class Queue:
             if self._register.closing:
                 self.metrics.refused("draining")
                 raise ServerEnding
-            self._rate.check(owner.person)
             line = self.engine.line(job.model)
+            if line not in self._executors:
+                raise ModelUnavailable(f"Nothing here draws with {self.engine.catalogue[job.model].name}.")
+            if lost := lost_for_good(self._executors[line]):
+                self.metrics.refused("device_lost")
+                raise Busy(lost, 60)
+            self._rate.check(owner.person)
             try:
                 following = self._register.add(job, line, owner, kept, self.rules.room, self.rules.each)
             except Busy as busy:

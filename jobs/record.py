@@ -14,6 +14,8 @@ from pipeline.request import Job
 
 State = Literal["queued", "running", "finished", "stopped", "failed"]
 ENDED = ("finished", "stopped", "failed")
+WITH_VISITOR = "zerogpu"
+"""The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
 Kept = Literal["always", "visit", "call"]
 """What becomes of a job that nobody follows any more. always: its client chose its id, and comes back with
 it. visit: it was started on the page, whose visitor may be reloading. call: nobody else knows its id."""
@@ -132,8 +134,11 @@ class Store(Protocol):
         """What waits is stopped now; what runs is asked to stop. The record after it, None for an unknown
         job; one that has ended stays as it is."""
 
-    def refuse(self, job: str, error: str, code: str) -> bool:
-        """What waits has failed. False: it doesn't wait, and nothing is changed."""
+    def refuse(self, job: str, error: str, code: str | None, state: State = "failed") -> bool:
+        """What waits ends as this. False: it doesn't wait, and nothing is changed."""
+
+    def move(self, job: str, line: str) -> bool:
+        """What waits does so in this line from now on, by its old place. False: as of `refuse`."""
 
     def get(self, job: str) -> Record | None:
         """None: unknown."""

@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.log import last_event, log_path
-from jobs.record import ENDED, Record, Store
+from jobs.record import ENDED, WITH_VISITOR, Record, Store
 from pipeline.engine import Engine
-from pipeline.errors import DrawingFailed, StepwiseError, WorkerDied
+from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, WorkerDied
 from pipeline.events import Event
 
+NOBODY = "The server was restarted, and whoever asked for this can't come back for it. Draw it again."
 MOST_ATTEMPTS = 3
 """Times that a job is begun, where it is the whole server that ended without being told to: it need not be
 the job's fault."""
-WITH_VISITOR = "zerogpu"
-"""The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
 
 
 def take_up(
@@ -30,7 +29,7 @@ def take_up(
     lost: Callable[[Record], None],
 ) -> list[Record]:
     """What the last server was drawing waits again, unless it had just ended; what can't be drawn by this one
-    fails.
+    fails, and what nobody can come back for has been stopped.
 
     Args:
         lines: those that something here draws. ended: told of each job that ends by this. lost: told of each
@@ -48,13 +47,16 @@ def take_up(
         store.end(record.job.id, record.attempt, last.phase, last.error, last.code)  # type: ignore[arg-type]
         ended(record, last)
     waiting = []
-    for line in store.lines():
-        for record in store.waiting(line):
-            reason = _gone(record, engine, lines)
-            if not reason:
-                waiting.append(record)
-            elif store.refuse(record.job.id, reason, "model_unavailable"):
-                ended(record, Event(record.job, "failed", error=reason, code="model_unavailable"))
+    for record in [record for line in store.lines() for record in store.waiting(line)]:
+        job, line = record.job, record.line
+        if record.kept == "call":
+            if store.refuse(job.id, NOBODY, None, "stopped"):
+                ended(record, Event(job, "stopped", error=NOBODY))
+        elif reason := _gone(record, engine, lines):
+            if store.refuse(job.id, reason, ModelUnavailable.code):
+                ended(record, Event(job, "failed", error=reason, code=ModelUnavailable.code))
+        elif (here := engine.line(job.model)) == line or store.move(job.id, here):
+            waiting.append(replace(record, line=here))
     return waiting
 
 
@@ -104,6 +106,7 @@ def _gone(record: Record, engine: Engine, lines: Collection[str]) -> str:
         engine.checked(record.job)
     except StepwiseError as error:
         return str(error)
-    if engine.line(record.job.model) not in lines:
+    here = engine.line(record.job.model)
+    if here not in lines or here == WITH_VISITOR:  # it would need its visitor's call
         return "The server has another device since it restarted. Draw again."
     return ""

@@ -8,7 +8,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jobs.following import Active, Following
 from jobs.journal import Journal
 from jobs.keeping import keep
 from jobs.metrics import Metrics
-from jobs.record import ENDED, Kept, Owner, Policy, Record, Store
+from jobs.record import ENDED, Choice, Kept, Owner, Policy, Record, Sight, Store
 from jobs.recovery import ended_event, log_of
 from pipeline.drawing import Drawing
 from pipeline.errors import ServerEnding, StepwiseError
@@ -47,6 +48,7 @@ class Register:
         self._active: dict[str, Active] = {}
         self._taking = threading.Lock()  # while a job is written down and entered, so that nobody sees half
         self._owed: list[Callable[[], object]] = []  # ends that a full disk kept from being written down
+        self._stops: deque[Active] = deque()  # who was asked to stop, where that is still to be written down
 
     # Who is there.
 
@@ -82,6 +84,7 @@ class Register:
             Busy, StoreError, DiskFull.
         """
         with self._taking:
+            self._pay()
             record = self.store.add(job, line, owner, kept, room, each)
             # Another caller's may have begun and ended just now.
             return self._ended(record) if record.state in ENDED else self.following(self.enter(record))
@@ -113,7 +116,7 @@ class Register:
         with self.changed:
             if job.id in self._active:
                 return self._active[job.id]
-            active = Active(record, Drawing(job, on_stop=lambda: self._stop(job.id)))
+            active = Active(record, Drawing(job, on_stop=lambda: self._stop(active)))
             self._active[job.id] = active
             self.note()
         self._entered(job)
@@ -122,22 +125,35 @@ class Register:
     # An attempt's way.
 
     def claim(self, line: str, policy: Policy, resident: Collection[str] = ()) -> Active | None:
-        """Begins an attempt, as of `Store.claim`.
+        """Begins an attempt, as of `Store.claim`, but of nobody who has left or was asked to stop, whatever
+        is written down of that yet.
 
         Raises:
             StoreError, DiskFull.
         """
+
+        def among_those_here(waiting: Sequence[Record], sight: Sight) -> Choice | None:
+            return policy([record for record in waiting if self._wanted(record)], sight)
+
         with self._taking:
-            while self._owed:
-                self._owed[0]()
-                del self._owed[0]
-            record = None if self.closing else self.store.claim(line, policy, resident)
+            self._pay()
+            record = None if self.closing else self.store.claim(line, among_those_here, resident)
             if record is None:
                 return None
-            active = self.enter(record)
-            active.record = record
+            active = self._active[record.job.id]
+            active.record, active.claimed = record, True
         self.note()
         return active
+
+    def _pay(self) -> None:
+        """Writes down what a full disk has kept from it."""
+        while self._owed:
+            self._owed[0]()
+            del self._owed[0]
+
+    def _wanted(self, record: Record) -> bool:
+        active = self.get(record.job.id)
+        return active is not None and not active.asked
 
     def begun(self, active: Active, drawing: Drawing, executor: Executor) -> None:
         """Its attempt is being drawn."""
@@ -160,6 +176,7 @@ class Register:
         """
         self.free(active)
         job = active.record.job.id
+        active.claimed, active.waits = False, time.monotonic()  # first: another may claim it at once
         self.store.put_back(job, active.record.attempt, killed)
         after = self.store.get(job)
         if after is not None and after.state in ENDED:
@@ -203,6 +220,7 @@ class Register:
             self.closing = self.cut = True
             self.changed.notify_all()
         with self._logged("That jobs wait again"):
+            self.write_stops()  # first: what was asked to stop isn't kept
             for record in self.store.running():  # all are this process' own, also those just claimed
                 self.store.put_back(record.job.id, record.attempt)
         for active in self.running():
@@ -235,6 +253,19 @@ class Register:
         if self.store.refuse(active.record.job.id, words, code):
             self.leave(active, replace(active.box.latest, phase="failed", error=words, code=code, eta=None))
 
+    def give_up(self, active: Active, words: str, code: str) -> None:
+        """As `refuse`, of a job that nobody would draw, also while nothing can be written down."""
+        job = active.record.job.id
+        with self._taking:  # so that it isn't begun meanwhile
+            if active.claimed:
+                return
+            try:
+                if not self.store.refuse(job, words, code):
+                    return  # it was stopped just now
+            except StepwiseError:
+                self._owed.append(lambda: self.store.refuse(job, words, code))
+            self.leave(active, active.failed(words, code))
+
     def refuse_model(self, model: str, error: StepwiseError) -> None:
         """Fails all that wait for this model."""
         for active in self.all():
@@ -253,24 +284,41 @@ class Register:
         old = [one.job.id for one in self.store.ended() if (one.ended or 0) < oldest]
         self.store.forget({*gone, *old})
 
-    def _stop(self, job: str) -> None:
-        active = self.get(job)
-        drawing = active.drawing if active is not None else None
-        if drawing is not None:
-            drawing.stop()  # first: steps would be drawn while the disk is waited for
-        if active is not None and not active.asked:
+    def _stop(self, active: Active) -> None:
+        """A job is asked to stop, in any thread, an event loop's too: so it is the watch that writes it down.
+        What has ended stays as it is."""
+        with self.changed:
+            if active.asked or self.get(active.record.job.id) is not active:
+                return
             active.asked = True
-            self._metrics.stopped(running=drawing is not None)
-        try:
-            record = self.store.stop(job)
-        except StepwiseError as error:
-            if drawing is None:
-                raise
-            log.error("That a job was stopped can't be written down: %s", error)
-            return
-        if active is None or record is None or drawing is not None:
-            return
-        if record.state == "stopped":  # it waited
-            self.leave(active, replace(active.box.latest, phase="stopped", eta=None))
-        elif (drawing := active.drawing) is not None:  # it has just begun
+            drawing = active.drawing
+            self._stops.append(active)
+            self.note()
+        self._metrics.stopped(running=drawing is not None)
+        if drawing is not None:
             drawing.stop()
+
+    def write_stops(self) -> None:
+        """Writes down who was asked to stop, and ends those of them that wait."""
+        while True:
+            with self.changed:
+                if not self._stops:
+                    return
+                active = self._stops.popleft()
+            self._write_stop(active)
+
+    def _write_stop(self, active: Active) -> None:
+        """A full disk keeps no job from ending: that is written down later, before anything is begun."""
+        job, last = active.record.job.id, replace(active.box.latest, phase="stopped", eta=None)
+        try:
+            after = self.store.stop(job)
+        except Exception as error:
+            foreseen = isinstance(error, StepwiseError)
+            log.error("A stop can't be written down: %s", error, exc_info=None if foreseen else error)
+            with self._taking:  # so that it isn't begun meanwhile
+                self._owed.append(lambda: self.store.stop(job))
+                if not active.claimed:
+                    self.leave(active, last)
+            return
+        if after is None or after.state == "stopped":  # it waited, whatever it did when it was asked
+            self.leave(active, last)

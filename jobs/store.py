@@ -143,12 +143,18 @@ class SqliteStore:
             self._database.run("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", job)
             return self._one(job)
 
-    def refuse(self, job: str, error: str, code: str) -> bool:
+    def refuse(self, job: str, error: str, code: str | None, state: State = "failed") -> bool:
         with self._database.writing():
             changed = self._database.run(
-                "UPDATE jobs SET state = 'failed', ended = ?, error = ?, code = ? "
-                "WHERE id = ? AND state = 'queued'",
-                *(self._clock(), error, code, job),
+                "UPDATE jobs SET state = ?, ended = ?, error = ?, code = ? WHERE id = ? AND state = 'queued'",
+                *(state, self._clock(), error, code, job),
+            )
+        return changed == 1
+
+    def move(self, job: str, line: str) -> bool:
+        with self._database.writing():
+            changed = self._database.run(
+                "UPDATE jobs SET line = ? WHERE id = ? AND state = 'queued'", line, job
             )
         return changed == 1
 

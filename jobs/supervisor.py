@@ -21,6 +21,7 @@ from pipeline.engine import EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.events import LAST_PHASES
 from pipeline.request import Job
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -65,8 +66,7 @@ class WorkerProcess:
         self._closed = threading.Event()
         # One thread for all workers, as long as they live: Linux sends a child its PR_SET_PDEATHSIG when the
         # thread that started it ends.
-        self._thread = threading.Thread(target=self._run, name=f"worker {number}", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(f"worker {number}", self._run)
 
     # The executor.
 
@@ -96,6 +96,13 @@ class WorkerProcess:
     @property
     def reason(self) -> str:
         return "" if self._standing is not None and not self._lost else self._reason
+
+    @property
+    def lost(self) -> str:
+        return ""
+
+    def lose(self) -> bool:
+        return True
 
     def gpu_memory(self) -> tuple[int, int] | None:
         standing = self._standing

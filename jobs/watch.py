@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.executors import Executor
+from jobs.executors import Executor, lost_for_good
 from jobs.following import Active
 from jobs.pace import Pace
 from jobs.policy import fair
 from jobs.register import Register
 from jobs.rules import Rules
 from pipeline.errors import StepwiseError
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -53,8 +54,7 @@ class Watch:
         self._kept = time.monotonic()
         self._telling = threading.Lock()  # so that nobody is told what was true before what they know
         self._keep()
-        self._thread = threading.Thread(target=self._run, name="queue watch", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("queue watch", self._run)
 
     def tell(self, line: str) -> None:
         """Tells everyone in this line their place, and how long until their picture is there."""
@@ -113,6 +113,7 @@ class Watch:
                 self._since = None
 
     def _look(self) -> None:
+        self._register.write_stops()
         now = time.monotonic()
         for active in self._register.all():
             self._end_if_due(active, now)
@@ -130,7 +131,7 @@ class Watch:
         if self._abandoned(active, now):
             active.box.stop()
         if active.begun is None:
-            if time.time() - active.record.created > rules.wait:
+            if now - active.waits > rules.wait:
                 self._register.refuse(
                     active, f"It waited for {rules.wait:,.0f} s without a turn, the most that it may here."
                 )
@@ -162,6 +163,11 @@ class Watch:
         waiting = [one for one in register.store.waiting(line) if register.get(one.job.id) is not None]
         if not waiting:
             return
+        if lost := lost_for_good(executors):
+            for record in waiting:
+                if (active := register.get(record.job.id)) is not None:
+                    _tell_lost(active, lost)
+            return
         resident = self._resident(line)
         sight = register.store.sight(line, resident)
         begun = [one.job.id for one in register.store.running() if one.line == line]
@@ -190,6 +196,13 @@ class Watch:
 
     def _resident(self, line: str) -> set[str]:
         return {model for executor in self._executors[line] for model in executor.resident()}
+
+
+def _tell_lost(active: Active, words: str) -> None:
+    """Says why it waits, for as long as this server lasts."""
+    latest, words = active.box.latest, f"{words} This waits for that."
+    if latest.phase == "queued" and words not in latest.warnings:
+        active.box.update(warnings=(*latest.warnings, words), eta=None, preload="")
 
 
 def _tell(active: Active, position: int, eta: float | None) -> None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 LOOK = 0.5
 """Seconds: how often a worker looks how far its preload is, until that ends."""
-DEVICE_LOST = 70
-"""Exit status of a worker that can't use its device any more (EX_SOFTWARE of sysexits.h)."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -92,19 +90,22 @@ class Worker:
     def _draw(self, job: Job) -> None:
         from jobs.messages import Changed
         from pipeline.errors import StepwiseError
+        from pipeline.threads import start_thread
 
+        drawing = None
         try:
             drawing = self._engine.start(job)
+            start_thread(f"tells {job.id}", self._follow, drawing)
         except StepwiseError as error:
+            if drawing is not None:
+                drawing.stop()  # nobody would be told of it
             failure = {"phase": "failed", "error": str(error), "code": error.code}
             self._send(Changed(job.id, failure))
-            return
-        threading.Thread(target=self._follow, args=(drawing,), name=f"tells {job.id}", daemon=True).start()
 
     def _follow(self, drawing: Drawing) -> None:
         """Tells a drawing's events."""
         from jobs.messages import Changed
-        from pipeline.errors import WorkerDied
+        from pipeline.errors import DEVICE_LOST, WorkerDied
         from pipeline.events import Event
 
         told = Event(drawing.job, warnings=drawing.job.warnings)

@@ -6,7 +6,6 @@ Inference Provider draws is asked for by remote.py. The page and every API are r
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import time
@@ -32,6 +31,7 @@ from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.residency import Resident
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 from pipeline.zerogpu import AT_ONCE as WORKERS
 from pipeline.zerogpu import ZeroGpu
 
@@ -198,22 +198,25 @@ class Engine:
 
         Raises:
             InvalidRequest, ModelUnavailable: as of `checked`.
-            Busy.
+            Busy: no room, or no thread to be had.
         """
         job = self.checked(job)
         spec = self.catalogue[job.model]
         line = self._line(spec)
         with self._lock:
-            if job.id in self._drawings:
-                return self._drawings[job.id]
+            known = self._drawings.get(job.id)
+            if known is not None and not known.latest.last:  # else its thread is about to forget it
+                return known
             drawing = Drawing(job, on_stop=line.wake)
             line.join(drawing)
             self._drawings[job.id] = drawing
-        # In the caller's context, where the platform that lends a GPU finds who asked for the picture.
-        run = contextvars.copy_context().run
-        threading.Thread(
-            target=run, args=(self._run, drawing, spec, line), name=f"drawing {job.id}", daemon=True
-        ).start()
+            try:
+                # In the caller's context: the platform that lends a GPU finds there who asked for it.
+                start_thread(f"drawing {job.id}", self._run, drawing, spec, line, in_context=True)
+            except BaseException:
+                self._forget(drawing)
+                line.leave(drawing)
+                raise
         return drawing
 
     def line(self, model: str) -> str:
@@ -227,10 +230,14 @@ class Engine:
         """How many of a line's drawings are drawn at once."""
         return self._lines[line].width
 
-    @property
-    def device_name(self) -> str:
-        """Of the device that draws what isn't bound to the CPU."""
-        return accelerator(self._wanted).name
+    def device(self, model: str) -> str:
+        """What draws this model, as "line: name": the device, the Inference Provider, or ZeroGPU's size."""
+        spec, line = self.catalogue[model], self.line(model)
+        if line == "inference":
+            return f"{line}: {spec.provider}"
+        if line == "zerogpu" and self._zero is not None:
+            return f"{line}: {self._zero.size}"
+        return f"{line}: {device_for(spec, self._wanted).name}"
 
     def gpu_memory(self) -> tuple[int, int] | None:
         """Bytes of the GPU that this process' tensors take, and all that it has; None: it draws on none of
@@ -309,7 +316,12 @@ class Engine:
                 self.preloads.arrived(spec.id)  # whatever became of its preload
         finally:
             with self._lock:
-                del self._drawings[drawing.job.id]
+                self._forget(drawing)
+
+    def _forget(self, drawing: Drawing) -> None:
+        """Holding the lock. Its job may be drawn anew already."""
+        if self._drawings.get(drawing.job.id) is drawing:
+            del self._drawings[drawing.job.id]
 
     def _executor(self, spec: ModelSpec) -> str:
         """Who draws it: what is bound to the CPU takes no GPU of ZeroGPU's, and nothing of a quota."""

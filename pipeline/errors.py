@@ -196,6 +196,10 @@ _DEVICE_LOST = re.compile(
 process must be terminated and relaunched" (CUDA Runtime API, cudaError_t), in cudaGetErrorString's words."""
 
 
+DEVICE_LOST = 70
+"""Exit status of a worker process that can't use its device any more (EX_SOFTWARE of sysexits.h)."""
+
+
 def is_device_lost(error: BaseException) -> bool:
     """Whether this process can't use its GPU any more, whatever it does: only a new one can."""
     return isinstance(error, RuntimeError) and _DEVICE_LOST.search(str(error)) is not None

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from pipeline.threads import start_thread
+
 
 class Hand:
     """Does what it is given, one after the other, always in the same thread. That begins with the first
@@ -28,13 +30,16 @@ class Hand:
         self._thread: threading.Thread | None = None
 
     def start(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Has it done when what was given before is; returns at once."""
+        """Has it done when what was given before is; returns at once.
+
+        Raises:
+            Busy: its thread can't be started; the next call tries again.
+        """
         future: Future[Any] = Future()
-        self._given.put((future, work, args))
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                self._thread = start_thread(self._name, self._run)
+        self._given.put((future, work, args))
         return future
 
     def do(self, work: Callable[..., Any], *args: Any) -> Any:

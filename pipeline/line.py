@@ -60,6 +60,12 @@ class Line:
                 )
             self._waiting.append(waiting)
 
+    def leave(self, waiting: Waiting) -> None:
+        """Gives its place up."""
+        with self._moved:
+            self._waiting.remove(waiting)
+            self._moved.notify_all()
+
     @contextlib.contextmanager
     def turn(self, waiting: Waiting) -> Iterator[None]:
         """Waits for a place at the front, and leaves the line at the end of the block. `join` comes first."""
@@ -77,17 +83,13 @@ class Line:
             waiting.check()
             yield
         finally:
-            with self._moved:
-                self._waiting.remove(waiting)
-                self._moved.notify_all()
+            self.leave(waiting)
 
     @contextlib.contextmanager
     def away(self, waiting: Waiting) -> Iterator[None]:
         """Leaves the line within the block, for something that needs no device, and takes the last place
         after it, full or not. `join` comes first; an exception leaves it outside."""
-        with self._moved:
-            self._waiting.remove(waiting)
-            self._moved.notify_all()
+        self.leave(waiting)
         yield
         with self._moved:
             self._waiting.append(waiting)

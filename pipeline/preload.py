@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pipeline.errors import Busy, StepwiseError, Stopped
 from pipeline.line import Line
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -50,6 +51,9 @@ class Preloads:
 
         Args:
             make_ready: fetches and loads a model, reporting to the Preload; raises StepwiseError.
+
+        Raises:
+            Busy: no thread can be started; `of` says so of each.
         """
         self._coming.update({spec.id: Coming() for spec in specs})
 
@@ -64,8 +68,11 @@ class Preloads:
                     log.warning("%s can't be made ready: %s", spec.name, error, exc_info=error.__cause__)
                     self._coming[spec.id] = Coming("failed", error=str(error))
 
-        thread = threading.Thread(target=run, name="preload", daemon=True)
-        thread.start()
+        try:
+            thread = start_thread("preload", run)
+        except Busy as error:
+            self._coming.update({spec.id: Coming("failed", error=str(error)) for spec in specs})
+            raise
         self._threads.append(thread)
         return thread
 

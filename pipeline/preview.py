@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from pipeline.errors import Busy
 from pipeline.hand import Hand
 from pipeline.spec import ModelSpec, PreviewFactors
 from pipeline.thumbnail import LONGEST_SIDE, jpeg
@@ -158,7 +160,7 @@ class Previewer:
     """Renders estimates in a thread beside the drawing's and posts each with the progress it belongs to.
 
     A context manager; once it is left, nothing is posted any more. A model without factors posts its
-    progress alone, and one whose previews fail is drawn without them.
+    progress alone, and so does a step whose preview fails: a drawing's progress depends on none.
     """
 
     def __init__(
@@ -172,21 +174,27 @@ class Previewer:
         thread it is, until this is left."""
         self._factors, self._size, self._post = factors, size, post
         self._waiting: tuple[Progress, Estimate] | None = None
+        self._running: Future[None] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._shown = self._offered = float("-inf")
         self._hand = hand
+        self._failed = False
 
     def __enter__(self) -> Previewer:
-        self._running = self._hand.start(self._run)
+        try:
+            self._running = self._hand.start(self._run)
+        except Busy as error:  # no thread for them
+            log.warning("No previews of this picture: %s", error)
+            self._factors = None
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if error := self._running.exception():
-            log.warning("No more previews of this picture: %r", error, exc_info=error)
+        if self._running is not None and (error := self._running.exception()):
+            log.warning("No more progress of this picture: %r", error, exc_info=error)
 
     def offer(self, progress: Progress, estimate: Estimate | None) -> None:
         """Called after every step; takes it if, at this pace, the next one would come too late."""
@@ -205,7 +213,7 @@ class Previewer:
     def show(self, progress: Progress, estimate: Estimate | None) -> None:
         """Renders this one now, in the caller's thread: the last picture of a stopped drawing."""
         if estimate is not None and self._factors is not None:
-            self._post(progress, render(estimate, self._factors, *self._size))
+            self._post(progress, self._render(estimate, self._factors))
 
     def _run(self) -> None:
         while True:
@@ -215,4 +223,14 @@ class Previewer:
                     return
                 (progress, estimate), self._waiting = self._waiting, None
             assert self._factors is not None
-            self._post(progress, render(estimate, self._factors, *self._size))
+            self._post(progress, self._render(estimate, self._factors))
+
+    def _render(self, estimate: Estimate, factors: PreviewFactors) -> bytes | None:
+        """As `render`; None, too, where that fails, which the log says once of each picture."""
+        try:
+            return render(estimate, factors, *self._size)
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                log.warning("A preview of this picture can't be made: %r", error, exc_info=error)
+            return None

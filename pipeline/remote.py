@@ -10,7 +10,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -25,6 +24,7 @@ from pipeline.recipe import to_png
 from pipeline.request import Job
 from pipeline.service_errors import provider_error, without
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 from pipeline.thumbnail import jpeg
 
 log = logging.getLogger("stepwise")
@@ -155,5 +155,5 @@ def _in_its_own_thread(
             except BaseException as error:
                 answer.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(name, run)
     return answer

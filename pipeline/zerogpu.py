@@ -8,7 +8,6 @@ there as any machine does; its events cross back, and nothing else does. What it
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import os
 import queue
@@ -20,13 +19,14 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import StepwiseError, Stopped, ZeroGpuError, explained
+from pipeline.errors import DEVICE_LOST, StepwiseError, Stopped, WorkerDied, ZeroGpuError, explained
 from pipeline.events import Event
 from pipeline.gpu_seconds import GpuSeconds
 from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, parts
 from pipeline.request import Job
 from pipeline.service_errors import zerogpu_error
 from pipeline.spec import ModelSpec
+from pipeline.threads import start_thread
 
 log = logging.getLogger("stepwise")
 
@@ -71,6 +71,7 @@ class ZeroGpu:
         hour = timedelta(hours=1)
         self._factor = get_duration_seconds(hour, size) / hour.seconds
         self._seconds = GpuSeconds(size, 0, self._factor)
+        self._process = os.getpid()
         self._forked: float | None = None
         os.register_at_fork(after_in_child=self._note_fork)
         self._on_gpu = spaces.GPU(duration=self._asked, size=size)(self._in_worker)
@@ -194,6 +195,10 @@ class ZeroGpu:
         finally:
             drawing.stop()
             thread.join()
+            if drawing.latest.code == WorkerDied.code and os.getpid() != self._process:
+                # This process, which the next drawing would be given too, can't use its GPU any more. What
+                # was yielded has been sent: `spaces` (0.51) writes it to a pipe before it goes on.
+                os._exit(DEVICE_LOST)
 
     def _finish(self, drawing: Drawing, spec: ModelSpec) -> None:
         """Draws to the last event, whatever happens: an exception would reach the parent as its class's
@@ -217,9 +222,7 @@ class _Call:
         self._given_up = threading.Event()
         self._begun = False
         # `spaces` finds Gradio's request, whose visitor pays, in the context.
-        run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(self._run,), name="ZeroGPU", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("ZeroGPU", self._run, in_context=True)
 
     def give_up(self) -> None:
         """Stops the worker and waits for it to have stopped. Where there is none yet, nobody waits: a GPU

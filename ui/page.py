@@ -6,7 +6,6 @@ public API is added to the same Blocks, but shares none of the page's widgets.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import gradio as gr
 
 from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import PictureFiles
-from api.visitor import asking
+from api.start import start_job
 from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
 from pipeline.plans import RESIDENT
@@ -252,8 +251,7 @@ async def _draw(
     queue: Queue, files: PictureFiles, values: dict[str, Any], off: dict[str, float]
 ) -> AsyncIterator[dict[str, Any]]:
     try:
-        job = queue.check(_request(values, off))
-        following = await asyncio.to_thread(queue.start, job, asking(queue.rules.first), "visit")
+        following = await start_job(queue, queue.check(_request(values, off)), "visit")
     except InvalidRequest as error:
         yield refused(values["job"], str(error), error.problems)
         return

@@ -64,13 +64,16 @@ class Broken:
 
     def __init__(self, real: Executor, do: Callable[[Job], Drawing]) -> None:
         self._real, self._do, self.broken = real, do, True
-        self.ready, self.reason, self.restarts = True, "", 3
+        self.ready, self.reason, self.lost, self.restarts = True, "", "", 3
 
     def start(self, one: Job) -> Drawing:
         return self._do(one) if self.broken else self._real.start(one)
 
     def resident(self) -> Sequence[str]:
         return ()
+
+    def lose(self) -> bool:
+        return True
 
     def kill(self) -> bool:
         return False

@@ -4,6 +4,7 @@ code under test doesn't know; the last are real ones of the embedded model."""
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def job(**values: Any) -> Job:
 
 
 def pace(path: Path | None = None, device: str = "a GPU") -> Pace:
-    return Pace(CATALOGUE, device, path)
+    return Pace(CATALOGUE, lambda _: f"cuda: {device}", path)
 
 
 def drawing(
@@ -342,6 +343,48 @@ def test_of_events_that_were_missed_nothing_is_made_up() -> None:
                 assert each == pytest.approx(short + images * 10 * 0.1)
 
 
+# Several devices.
+
+
+def two_devices(path: Path | None = None) -> Pace:
+    """Sketch is drawn on the CPU, all else on the GPU."""
+    return Pace(CATALOGUE, lambda model: "cpu: slow" if model == "sketch" else "cuda: fast", path)
+
+
+def test_what_makes_one_device_slow_says_nothing_of_another() -> None:
+    one, large, small = two_devices(), job(), job(model="sketch", width=128, height=128, steps=4)
+    for _ in range(5):
+        shown(one, drawing(large, step=0.1))
+        shown(one, drawing(small, step=0.1))
+    before = one.seconds(large, loaded=True)
+    for _ in range(5):
+        shown(one, drawing(small, step=0.4, decode=2.0))
+    assert one.seconds(large, loaded=True) == before
+    slower = one.seconds(small, loaded=True)
+    assert slower is not None and slower > 3 * 0.4
+
+
+def test_each_device_of_a_server_is_kept_and_what_an_older_one_kept_of_all_is_learned_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, large, small = tmp_path / "pace.json", job(), job(model="sketch", width=128, height=128, steps=4)
+    path.write_text('{"a GPU": {"loads": [4.0], "models": {"sd3.5-large": {"plain": {"64": [9.0]}}}}}')
+    one = two_devices(path)
+    assert one.seconds(large, loaded=True) is None
+    for asked in (large, small):
+        shown(one, drawing(asked))
+    one.save()
+    assert sorted(json.loads(path.read_text())) == ["cpu: slow", "cuda: fast"]
+    for asked in (large, small):
+        assert two_devices(path).seconds(asked, True) == one.seconds(asked, True)
+    assert caplog.text == ""
+
+
+def test_an_engine_names_its_devices_by_line(engine: Engine) -> None:
+    names = {model["id"]: engine.device(model["id"]) for model in engine.models()}
+    assert all(name.startswith(f"{engine.line(model)}: ") for model, name in names.items())
+
+
 # On disk.
 
 
@@ -392,7 +435,7 @@ def test_a_file_that_cannot_be_written_costs_no_drawing(
 
 
 def test_of_the_embedded_model_more_steps_and_pixels_are_foreseen_to_take_longer(engine: Engine) -> None:
-    one = Pace(engine.catalogue, "this CPU")
+    one = Pace(engine.catalogue, engine.device)
     for values in ({}, {"width": 256}, {"steps": 2, "images": 2}):
         asked = engine.check(SMALL | values)
         watch = one.watch(asked, loaded=False)

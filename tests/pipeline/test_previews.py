@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.hand import Hand
 from pipeline.preview import INTERVAL, LONGEST_SIDE, Estimate, Previewer, Progress, read_factors, render
-from tests.tiny import SKETCH, SMALL, pixels
+from tests.tiny import SKETCH, SMALL, hold, pixels
 
 FOX = {"prompt": "a fox on a blue background", "model": "sketch", "steps": 14, "seed": 1}
 
@@ -125,3 +128,40 @@ def test_a_preview_that_fails_costs_the_previews_and_not_the_picture(
     monkeypatch.setattr("pipeline.preview.render", fails)
     event = engine.start(engine.check(SMALL)).result()
     assert (event.phase, len(event.images)) == ("finished", 1)
+
+
+def test_a_preview_that_fails_costs_itself_and_neither_the_progress_nor_the_next_preview(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, calls = render, []
+
+    def fails_first(*args: Any) -> bytes | None:
+        calls.append(args)
+        if len(calls) <= 2:
+            raise ValueError("no such colour")
+        return real(*args)
+
+    monkeypatch.setattr("pipeline.preview.INTERVAL", 0)
+    monkeypatch.setattr("pipeline.preview.render", fails_first)
+    events = list(engine.start(engine.check(SMALL | {"steps": 12, "width": 256, "height": 256})).events())
+    assert events[-1].phase == "finished"
+    drawn = [event for event in events if event.phase == "denoising" and event.step]
+    assert len({event.step for event in drawn}) >= 3
+    assert all(event.eta is not None for event in drawn)
+    assert any(event.preview is not None for event in drawn)
+    told = [record for record in caplog.records if "preview" in record.getMessage()]
+    assert len(told) == 1, "it is said once of each picture"
+
+
+def test_a_stop_whose_last_preview_fails_is_a_stop(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise ValueError("no such colour")
+
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=3)
+    monkeypatch.setattr("pipeline.preview.render", fails)
+    drawing = engine.start(engine.check(SMALL))
+    gate.wait()
+    drawing.stop()
+    gate.open()
+    event = drawing.result()
+    assert (event.phase, event.step, event.error) == ("stopped", 3, None)

@@ -38,8 +38,8 @@ Seen = list[tuple[list[dict[str, Any]], dict[str, Any]]]
 class Space:
     """An app on ZeroGPU, the stand-in that lends it a GPU, and its visitor."""
 
-    def __init__(self, url: str, api: FakeZeroGpu) -> None:
-        self.url, self.api = url, api
+    def __init__(self, url: str, api: FakeZeroGpu, lose: Path) -> None:
+        self.url, self.api, self.lose = url, api, lose
         self.visitor = Client(url, verbose=False, headers={"X-IP-Token": VISITOR})
 
     def draw(self, client: Client | None = None, **values: Any) -> Seen:
@@ -72,9 +72,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
             "SPACES_ZERO_DEVICE_API_URL": api.url,
             "ZEROGPU_OFFLOAD_DIR": str(folder / "tensors"),
             "STEP_SECONDS": "0.25",
+            "LOSE_GPU": str(folder / "lose"),
         }
         with serve(folder, "-m", "tests.zerogpu_space", **settings) as url:
-            yield Space(url, api)
+            yield Space(url, api, folder / "lose")
 
 
 @pytest.fixture
@@ -160,6 +161,18 @@ def test_a_killed_worker_is_told_in_words_and_the_next_job_gets_another(space: S
     assert "fewer steps" in words(seen)
     picture(space.draw())
     assert space.api.workers[-1] != killed
+
+
+def test_a_job_whose_worker_loses_its_gpu_is_drawn_again_by_another_worker(space: Space) -> None:
+    picture(space.draw())
+    lost = space.api.workers[-1]
+    space.lose.touch()
+    seen = space.draw()
+    picture(seen)
+    assert not space.lose.exists()
+    assert any("drawn again" in warning for warning in seen[-1][1]["warnings"])
+    assert space.api.workers[-1] != lost
+    assert space.api.given_back == ["false", "true", "false"]
 
 
 def test_a_visitor_without_quota_left_is_told_how_much_is_left_and_when_there_is_more(space: Space) -> None:
