@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typing_extensions import Self
 
 from pipeline.errors import SettingError, quoted
+from pipeline.paths import owner_path
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
@@ -95,6 +96,19 @@ class Settings(BaseSettings):
     users: Annotated[tuple[str, ...], NoDecode] = ()
     """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
     none, everyone with an account."""
+
+    @field_validator("models", "data", mode="before")
+    @classmethod
+    def _paths(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        name = str(info.field_name)
+        if not value.strip():  # as good as unset; Path makes the current folder of it
+            return cls.model_fields[name].default
+        try:
+            return owner_path(value)
+        except ValueError as error:
+            raise SettingError(f"STEPWISE_{name.upper()}: {error}.") from None
 
     @field_validator("preload", "priority", "users", mode="before")
     @classmethod
