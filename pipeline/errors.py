@@ -200,7 +200,8 @@ def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
         return WeightsError(words)
     if is_a(error, "safetensors", "SafetensorError"):
         return WeightsError(
-            f"A weights file of {model} is damaged ({error}): delete it from the cache and try again."
+            f"A weights file of {model} is damaged ({error}): whoever runs the server fetches or copies it "
+            "again."
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return WeightsError(
