@@ -5,7 +5,7 @@ keeps no device from drawing, and one for all who wait for it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pipeline.drawing import Drawing
@@ -23,12 +23,12 @@ class Downloads:
         engine: Engine,
         waiting: Callable[[str], list[Drawing]],
         fetched: Callable[[], None],
-        failed: Callable[[str, StepwiseError], None],
+        failed: Callable[[Collection[str], StepwiseError], None],
     ) -> None:
         """
         Args:
             waiting: what the readers of those see that wait for a model. fetched: told that a model has come,
-                or that nobody waits for it any more. failed: told that one can't be fetched, and why.
+                or that nobody waits for it any more. failed: told why these jobs' model can't be fetched.
         """
         self._engine = engine
         self._waiting, self._fetched, self._failed = waiting, fetched, failed
@@ -60,8 +60,10 @@ class Downloads:
         finally:
             with self._lock:
                 self._coming.discard(model)
+                # Whoever comes from here on begins a new download, and is told of that one.
+                waited = [box.job.id for box in self._waiting(model)]
         if failed is not None:
-            self._failed(model, failed)
+            self._failed(waited, failed)
         elif self._waiting(model):  # somebody came while it was being given up
             self.want(model)
         self._fetched()

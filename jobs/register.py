@@ -213,10 +213,10 @@ class Register:
         if self.store.refuse(active.record.job.id, words, code):
             self.leave(active, replace(active.box.latest, phase="failed", error=words, code=code, eta=None))
 
-    def refuse_model(self, model: str, error: StepwiseError) -> None:
-        """Fails all that wait for this model."""
+    def refuse_all(self, jobs: Collection[str], error: StepwiseError) -> None:
+        """Fails those of these that wait."""
         for active in self.all():
-            if active.record.job.model == model:
+            if active.record.job.id in jobs:
                 self.refuse(active, str(error), error.code)
 
     def account(self, record: Record, last: Event) -> None:
