@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def serve(started: Started) -> NoReturn:
-    """Serves the page and the API, as the environment says, until Ctrl-C or SIGTERM; then ends the process."""
+    """Serves the page and the API until Ctrl-C or SIGTERM; then ends the process."""
     ending, settings = started.ending, started.settings
     try:
         login = login_of(settings)

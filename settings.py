@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from unicodedata import normalize
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typing_extensions import Self
 
 from environment import PREFIX, explained, mistakes
 from pipeline.errors import SettingError, quoted
+from pipeline.paths import owner_path
 from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
@@ -102,6 +103,18 @@ class Settings(BaseSettings):
     """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
     none, everyone with an account."""
 
+    @field_validator("models", "data", mode="before")
+    @classmethod
+    def _paths(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            raise ValueError("empty")  # Path("") is the current folder
+        try:
+            return owner_path(value)
+        except ValueError as error:
+            raise SettingError(f"STEPWISE_{str(info.field_name).upper()}: {error}.") from None
+
     @field_validator("preload", "priority", "users", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
@@ -109,13 +122,6 @@ class Settings(BaseSettings):
             return value
         parts = normalize("NFC", value).split(",")
         return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
-
-    @field_validator("models", "data", mode="before")
-    @classmethod
-    def _somewhere(cls, value: object) -> object:
-        if isinstance(value, str) and not value.strip():
-            raise ValueError("empty")  # Path("") is the current folder
-        return value
 
     @field_validator("rate")
     @classmethod

@@ -1,6 +1,5 @@
-"""What a server does first, before the seconds that its imports take: it listens to signals, looks whether it
-can listen at its address, reads its settings, and takes its folder, so that who starts it is told at once what
-is wrong.
+"""What a server does first, before the seconds that its imports take: it listens to signals, tries its address,
+reads its settings, and takes its folder, so that who starts it is told at once what is wrong.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from cli.files import Target
 from cli.sources import Drawing, Progress, source
 from cli.terminal import put, say
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
+from pipeline.paths import owner_path
 from pipeline.recipe import read_recipe
 from pipeline.request import MAX_PROMPT, GenerationRequest
 
@@ -94,7 +95,11 @@ def _size(text: str) -> tuple[int, int]:
 
 def _recipe(path: str) -> dict[str, Any]:
     try:
-        return read_recipe(path).model_dump(exclude_none=True)
+        picture = owner_path(path)
+    except ValueError as error:
+        raise UsageError(f"--again: {error}.") from None
+    try:
+        return read_recipe(picture).model_dump(exclude_none=True)
     except InvalidRequest as error:
         raise InvalidRequest({"again": f"{path}: {error}"}) from None
     except OSError as error:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cli.errors import FileError, UsageError
 from cli.terminal import put_bytes
+from pipeline.paths import owner_path
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95
@@ -46,7 +47,10 @@ class Target:
                 raise UsageError("--output - would write a PNG to the terminal; redirect it: > picture.png")
             return
         output = output if output is not None else "."
-        self.path = Path(output)
+        try:
+            self.path = owner_path(output)
+        except ValueError as error:
+            raise UsageError(f"--output: {error}.") from None
         self.folder = output.endswith("/") or _is_folder(self.path)
         if not self.folder and self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"--output {output} must end in {', '.join(FORMATS)} or be a folder.")

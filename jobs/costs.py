@@ -28,8 +28,9 @@ APART = 1.5
 """Two sizes say how the cost grows where one has so many times the other's pixels; of nearer ones, chance
 says more than growth."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-BySize = dict[Annotated[int, Field(gt=0)], Annotated[list[Seconds], Field(min_length=1)]]
+# Within what a device can take: of larger numbers sums and quotients would be infinite.
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+BySize = dict[Annotated[int, Field(gt=0, lt=2**40)], Annotated[list[Seconds], Field(min_length=1)]]
 
 
 class Costs(BaseModel):
@@ -78,7 +79,7 @@ class DeviceCosts(BaseModel):
     kind before; whatever makes one slow (others on the same machine, heat) slows all down, and at once, while
     each size would need samples of its own to tell."""
 
-    loads: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=list)
+    loads: list[Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]] = Field(default_factory=list)
     models: dict[str, Costs] = Field(default_factory=dict)
 
     @property

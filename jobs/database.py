@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.errors import DiskFull, StoreError
 
 VERSION = 2
@@ -81,6 +79,8 @@ class Database:
             self._connection = sqlite3.connect(
                 path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False
             )
+            # One text that a bad disk has changed mustn't keep all others from being read.
+            self._connection.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
             self._open()
         except BaseException:
@@ -165,8 +165,6 @@ class Database:
         """Turns SQLite's and the disk's errors into ours. By their words: codes came with Python 3.11."""
         try:
             yield
-        except ValidationError as error:
-            raise StoreError(f"{self._called} holds a job that can't be read. {_REMEDY}") from error
         except (sqlite3.Error, OSError) as error:
             words = str(error)
             if "disk is full" in words or "disk I/O error" in words or "No space left" in words:

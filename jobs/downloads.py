@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pipeline.drawing import Drawing
@@ -27,12 +27,12 @@ class Downloads:
         engine: Engine,
         waiting: Callable[[str], list[Drawing]],
         fetched: Callable[[], None],
-        failed: Callable[[str, StepwiseError], None],
+        failed: Callable[[Collection[str], StepwiseError], None],
     ) -> None:
         """
         Args:
             waiting: what the readers of those see that wait for a model. fetched: told that a model has come,
-                or that nobody waits for it any more. failed: told that one can't be fetched, and why.
+                or that nobody waits for it any more. failed: told why these jobs' model can't be fetched.
         """
         self._engine = engine
         self._waiting, self._fetched, self._failed = waiting, fetched, failed
@@ -77,9 +77,11 @@ class Downloads:
         finally:
             with self._lock:
                 self._coming.discard(model)
+                # Whoever comes from here on begins a new download, and is told of that one.
+                waited = [box.job.id for box in self._wanted_by(model)]
         try:
             if failed is not None:
-                self._failed(model, failed)
+                self._failed(waited, failed)
             elif self._wanted_by(model):  # somebody came while it was being given up
                 self.want(model)
         except StepwiseError as error:  # the disk: each is told when its turn comes

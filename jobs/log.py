@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 from zlib import crc32
 
 from pydantic import ValidationError
 
-from pipeline.events import Event
+from pipeline.events import Event, Phase
 from pipeline.request import Job
 
 _NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]+)\.events")
@@ -31,6 +32,9 @@ and JSON: a disk's row of zeros is no frame. Each picture has a CRC-32 of its ow
 _CHECKSUM = struct.Struct(">I")
 _HEADER = _LENGTHS.size + _CHECKSUM.size
 _PICTURES = ("previews", "images")
+_MOST = 1e15
+"""What no number of seconds of ours comes near, and not a number isn't below."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Event)}
 _FIELDS = tuple(field.name for field in dataclasses.fields(Event) if field.name not in ("job", *_PICTURES))
 
 
@@ -225,7 +229,12 @@ class LogReader:
             text = self._at(end - letters, letters)
             if _CHECKSUM.unpack(checksum)[0] != crc32(text, crc32(lengths)):
                 return
-            fields = json.loads(text.decode("utf-8", "surrogatepass"))
+            try:
+                fields = json.loads(text.decode("utf-8", "surrogatepass"))
+            except (ValueError, RecursionError):  # another version's: whole, and not as this one writes
+                return
+            if not isinstance(fields, dict):
+                return
             with contextlib.suppress(ValidationError):  # another version's, which this one can't draw anyway
                 job = Job.model_validate(fields["job"]) if "job" in fields else job
             if job is None:
@@ -234,8 +243,11 @@ class LogReader:
             place = end
 
     def _event(self, frame: _Frame) -> Event | None:
-        """The event with its pictures, which is then the last that was read; None: one of them is damaged."""
+        """The event with its pictures, which is then the last that was read; None: one of them is damaged, or
+        another version wrote what this one can't read."""
         held: dict[_Picture, bytes] = {}
+        if not _readable(frame):
+            return None
         for place in [_Picture(*place) for name in _PICTURES for place in frame.fields.get(name, ())]:
             picture = self._pictures.get(place) or self._at(place.offset, place.size)
             if crc32(picture) != place.checksum:
@@ -263,6 +275,34 @@ def last_event(path: Path) -> Event | None:
     """
     with LogReader(path) as reader:
         return reader.latest()
+
+
+def _readable(frame: _Frame) -> bool:
+    """Whether the fields that this version knows are of its types, and the pictures in the file."""
+    for name in _FIELDS:
+        value = frame.fields.get(name)
+        default = _DEFAULTS[name]
+        if name not in frame.fields or (value is None and default is None):
+            continue
+        if name in ("eta", "seconds"):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
+                return False
+        elif name == "warnings":
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                return False
+        elif type(value) is not (int if isinstance(default, int) else str):
+            return False
+    if frame.fields.get("phase", "queued") not in get_args(Phase):
+        return False
+    pictures = [frame.fields.get(name, []) for name in _PICTURES]
+    if not all(isinstance(places, list) for places in pictures):
+        return False
+    for place in itertools.chain(*pictures):
+        if not isinstance(place, list) or [type(one) for one in place] != [int, int, int]:
+            return False
+        if min(place) < 0 or place[0] + place[1] > frame.end:
+            return False
+    return True
 
 
 def _private(path: str, flags: int) -> int:

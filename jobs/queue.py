@@ -73,7 +73,7 @@ class Queue:
             lambda job: self._downloads.want(job.model),
         )
         metrics.also(Now(lines, executors, register.all))
-        self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_model)
+        self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_all)
         held = self._downloads.holds
         for record in take_up(
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")

@@ -266,10 +266,10 @@ class Register:
                 self._owed.append(lambda: self.store.refuse(job, words, code))
             self.leave(active, active.failed(words, code))
 
-    def refuse_model(self, model: str, error: StepwiseError) -> None:
-        """Fails all that wait for this model."""
+    def refuse_all(self, jobs: Collection[str], error: StepwiseError) -> None:
+        """Fails those of these that wait."""
         for active in self.all():
-            if active.record.job.model == model:
+            if active.record.job.id in jobs:
                 self.refuse(active, str(error), error.code)
 
     def account(self, record: Record, last: Event) -> None:

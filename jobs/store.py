@@ -4,6 +4,7 @@ Each call is one transaction. Who is next is the policy's to say; the file itsel
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import Any
 
 from jobs.database import Database
 from jobs.record import ENDED, Kept, Owner, Policy, Record, Sight, State
-from pipeline.errors import Busy
+from jobs.rows import COLUMNS, fault, record_of
+from pipeline.errors import Busy, StoreError
 from pipeline.request import Job
 
-COLUMNS = (
-    "place, id, line, person, session, first, kept, state, created, "
-    "attempt, kills, lost, stop, overtaken, since, started, ended, error, code, job"
-)
+log = logging.getLogger("stepwise")
+
 CHANGING = "place, attempt, kills, lost, overtaken, since"
 """What may change of a job while it waits, behind its place."""
 MOST_SERVED = 2000
 """Sessions whose last turn is remembered. Who is forgotten counts as never served, and would have been the
 first of those remembered anyway."""
+LATEST = 1e12
+"""Seconds since the epoch that no clock shows."""
 SAMPLE = 20
 """Pictures from whose drawing it is told when a place will be free."""
 
@@ -43,6 +45,11 @@ class SqliteStore:
         """
         self._database, self._clock = Database(path), clock
         self._seen: dict[str, dict[int, tuple[tuple, Record]]] = {}
+        try:
+            self._set_aside()
+        except BaseException:
+            self._database.close()
+            raise
 
     def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Record:
         # Durable: its client is told that the job is written down.
@@ -199,11 +206,31 @@ class SqliteStore:
     def close(self) -> None:
         self._database.close()
 
+    def _set_aside(self) -> None:
+        """What another version wrote down, or a bad disk, and nobody can read any more, fails in words; the
+        rest goes on. Its row keeps the settings as they are."""
+        with self._database.writing(durable=True):
+            for row in self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE ended IS NULL"):
+                if not (words := fault(row)):
+                    continue
+                error = (
+                    f"Another version of Stepwise wrote this job down, or the disk failed: this one can't "
+                    f"read {words} of it. Draw it again."
+                )
+                self._database.run(
+                    "UPDATE jobs SET state = 'failed', stop = 0, ended = ?, error = ?, code = ? "
+                    "WHERE place = ?",
+                    *(self._clock(), error, StoreError.code, row[0]),
+                )
+                log.warning("Job %.8s, which waited or was drawn, fails: %s can't be read.", row[1], words)
+            # The order of turns is told by comparing them.
+            self._database.run("DELETE FROM served WHERE typeof(at) != 'real' OR abs(at) > ?", LATEST)
+
     # Within a transaction.
 
     def _one(self, job: str) -> Record | None:
         rows = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", job)
-        return _record(rows[0]) if rows else None
+        return record_of(rows[0]) if rows else None
 
     def _known(self, job: str) -> Record:
         record = self._one(job)
@@ -213,7 +240,7 @@ class SqliteStore:
     def _several(self, which: str, *values: Any) -> list[Record]:
         with self._database.reading():
             rows = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE {which}", *values)
-            return [_record(row) for row in rows]
+            return [record_of(row) for row in rows]
 
     def _waiting(self, line: str) -> list[Record]:
         # Each record is built once, and again where its row changed, by whomever.
@@ -226,7 +253,7 @@ class SqliteStore:
             seen = before.get(row[0])
             if seen is None or seen[0] != row:
                 whole = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE place = ?", row[0])
-                seen = row, _record(whole[0])
+                seen = row, record_of(whole[0])
             now[row[0]] = seen
         self._seen[line] = now
         return [record for _, record in now.values()]
@@ -250,27 +277,3 @@ class SqliteStore:
 
 def _drawings(number: int) -> str:
     return f"{number} drawing" if number == 1 else f"{number} drawings"
-
-
-def _record(row: tuple) -> Record:
-    place, _, line, person, session, first, kept, state, created, *numbers, text = row
-    attempt, kills, lost, stop, overtaken, since, started, ended, error, code = numbers
-    return Record(
-        job=Job.model_validate_json(text),
-        line=line,
-        owner=Owner(person, session, bool(first)),
-        kept=kept,
-        state=state,
-        place=place,
-        created=created,
-        attempt=attempt,
-        kills=kills,
-        lost=lost,
-        stop=bool(stop),
-        overtaken=overtaken,
-        since=since,
-        started=started,
-        ended=ended,
-        error=error,
-        code=code,
-    )

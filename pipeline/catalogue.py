@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import CatalogueError, UnknownModel, quoted
+from pipeline.paths import owner_path
 from pipeline.spec import ModelSpec
 
 
@@ -73,27 +74,45 @@ def read_catalogue(path: Path | str) -> Catalogue:
         for key in ("source", "base") if spec.backend == "local" else ():
             if value := getattr(spec, key):
                 spec = spec.model_copy(update={key: _located(path, entries, index, key, value)})
-        if spec.backend == "local" and Path(spec.source).is_file() != (spec.base is not None):
-            line = _line(entries, (index, "source"))
-            raise CatalogueError(
-                f"{path}, line {line}: base: goes with a source that is a single file, and only with one: it "
-                "says which pipeline the other parts come from."
-            )
+        if spec.backend == "local" and (words := _base_mistake(spec)):
+            line = _line(entries, (index, "base" if spec.base else "source"))
+            raise CatalogueError(f"{path}, line {line}: base: {words}")
         specs.append(spec)
     return Catalogue(specs)
 
 
 def _located(path: Path, entries: Any, index: int, key: str, value: str) -> str:
     """A path as an absolute one, a Hub id as it is."""
-    beside = (path.parent / value).resolve()
-    if beside.exists():
-        return str(beside)
+    line = f"{path}, line {_line(entries, (index, key))}: {key}"
+    try:
+        beside = (path.parent / owner_path(value)).resolve()
+        if beside.exists():
+            return str(beside)
+    except OSError as error:
+        raise CatalogueError(f"{line}: {value} can't be read ({error.strerror}); mend the path.") from error
+    except ValueError as error:
+        raise CatalogueError(f"{line}: {error}.") from error
     if value.startswith((".", "/", "~")) or value.count("/") != 1:
         raise CatalogueError(
-            f"{path}, line {_line(entries, (index, key))}: {key}: {value} is neither a folder nor a file on "
-            "this machine, nor a Hub id (owner/name); mend the path."
+            f"{line}: {value} is neither a folder nor a file on this machine, nor a Hub id (owner/name); "
+            "mend the path."
         )
     return value
+
+
+def _base_mistake(spec: ModelSpec) -> str:
+    """What is wrong with `base`, which a single file needs and nothing else; empty where nothing is."""
+    source = Path(spec.source)
+    if source.is_file() and spec.base is None:
+        return (
+            f"goes with a source that is a single file, as {source.name} is: add base, the Hub id "
+            "(owner/name) or folder of the pipeline that its text encoders, VAE and scheduler come from."
+        )
+    if not source.is_file() and spec.base is not None:
+        return "goes with a source that is a single file, and only with one: remove it, or name the file."
+    if spec.base is not None and Path(spec.base).is_file():
+        return f"{Path(spec.base).name} is a file; name the folder or the Hub id (owner/name) of a pipeline."
+    return ""
 
 
 def _yaml_complaint(path: Path, error: YAMLError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,14 @@ from typing import Any, Literal
 import diffusers
 import torch
 import transformers
+from accelerate import init_empty_weights
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors import safe_open
 
+from pipeline.errors import WeightsError, quoted
 from pipeline.gpu_sizes import ON_ZEROGPU
 from pipeline.plans import EIGHT_BITS, FOUR_BITS
+from pipeline.weights_file import Tensor, bare_name, header, transformer_part
 
 Precision = Literal["16-bit", "8-bit", "4-bit"]
 """How a component's matrices are kept; 16-bit stands for the device's own dtype, fp32 on a CPU."""
@@ -27,6 +31,8 @@ Precision = Literal["16-bit", "8-bit", "4-bit"]
 _SHARE = {"16-bit": 1.0, "8-bit": EIGHT_BITS, "4-bit": FOUR_BITS}
 """Of the 16-bit size."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_BLOCK = re.compile(r"\w+\.\d+(?=\.)")
+"""What the name of a tensor in a block begins with."""
 _FP16_VARIANT = re.compile(r"\.fp16(-\d+-of-\d+)?\.safetensors$")
 _PASSING = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
 """Keys of a config that say where it came from, or what `dtype` overrides: not what the network is."""
@@ -65,20 +71,44 @@ def component(kind: Any, folder: Path, dtype: torch.dtype, precision: Precision)
         module = module if direct else module.to(device)
         return module.eval().requires_grad_(False)
 
-    return _component(
-        kind, folder.name, folder / "config.json", weights_files(folder), dtype, precision, read
-    )
+    files = weights_files(folder)
+    elements = sum(_elements(file) for file in files)
+    return _component(kind, folder.name, folder / "config.json", files, elements, dtype, precision, read)
 
 
 def component_from_file(
-    kind: Any, file: Path, layout: Path, dtype: torch.dtype, precision: Precision
+    kind: Any, file: Path, layout: Path, base: str, dtype: torch.dtype, precision: Precision
 ) -> Component:
     """A transformer from one file, in its original or in diffusers' names, with the config of the pipeline in
-    the folder `layout`."""
+    the folder `layout`. What else is in the file is left there.
+
+    Args:
+        base: how that pipeline is called.
+
+    Raises:
+        WeightsError: the file isn't a transformer like the pipeline's.
+    """
+    config = layout / "transformer" / "config.json"
+    part = transformer_part(header(file))
+    wanted = _shapes(kind, config.parent)
+    if _in_diffusers_names(part, wanted):
+        # diffusers (0.42) knows its own names only where there are no others.
+        part = {
+            name: tensor
+            for name, tensor in part.items()
+            if (bare := bare_name(name)) in wanted or _BLOCK.match(bare)
+        }
+    if words := _misfit(kind, part, wanted, kind.load_config(config.parent)):
+        raise WeightsError(
+            f"{file.name} is no transformer like that of {base}: {words}. Mend `base` in models.yaml (the "
+            "pipeline that the file was made from), or `source`."
+        )
 
     def read(device: torch.device) -> torch.nn.Module:
+        with safe_open(file, "pt") as opened:
+            tensors = {bare_name(name): opened.get_tensor(name) for name in part}
         module = kind.from_single_file(
-            str(file),
+            tensors,
             config=str(layout),
             subfolder="transformer",
             dtype=dtype,
@@ -88,8 +118,46 @@ def component_from_file(
             module = module.to(device)
         return module.eval().requires_grad_(False)
 
-    config = layout / "transformer" / "config.json"
-    return _component(kind, file.stem, config, [file], dtype, precision, read)
+    elements = sum(torch.Size(tensor.shape).numel() for tensor in part.values())
+    return _component(kind, file.stem, config, [file], elements, dtype, precision, read)
+
+
+def _shapes(kind: Any, folder: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors that a network of this configuration has, none of them made."""
+    with init_empty_weights(include_buffers=True):
+        module = kind.from_config(kind.load_config(folder))
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _in_diffusers_names(part: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> bool:
+    """Whether most of a file's tensors have the names that are wanted: some are the same in both forms."""
+    return 2 * sum(bare_name(name) in wanted for name in part) > len(part)
+
+
+def _misfit(kind: Any, part: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], config: Any) -> str:
+    """How a file's tensors differ from the wanted ones, in words; empty where they are the same."""
+    given = {bare_name(name): torch.empty(tensor.shape, device="meta") for name, tensor in part.items()}
+    if not _in_diffusers_names(part, wanted):
+        # What from_single_file does, here with shapes alone.
+        loadable: Any = SINGLE_FILE_LOADABLE_CLASSES[kind.__name__]
+        convert = loadable["checkpoint_mapping_fn"]
+        try:
+            given = convert(config=config, checkpoint=given)
+        except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            return f"its tensors have other names, or some are missing ({quoted(str(error))})"
+    shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    for name, shape in shapes.items():
+        if name in wanted and shape != wanted[name]:
+            return f"{name} is {_times(shape)} there, and {_times(wanted[name])} are expected"
+    if missing := [name for name in wanted if name not in shapes]:
+        return f"it lacks {len(missing)} of {len(wanted)} tensors, {missing[0]} the first"
+    # diffusers passes over what the model has no place for; in its blocks that is no trifle.
+    more = [name for name in shapes if name not in wanted and _BLOCK.match(name)]
+    return f"it has {len(more)} tensors more, {more[0]} the first" if more else ""
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "one number"
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -102,12 +170,13 @@ def _component(
     name: str,
     config: Path,
     files: list[Path],
+    elements: int,
     dtype: torch.dtype,
     precision: Precision,
     read: Callable[[torch.device], torch.nn.Module],
 ) -> Component:
     key = (kind.__name__, str(dtype), precision, _config(config), *map(_content, files))
-    size = round(sum(_elements(file) for file in files) * dtype.itemsize * _SHARE[precision])
+    size = round(elements * dtype.itemsize * _SHARE[precision])
     return Component(key, name, size, precision == "16-bit", read)
 
 

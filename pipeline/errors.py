@@ -217,10 +217,12 @@ def _translate(error: Exception, model: str, license_url: str) -> StepwiseError:
             "Try again once a new one is there; if that happens again with the same settings, try others."
         )
     if words := _hub_words(error, model, license_url):
-        return WeightsError(words)
+        where = "" if hub_address() in words or hub_address() == HUB else f" HF_ENDPOINT is {hub_address()}."
+        return WeightsError(words + where)
     if is_a(error, "safetensors", "SafetensorError"):
         return WeightsError(
-            f"A weights file of {model} is damaged ({error}): delete it from the cache and try again."
+            f"A weights file of {model} is damaged ({error}): whoever runs the server fetches or copies it "
+            "again."
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return WeightsError(
@@ -296,21 +298,60 @@ def _hub_words(error: Exception, model: str, license_url: str) -> str:
         )
     if status is not None and status >= 500:
         return f"The Hub has a fault of its own ({status}), so {model} can't be fetched. Try again later."
+    if is_a(error, "httpx2", "UnsupportedProtocol") or is_a(error, "httpx2", "InvalidURL"):
+        return (
+            f"{model} can't be fetched: {quoted(hub_address())} is no address: set HF_ENDPOINT to one that "
+            "begins with https://, or leave it out."
+        )
+    if is_a(error, "httpx2", "ConnectError") and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"{model} can't be fetched: the certificate of {hub_address()} isn't trusted on this machine. "
+            "Behind a proxy that opens connections, set SSL_CERT_FILE to its certificates."
+        )
     if is_a(error, "httpx2", "TransportError") and not is_a(error, "httpx2", "ConnectError"):
         return (
             f"The connection to the Hub broke off while {model} was fetched. Check the network and try "
             "again: files that are complete are kept."
         )
+    if is_a(error, "huggingface_hub.errors", "FileMetadataError"):
+        return not_a_hub(model, "its answer lacks what the Hub says of each file (ETag, commit)")
+    if is_a(error, "httpx2", "DecodingError"):
+        return not_a_hub(model, "its answer can't be read")
+    if status is not None:
+        return not_a_hub(model, f"it answered {status}")
     unreachable = isinstance(error, ConnectionError | TimeoutError) or is_a(error, "httpx2", "ConnectError")
     if unreachable or is_a(error, "huggingface_hub.errors", "LocalEntryNotFoundError"):
         # The library says this of several causes; which one it was stands behind it.
         cause = error.__cause__
         words = _hub_words(cause, model, license_url) if isinstance(cause, Exception) else ""
         return words or (
-            f"{model} isn't on this machine and the Hub can't be reached: check the network and try again."
-            + unusable()
+            f"{model} isn't on this machine and the Hub can't be reached: check the network and try again. "
+            f"It was asked for at {hub_address()}.{unusable()}"
         )
     return ""
+
+
+HUB = "https://huggingface.co"
+
+
+def hub_address() -> str:
+    """Where the Hub is asked for: HF_ENDPOINT, or its own address; without a name and password."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    address = str(getattr(constants, "ENDPOINT", HUB))
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def not_a_hub(model: str, what: str) -> str:
+    """That something else answers in the Hub's place, in words.
+
+    Args:
+        what: how that shows.
+    """
+    return (
+        f"{model} can't be fetched: what answers at {hub_address()} isn't the Hub, or a mirror that lacks a "
+        f"part of it ({what}). Open that address in a browser on this machine: if the network asks for a "
+        "login there, log in; if HF_ENDPOINT is set, check it."
+    )
 
 
 def is_a(error: BaseException, module: str, name: str) -> bool:

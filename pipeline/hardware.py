@@ -21,6 +21,7 @@ from huggingface_hub import constants, get_token, try_to_load_from_cache
 from pipeline.families import FAMILIES
 from pipeline.gpu_memory import free_gpu_memory
 from pipeline.gpu_sizes import ON_ZEROGPU
+from pipeline.layout import local_fault
 from pipeline.plans import RESIDENT, Plan, fitting, least, plan_named
 from pipeline.spec import ModelSpec, PlanName
 
@@ -85,8 +86,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a model needs: what (hardware, token, licence, disk or network), in which words, whether
-    this machine has it (known: or may have it, which only the Hub can tell), and where to get it."""
+    """One thing that a model needs: what (hardware, token, licence, disk, network or weights), in which
+    words, whether this machine has it (known: or may have it, which only the Hub can tell), and where to get
+    it."""
 
     what: str
     words: str
@@ -158,12 +160,15 @@ def plan_for(spec: ModelSpec, device: Device, wanted: Wanted = ANY) -> Plan | No
 
 
 def needs(spec: ModelSpec, wanted: Wanted = ANY) -> list[Need]:
-    """Everything this model needs of a machine, met or not: hardware, token, licence, disk."""
+    """Everything this model needs of a machine, met or not: hardware, token, licence, disk, and files of the
+    owner's that are what they should be."""
     if spec.backend == "inference":
         return _inference(spec)
     found = [_hardware(spec, device_for(spec, wanted), wanted)]
     if not spec.local:
         found += [*_license(spec), _disk(spec)]
+    if fault := local_fault(spec):
+        found.append(Need("weights", fault, False))
     return found
 
 

@@ -5,8 +5,6 @@ any moment. Which files there are, and which are here, huggingface_hub knows; we
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -15,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import DryRunError
+from huggingface_hub.errors import DryRunError, HFValidationError
 from huggingface_hub.utils import tqdm
 
-from pipeline.errors import Stopped, WeightsError
+from pipeline.errors import Stopped, WeightsError, hub_address, not_a_hub, quoted
 from pipeline.events import Phase
 from pipeline.hardware import GB
 from pipeline.spec import ModelSpec
+from pipeline.verified import is_sound
 
 Report = Callable[[Phase, int, int], None]
 """Called with (phase, done, total) while weights arrive: bytes when `downloading`, parts when `loading`.
@@ -32,9 +31,7 @@ WANTED = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja", "
 UNWANTED = ["*/*.fp16*.safetensors"]
 POLL = 0.1
 """Seconds between two looks at a download: how late a stop and its progress may be."""
-_SHA256 = re.compile("[0-9a-f]{64}")
 _HASHERS = 8
-_PIECE = 1 << 20
 
 
 def fetch(spec: ModelSpec, report: Report) -> Path:
@@ -69,7 +66,7 @@ def discard_damaged(folder: Path) -> str:
         Which they were, in words; empty where all are sound.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return _discard_damaged(folder, files, threading.Event())
+    return _discard_damaged(folder, files, threading.Event(), anew=True)
 
 
 class _Download(threading.Thread):
@@ -78,7 +75,7 @@ class _Download(threading.Thread):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(name=f"download {spec.id}", daemon=True)
-        self._spec = spec
+        self.spec = spec
         self.waiting = 0
         self.done = 0
         self.total = 0
@@ -91,30 +88,42 @@ class _Download(threading.Thread):
             self.folder = self._fetch()
         except BaseException as error:  # raised again where the download is waited for
             self.error = error
+        finally:
+            _forget(
+                self
+            )  # whoever comes now begins anew, also where others have still to see this one's error
 
     def _fetch(self) -> Path:
-        missing = [file for file in self._list() if file.will_download]
-        self.total = sum(file.file_size or 0 for file in missing)
-        self._check_room()
-        folder = Path(self._snapshot())
+        with _answers_of_a_hub(self.spec):
+            missing = [file for file in self._list() if file.will_download]
+            self.total = sum(file.file_size or 0 for file in missing)
+            self._check_room()
+            folder = Path(self._snapshot())
         damaged = _discard_damaged(folder, [Path(file.local_path) for file in missing], self.abandoned)
         if damaged:
             raise WeightsError(
-                f"{self._spec.name}: {damaged} arrived damaged (not the Hub's SHA-256) and deleted again. "
+                f"{self.spec.name}: {damaged} arrived damaged (not the Hub's SHA-256) and deleted again. "
                 "Try again; if it goes on, check this machine's network, memory and disk."
             )
         return folder
 
     def _list(self) -> list[Any]:
         try:
-            return list(self._snapshot(dry_run=True))
+            files = list(self._snapshot(dry_run=True))
         except DryRunError:  # the Hub can't be asked: a complete copy in the cache will do
             return []
+        if not files:
+            # Said here: huggingface_hub (2.4) would remember for this commit that there are none.
+            raise WeightsError(
+                f"{hub_address()} lists no files of a diffusers pipeline in {self.spec.layout}, so "
+                f"{self.spec.name} can't be fetched: check `source` in models.yaml, and HF_ENDPOINT."
+            )
+        return files
 
     def _snapshot(self, **options: Any) -> Any:
         return snapshot_download(
-            self._spec.layout,
-            revision=self._spec.revision,
+            self.spec.layout,
+            revision=self.spec.revision,
             allow_patterns=WANTED,
             ignore_patterns=UNWANTED,
             tqdm_class=_bar(self),
@@ -128,23 +137,22 @@ class _Download(threading.Thread):
         free = shutil.disk_usage(folder).free
         if self.total > free:
             raise WeightsError(
-                f"{self._spec.name} needs {self.total / GB:.1f} GB more disk, and {free / GB:.1f} GB are "
+                f"{self.spec.name} needs {self.total / GB:.1f} GB more disk, and {free / GB:.1f} GB are "
                 "free where the Hub's files are kept. Free some, or set HF_HOME to a folder on a larger disk."
             )
 
 
 _downloads: dict[tuple[str, str | None], _Download] = {}
-_joining = threading.Lock()
+_joining = threading.RLock()
 
 
 @contextlib.contextmanager
 def _shared(spec: ModelSpec) -> Iterator[_Download]:
     """The download of this repository that is under way, or a new one; abandoned once nobody waits for it."""
-    key = (spec.layout, spec.revision)
     with _joining:
-        download = _downloads.get(key)
+        download = _downloads.get(_key(spec))
         if download is None:
-            download = _downloads[key] = _Download(spec)
+            download = _downloads[_key(spec)] = _Download(spec)
             download.start()
         download.waiting += 1
     try:
@@ -154,7 +162,40 @@ def _shared(spec: ModelSpec) -> Iterator[_Download]:
             download.waiting -= 1
             if not download.waiting:
                 download.abandoned.set()
-                del _downloads[key]
+                _forget(download)
+
+
+def _key(spec: ModelSpec) -> tuple[str, str | None]:
+    return spec.layout, spec.revision
+
+
+def _forget(download: _Download) -> None:
+    """Nobody joins it any more."""
+    with _joining:
+        if _downloads.get(_key(download.spec)) is download:
+            del _downloads[_key(download.spec)]
+
+
+@contextlib.contextmanager
+def _answers_of_a_hub(spec: ModelSpec) -> Iterator[None]:
+    """What answers in the Hub's place, such as a network's page for logging in or a mirror that isn't whole,
+    makes huggingface_hub (2.4) raise whatever comes of it where it reads the answer."""
+    try:
+        yield
+    except (WeightsError, Stopped):
+        raise
+    except HFValidationError as error:
+        raise WeightsError(
+            f"{spec.name}: {quoted(spec.layout)} is no Hub id (owner/name): mend `source` in models.yaml."
+        ) from error
+    except OSError as error:  # also what the Hub's library says of a status
+        if "Consistency check failed" in str(error):
+            raise WeightsError(
+                not_a_hub(spec.name, "a file came with another size than was announced")
+            ) from error
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise WeightsError(not_a_hub(spec.name, "its answer can't be read")) from error
 
 
 def _bar(download: _Download) -> type[tqdm]:
@@ -176,26 +217,12 @@ def _bar(download: _Download) -> type[tqdm]:
     return Bar
 
 
-def _discard_damaged(folder: Path, files: list[Path], abandoned: threading.Event) -> str:
-    def sound(path: Path) -> bool:
-        # The cache names a large file's content by the SHA-256 that the Hub has for it.
-        expected = path.resolve().name
-        return not _SHA256.fullmatch(expected) or _sha256(path, abandoned) == expected
-
+def _discard_damaged(folder: Path, files: list[Path], abandoned: threading.Event, anew: bool = False) -> str:
     with ThreadPoolExecutor(_HASHERS) as pool:
-        damaged = [path for path, good in zip(files, pool.map(sound, files)) if not good]
+        found = pool.map(lambda path: is_sound(path, abandoned, anew), files)
+        damaged = [path for path, sound in zip(files, found) if not sound]
     for path in damaged:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     names = sorted(path.relative_to(folder).as_posix() for path in damaged)
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
-
-
-def _sha256(path: Path, abandoned: threading.Event) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            if abandoned.is_set():
-                raise Stopped
-            digest.update(piece)
-    return digest.hexdigest()

@@ -25,6 +25,7 @@ from pipeline.errors import WeightsError
 from pipeline.families import FAMILIES, Reader
 from pipeline.hardware import Device
 from pipeline.hub import discard_damaged
+from pipeline.layout import called, local_fault, parts, read_index
 from pipeline.plans import Plan
 from pipeline.preview import read_factors
 from pipeline.spec import ModelSpec, PreviewFactors
@@ -120,12 +121,9 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
     Raises:
         WeightsError: the folder is not a pipeline, or of another family than models.yaml says.
     """
-    index = _read_index(spec, folder)
-    names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
+    index = read_index(spec, folder)
+    names = parts(index)
     rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
-    if missing := [name for name in names if not (folder / name).is_dir()]:
-        where = Path(spec.layout).name  # callers needn't know the server's folders
-        raise WeightsError(f"{spec.name}: {', '.join(missing)} missing in {where}: fetch or copy it again.")
     networks: dict[str, Component] = {}
     large = FAMILIES[spec.family].readers[-1].encoder
     with mended(spec, folder):
@@ -136,9 +134,9 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
             elif name == large and plan.without_t5:
                 rest[name] = None
             elif name == "transformer" and spec.base:
-                networks[name] = component_from_file(
-                    kind, Path(spec.source), folder, device.torch_dtype, _precision(plan, name, large)
-                )
+                file, base = Path(spec.source), called(spec)
+                precision = _precision(plan, name, large)
+                networks[name] = component_from_file(kind, file, folder, base, device.torch_dtype, precision)
             else:
                 networks[name] = component(
                     kind, folder / name, device.torch_dtype, _precision(plan, name, large)
@@ -161,11 +159,13 @@ def _precision(plan: Plan, name: str, large: str) -> Precision:
 
 @contextlib.contextmanager
 def mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
-    """Where the Hub's files can't be read as weights, those that were damaged since they were fetched are
-    deleted, so that the next try mends them."""
+    """Where files can't be read as weights, the Hub's that were damaged since they were fetched are deleted,
+    so that the next try mends them; of the owner's own it is said what is wrong with which."""
     try:
         yield
     except (SafetensorError, OSError) as error:  # diffusers (0.42) makes the one into the other
+        if fault := local_fault(spec):
+            raise WeightsError(f"{spec.name}: {fault}") from error
         damaged = "" if spec.local else discard_damaged(folder)
         if not damaged:
             raise
@@ -173,28 +173,6 @@ def mended(spec: ModelSpec, folder: Path) -> Iterator[None]:
             f"{spec.name}: {damaged} got damaged on this machine's disk and deleted. Try again: what is "
             "missing is fetched anew."
         ) from error
-
-
-def _read_index(spec: ModelSpec, folder: Path) -> dict[str, Any]:
-    where = Path(spec.layout).name if spec.local else spec.layout
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(
-            f"{spec.name}: {where} has no model_index.json, so it isn't a diffusers pipeline; "
-            "mend `source` in models.yaml."
-        ) from None
-    except ValueError as error:
-        raise WeightsError(
-            f"{spec.name}: model_index.json in {where} is damaged ({error}): fetch it again."
-        ) from error
-    expected = FAMILIES[spec.family].pipeline
-    if index.get("_class_name") != expected:
-        raise WeightsError(
-            f"{spec.name}: {where} is a {index.get('_class_name')}, but family {spec.family} means "
-            f"{expected}; mend `family` in models.yaml."
-        )
-    return index
 
 
 def _class(library: str, name: str) -> Any:

@@ -42,7 +42,9 @@ class FakeHub:
     tokens: those that exist. refuse: answers every request with this status. cut: closes a file's connection
     after so many bytes, every time. short: leaves out the last bytes of files and says they are whole. flip:
     flips a bit of each weights file. slow: an event that holds the files whose path begins with `held` until
-    it is set.
+    it is set. portal: what answers every request instead of a Hub: status, content type, body. bare: leaves
+    out the headers that only a Hub sends with a file. page: is sent for the content of each file, whatever
+    was announced. asked: the path of every request.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -53,10 +55,14 @@ class FakeHub:
     flip: bool = False
     slow: threading.Event | None = None
     held: str = ""
+    portal: tuple[int, str, bytes] | None = None
+    bare: bool = False
+    page: bytes | None = None
     url: str = ""
     files: list[tuple[str, str | None]] = field(default_factory=list)
     """(path, Range header) of every file that was fetched."""
     authorization: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -110,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         self.hub.authorization.append(token)
-        if self.hub.refuse is not None:
+        self.hub.asked.append(path)
+        if self.hub.portal is not None:
+            self._portal(*self.hub.portal)
+        elif self.hub.refuse is not None:
             self._refuse(self.hub.refuse, "", "The server refuses.")
         elif token and token not in self.hub.tokens:
             self._refuse(401, "", "Invalid credentials in Authorization header")
@@ -122,6 +131,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(found[1], found[2], found[3], token, body)
         else:
             self._refuse(404, "", "Not found")
+
+    def _portal(self, status: int, kind: str, text: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
 
     def _refuse(self, status: int, code: str, words: str) -> None:
         text = json.dumps({"error": words}).encode()
@@ -195,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:-1] + bytes([content[-1] ^ 1])
         if self.hub.short and len(content) >= LARGE:
             content = content[:-10]
+        if self.hub.page is not None and body:
+            content = self.hub.page
         asked = self.headers.get("Range")
         begin = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         whole, content = len(content), content[begin:]
@@ -202,8 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         if asked:
             self.send_header("Content-Range", f"bytes {begin}-{whole - 1}/{whole}")
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", commit)
+        if not self.hub.bare:
+            self.send_header("ETag", f'"{etag}"')
+            self.send_header("X-Repo-Commit", commit)
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if body:

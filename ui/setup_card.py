@@ -43,6 +43,7 @@ def _where(kinds: set[str]) -> str:
     words = {
         "token": "Set HF_TOKEN in the environment and start again.",
         "hardware": "The hardware is this machine’s.",
+        "weights": "Mend models.yaml, or the files that it names.",
     }
     return " ".join(sentence for kind, sentence in words.items() if kind in kinds)
 

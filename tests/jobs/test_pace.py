@@ -408,7 +408,23 @@ def test_another_device_has_a_pace_of_its_own_in_the_same_file(tmp_path: Path) -
     assert pace(path, "a new one").seconds(asked, True) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 9, b"[]", b'{"a GPU": {"loads": [0.0]}}', b'{"a GPU'])
+GARBAGE = [
+    b"",
+    b"\0" * 9,
+    b"[]",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"a GPU',
+    b'{"a GPU": {"loads": [0.0]}}',
+    b'{"a GPU": {"loads": [1e-300]}}',
+    b'{"a GPU": {"loads": [NaN]}}',
+    b'{"a GPU": {"models": {"sketch": {"ready": [1e300]}}}}',
+    b'{"a GPU": {"models": {"sketch": {"plain": {"65536": [-1]}}}}}',
+    b'{"a GPU": {"models": {"sketch": {"plain": {"1' + b"0" * 400 + b'": [1]}}}}}',
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
 def test_a_damaged_file_is_ignored_with_a_warning_and_mended_by_the_next(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:

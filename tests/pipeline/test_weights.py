@@ -3,6 +3,7 @@ mend; once mended, the next job draws without a restart."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.engine import Engine
+from pipeline.errors import ModelUnavailable
 from pipeline.events import Event
 from tests.tiny import SKETCH, catalogue, draw, entry, tiny_z_image
 
@@ -43,6 +45,19 @@ def failed(event: Event, *words: str) -> None:
     assert event.info()["error"] == event.error
 
 
+def refused(engine: Engine, *words: str) -> None:
+    """Checks that the model is listed with these words as the reason, and not drawn with."""
+    (listed,) = engine.models()
+    assert not listed["available"]
+    with pytest.raises(ModelUnavailable) as refusal:
+        draw(engine, **TINY)
+    for word in words:
+        assert word in str(refusal.value)
+    assert listed["reason"] in str(refusal.value)
+    for word in ("/tmp", "cache", "other settings"):
+        assert word not in listed["reason"]
+
+
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
 @pytest.mark.parametrize(
     "damage",
@@ -56,7 +71,7 @@ def test_a_damaged_weights_file_fails_in_words_and_works_after_repair(
     file = weights_of(own, part)
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    failed(draw(engine, **TINY), "Tiny", "damaged")
+    refused(engine, "Tiny", f"own/{part}/{file.name} is damaged")
     file.write_bytes(whole)
     assert draw(engine, **TINY).phase == "finished"
 
@@ -65,21 +80,73 @@ def test_a_damaged_weights_file_fails_in_words_and_works_after_repair(
 def test_a_missing_part_fails_in_words_and_works_after_repair(own: Path, tmp_path: Path, part: str) -> None:
     engine = engine_for(own, tmp_path)
     shutil.move(own / part, tmp_path / "away")
-    failed(draw(engine, **TINY), "Tiny", part)
+    refused(engine, "Tiny", part)
     shutil.move(tmp_path / "away", own / part)
     assert draw(engine, **TINY).phase == "finished"
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_2"])
+def test_a_part_without_its_weights_or_its_configuration_fails_in_words_and_works_after_repair(
+    own: Path, tmp_path: Path, part: str
+) -> None:
+    engine = engine_for(own, tmp_path)
+    for file, words in (
+        (own / part / "config.json", f"own has no {part}/config.json"),
+        (weights_of(own, part), f"own/{part} has no safetensors file"),
+    ):
+        shutil.move(file, tmp_path / "away")
+        refused(engine, "Tiny", words, "copy the whole folder own again")
+        shutil.move(tmp_path / "away", file)
+    (own / part / "config.json").replace(tmp_path / "away")
+    (own / part / "config.json").write_text("[]")
+    refused(engine, "Tiny", f"config.json in own/{part} is damaged")
+    (tmp_path / "away").replace(own / part / "config.json")
+    assert draw(engine, **TINY).phase == "finished"
+
+
+def test_a_missing_shard_is_named(own: Path, tmp_path: Path) -> None:
+    file = weights_of(own, "transformer")
+    shards = {"weight_map": {"a": file.name, "b": "second.safetensors"}}
+    (own / "transformer" / "x.safetensors.index.json").write_text(json.dumps(shards))
+    refused(engine_for(own, tmp_path), "own/transformer lacks second.safetensors")
+
+
+def test_a_folder_of_something_else_is_told_apart(own: Path, tmp_path: Path) -> None:
+    refused(engine_for(own / "transformer", tmp_path), "one part of one: name the folder above it")
+    (tmp_path / "models--me--tiny" / "snapshots").mkdir(parents=True)
+    hub = engine_for(tmp_path / "models--me--tiny", tmp_path)
+    (listed,) = hub.models()
+    assert "is a folder of the Hub's cache: name the Hub id" in listed["reason"]
+    (tmp_path / "loras").mkdir()
+    shutil.copy(weights_of(own, "transformer"), tmp_path / "loras" / "mine.safetensors")
+    refused(engine_for(tmp_path / "loras", tmp_path), "name that file and add `base`", "mine.safetensors")
+    index = json.loads((own / "model_index.json").read_text()) | {"_class_name": "FluxPipeline"}
+    (own / "model_index.json").write_text(json.dumps(index))
+    refused(engine_for(own, tmp_path), "own is a FluxPipeline", "mend `family` or `source`")
+
+
+def test_a_weights_file_that_gets_damaged_between_the_look_and_the_reading_is_named(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_for(own, tmp_path)
+    file = weights_of(own, "vae")
+    job = engine.check({"prompt": "a fox", **TINY})
+    with monkeypatch.context() as late:
+        late.setattr(engine, "checked", lambda job: job)
+        file.write_bytes(file.read_bytes()[:100])
+        failed(engine.start(job).result(), "Tiny: own/vae/", "is damaged: it ends after 100 bytes")
 
 
 def test_a_folder_that_is_no_pipeline_fails_in_words(own: Path, tmp_path: Path) -> None:
     engine = engine_for(own, tmp_path)
     (own / "model_index.json").unlink()
-    failed(draw(engine, **TINY), "model_index.json", "models.yaml")
+    refused(engine, "model_index.json", "models.yaml")
 
 
 def test_a_model_index_that_is_not_json_fails_in_words(own: Path, tmp_path: Path) -> None:
     engine = engine_for(own, tmp_path)
     (own / "model_index.json").write_text("{oops")
-    failed(draw(engine, **TINY), "model_index.json")
+    refused(engine, "model_index.json")
 
 
 @pytest.mark.parametrize("family, is_a", [("sd3", "ZImagePipeline"), ("z-image", "StableDiffusion3Pipeline")])
@@ -87,7 +154,7 @@ def test_the_wrong_family_fails_with_both_names(
     tiny_folder: Path, tmp_path: Path, family: str, is_a: str
 ) -> None:
     source = tiny_folder if family == "z-image" else tiny_z_image(tmp_path / "z")
-    failed(draw(engine_for(source, tmp_path, family=family), **TINY), is_a, family, "mend `family`")
+    refused(engine_for(source, tmp_path, family=family), is_a, family, "mend `family`")
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -163,7 +230,10 @@ def test_a_preload_that_fails_is_told_to_the_first_job(own: Path, tmp_path: Path
     engine = engine_for(own, tmp_path)
     shutil.move(own / "vae", tmp_path / "away")
     engine.preload("tiny").join(60)
-    failed(draw(engine, **TINY), "vae")
+    coming = engine.preloads.of("tiny")
+    assert coming is not None
+    assert "vae" in coming["error"]
+    refused(engine, "vae")
     shutil.move(tmp_path / "away", own / "vae")
     assert draw(engine, **TINY).phase == "finished"
 
