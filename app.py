@@ -65,7 +65,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
     print_journal()
-    demo = build_page(queue, settings.keep_hours, login is not None)
+    demo = build_page(queue, login is not None)
     end_when_told(demo, lambda: queue.drain(settings.grace))
     expect_headers()
     raise_file_limit()

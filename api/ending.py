@@ -1,7 +1,4 @@
-"""How the server ends: when its drawings are there, or within seconds; whoever still listens; without noise.
-
-What is then deleted is Gradio's doing (`delete_cache`), which it does once nobody is connected any more.
-"""
+"""How the server ends: when its drawings are there, or within seconds; whoever listens; without noise."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ from typing import Any, NoReturn
 import gradio as gr
 
 GRACE = 1
-"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, waits that
-long for every open stream (an MCP client's, a tab's), and then leaves with the pictures still there."""
+"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, and waits
+that long for every open stream (an MCP client's, a tab's)."""
 
 COLLECT = 2
 """Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients

@@ -20,7 +20,7 @@ from api.guard import BoundBody, under
 CLOSED = re.compile(
     rf"""{API_PREFIX}/(
         upload | process_recording | component_server | stream/   # takes files, keeps or converts them
-        | proxy= | file[=/]\s*[a-z][a-z0-9+.-]+:                   # fetches what a stranger names
+        | proxy= | file/                                           # fetches or reads what a stranger names
         | deep_link | dev/ | run-history/ | custom_component/      # writes files, wakes 20 times a second
     ) | /monitoring | /pwa_icon/                                   # resizes the icon to any size
     """,

@@ -17,6 +17,7 @@ from jobs.executors import Executor
 from jobs.folder import DataFolder
 from jobs.following import Following
 from jobs.journal import Journal
+from jobs.log import rename_old
 from jobs.metrics import Metrics, Now
 from jobs.pace import Pace
 from jobs.rate import RateLimit
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """Jobs from their start to their end. Safe to use from any thread."""
+    """Jobs from their start to their end. Safe to use from any thread.
+
+    folder: where it keeps them.
+    """
 
     def __init__(
         self,
@@ -52,8 +56,8 @@ class Queue:
             StoreError: the folder's database can't be used.
         """
         self.engine = engine
+        self.folder = folder
         self.rules = rules
-        self._folder = folder
         self._executors = executors
         self._rate = RateLimit(rules.rate)
         self._pace = Pace(engine.catalogue, engine.device_name, folder.pace)
@@ -70,6 +74,7 @@ class Queue:
         metrics.also(Now(lines, executors, register.all))
         self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_model)
         held = self._downloads.holds
+        rename_old(folder.logs)
         for record in take_up(
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
@@ -163,4 +168,4 @@ class Queue:
                 executor.close()
         self._pace.save()
         self._store.close()
-        self._folder.close()
+        self.folder.close()

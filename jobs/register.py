@@ -5,6 +5,7 @@ first, then told to their readers.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -15,6 +16,7 @@ from jobs.executors import Executor
 from jobs.following import Active, Following
 from jobs.journal import Journal
 from jobs.keeping import keep
+from jobs.log import name_of
 from jobs.metrics import Metrics
 from jobs.record import ENDED, Kept, Owner, Policy, Record, Store
 from jobs.recovery import ended_event, log_of
@@ -224,12 +226,19 @@ class Register:
         self._metrics.ended(record, last)
         self._journal.write(record, last)
 
-    def keep(self, most_bytes: int, most_seconds: float) -> None:
-        """Deletes what is past these bounds (`Rules`) of jobs that ended."""
-        gone = keep(self.logs, most_bytes, most_seconds, list(self._active))
+    def keep(self, most_bytes: int, most_seconds: float) -> float:
+        """Deletes what is past these bounds (`Rules`) of jobs that ended, files and records together.
+
+        Returns:
+            Seconds until the next of them passes its age; infinite where there is none.
+        """
+        busy = [name_of(job) for job in list(self._active)]
+        ended = {name_of(one.job.id): one for one in self.store.ended()}
         oldest = time.time() - most_seconds
-        old = [one.job.id for one in self.store.ended() if (one.ended or 0) < oldest]
-        self.store.forget({*gone, *old})
+        old = [name for name, one in ended.items() if (one.ended or 0) < oldest]
+        gone = keep(self.logs, most_bytes, most_seconds, busy, old)
+        self.store.forget([ended.pop(name).job.id for name in {*gone, *old} & ended.keys()])
+        return min(((one.ended or 0) - oldest for one in ended.values()), default=math.inf)
 
     def _stop(self, job: str) -> None:
         active = self.get(job)
