@@ -7,6 +7,11 @@ serves the page and the API; see README.md for the settings.
 
 import gc
 import os
+import sys
+from pathlib import Path
+
+from jobs.folder import ensure_temporary
+from pipeline.errors import StepwiseError
 
 if __name__ == "__main__":
     gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
@@ -16,23 +21,27 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+try:  # before anything else is imported
+    ensure_temporary(Path(data) if (data := os.environ.get("STEPWISE_DATA")) else None)
+except StepwiseError as error:
+    sys.exit(str(error))
+
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
 
 import argparse
-import sys
 
 from pydantic import ValidationError
 
 from api.connections import expect_headers, raise_file_limit
 from api.ending import end_when_told
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
+from api.gradio_routes import keep_gradio_to
 from api.guard import access_notice
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
 from jobs.journal import print_journal
-from pipeline.errors import StepwiseError
 from settings import Settings
 from ui.login_page import login_page
 from ui.page import build_page, launch_options
@@ -62,6 +71,7 @@ def serve(host: str | None = None, port: int | None = None) -> None:
         preload = settings.to_preload(engine)
         engine.hold()
         queue = settings.queue(engine, preload)  # a small model is ready before anyone has typed a prompt
+        keep_gradio_to(queue.folder.gradio)
     except (StepwiseError, ValidationError) as error:
         sys.exit(str(error))
     print_journal()
