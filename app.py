@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, NoReturn
 from api.connections import expect_headers, raise_file_limit
 from api.ending import expect_cuts, leave
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
+from api.gradio_routes import keep_gradio_to
 from api.guard import access_notice
 from api.listening import listen_at
 from api.login import Login
@@ -80,6 +81,7 @@ def serve(started: Started) -> NoReturn:
         ending.in_order()
         # A small model is ready before anyone has typed a prompt.
         queue = settings.queue(engine, preload, started.folder)
+        keep_gradio_to(queue.folder.gradio)
     except StepwiseError as error:
         print(error, file=sys.stderr)
         leave(1)  # a model may be on its way already
@@ -106,7 +108,7 @@ def serve(started: Started) -> NoReturn:
 def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
     """The page, ready to be launched, with all that the process needs for it."""
     print_journal()
-    demo = build_page(queue, settings.keep_hours, login is not None)
+    demo = build_page(queue, login is not None)
     expect_cuts()
     expect_headers()
     raise_file_limit()

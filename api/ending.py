@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 LOOK = 0.1
 """Seconds between two looks at whether a signal came."""
 ANSWERS = 1
-"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, waits that
-long for every open stream (an MCP client's, a tab's), and then leaves with the pictures still there."""
+"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, and waits
+that long for every open stream (an MCP client's, a tab's)."""
 COLLECT = 2.0
 """Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients
 are told its address."""

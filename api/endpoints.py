@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
-from api.pictures import PictureFiles
+from api.pictures import PictureFiles, leave_alone
 from api.start import start_job
 from api.visitor import asking
 from jobs.record import Kept
@@ -51,7 +51,7 @@ STOP = "Ends the job with this id within one step, and no other; answers how it 
 
 def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     """Adds the endpoints to the page; called in its context."""
-    engine = queue.engine
+    engine, files = queue.engine, PictureFiles(queue.folder.logs)
 
     async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
         prompt: str,
@@ -101,13 +101,8 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     describe(functions["models"], {}, ["models"], {})
     describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
     mend_snippets()
-    files = picture_files(demo)
-
-
-def picture_files(demo: gr.Blocks) -> PictureFiles:
-    """Where the pictures of programs lie: in the name of /generate's gallery."""
-    generate = next(function for function in demo.fns.values() if function.api_name == "generate")
-    return PictureFiles(generate.outputs[0])
+    for name in ("generate", "job"):
+        leave_alone(functions[name].outputs[0])
 
 
 async def draw(

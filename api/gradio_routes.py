@@ -4,23 +4,26 @@ are closed, and nothing is fetched for anyone. The routes beside Gradio's have g
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
-from gradio import processing_utils
+from gradio import processing_utils, routes
 from gradio.route_utils import API_PREFIX
 from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.guard import BoundBody, under
+from pipeline.errors import SettingError
 
 CLOSED = re.compile(
     rf"""{API_PREFIX}/(
         upload | process_recording | component_server | stream/   # takes files, keeps or converts them
-        | proxy= | file[=/]\s*[a-z][a-z0-9+.-]+:                   # fetches what a stranger names
+        | proxy= | file/                                           # fetches or reads what a stranger names
         | deep_link | dev/ | run-history/ | custom_component/      # writes files, wakes 20 times a second
     ) | /monitoring | /pwa_icon/                                   # resizes the icon to any size
     """,
@@ -74,6 +77,28 @@ class NoFiles(gr.Error):
 
     def __str__(self) -> str:
         return NO_FILES  # gr.Error's own puts it in quotes
+
+
+def keep_gradio_to(folder: Path) -> None:
+    """Gives Gradio a folder of ours for what it makes when it starts (6.31: an empty one). It would take
+    /tmp/gradio, which all accounts of a machine share, or what GRADIO_TEMP_DIR says; that goes on to hold.
+
+    Raises:
+        SettingError: nothing can be written to GRADIO_TEMP_DIR.
+    """
+    if own := os.environ.get("GRADIO_TEMP_DIR"):
+        folder = Path(own)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "vibe_edit_history").mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            f"GRADIO_TEMP_DIR is {folder}, where nothing can be written: {error.strerror or error}. Name "
+            "another folder, or leave it out."
+        ) from error
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    assert routes.DEFAULT_TEMP_DIR  # there to be replaced: Gradio read the variable when it was imported
+    routes.DEFAULT_TEMP_DIR = str(folder)
 
 
 def fetch_nothing() -> None:

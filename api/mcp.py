@@ -66,7 +66,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
     """The protocol's side of it, still without a transport.
 
     Args:
-        files: where finished PNGs are kept for download.
+        files: give finished PNGs their addresses.
     """
     server: Server[Any, Request] = Server("stepwise", __version__, INSTRUCTIONS)
 
@@ -176,7 +176,7 @@ def _drawn(event: Event, files: PictureFiles, root: str) -> CallToolResult:
     the picture never arrives (anthropics/claude-code issue 54737).
     """
     (png,) = event.images
-    job, address = event.job, root + files.path(files.write(png, f"{event.job.seed}.png"))
+    job, address = event.job, root + files.path(files.file(event.job, png, f"{event.job.seed}.png"))
     picture, kind = fitted(png)
     info = {
         "png": address,

@@ -7,16 +7,14 @@ bytes are made here, too: another format than PNG, base64, an address.
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from PIL import Image
 from pydantic import BaseModel, Field
 
 from api.openai_request import Format, ImageRequest, Quality
-from api.pictures import PictureFiles
+from api.pictures import QUALITY, PictureFiles, converted
 from pipeline.events import Event
 from pipeline.request import MAX_SEED
 from pipeline.spec import Defaults, License, Limits, ModelSpec
@@ -137,19 +135,20 @@ def card(spec: ModelSpec, model: dict[str, Any]) -> ModelCard:
 
 
 def answer(event: Event, asked: ImageRequest, files: PictureFiles, address: Addresses) -> ImagesAnswer:
-    """The whole answer. Takes its time where pictures are converted or written: not for an event loop.
+    """The whole answer. Takes its time where pictures are converted: not for an event loop.
 
     Args:
         event: a drawing's last, with its pictures.
     """
     pictures = []
     for index, png in enumerate(event.images):
-        seed, file = event.job.seed + index, encoded(png, asked)
+        seed = event.job.seed + index
         if asked.response_format == "url":
-            url = address(files.write(file, f"{seed}.{asked.output_format or 'png'}"))
+            name = f"{seed}.{asked.output_format or 'png'}"
+            url = address(files.file(event.job, png, name, asked.output_compression))
             pictures.append(Picture(url=url, seed=seed))
         else:
-            pictures.append(Picture(b64_json=_base64(file), seed=seed))
+            pictures.append(Picture(b64_json=_base64(encoded(png, asked)), seed=seed))
     return ImagesAnswer(
         **_recipe(event, 0),
         created=int(time.time()),
@@ -187,11 +186,7 @@ def encoded(png: bytes, asked: ImageRequest) -> bytes:
     kind = asked.output_format or "png"
     if kind == "png":
         return png
-    quality = 100 if asked.output_compression is None else asked.output_compression
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").save(buffer, kind.upper(), quality=quality)
-    return buffer.getvalue()
+    return converted(png, kind, QUALITY if asked.output_compression is None else asked.output_compression)
 
 
 def _recipe(event: Event, index: int) -> dict[str, Any]:

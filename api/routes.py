@@ -18,7 +18,6 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from api.behind_proxy import BehindProxy
-from api.endpoints import picture_files
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import Refuse, guarded
@@ -30,6 +29,7 @@ from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse
 from api.openai_routes import PREFIX, openai_app, unprefixed_routes
 from api.openai_stream import last_of
+from api.pictures import PictureFiles
 from api.refusals import HANDLERS
 from api.shapes import ErrorsInShape, Shape, http_errors
 from api.visitor import seen_from_gradio
@@ -47,7 +47,7 @@ def app_options(
     """All of `app_kwargs`.
 
     Args:
-        demo: the page, with the endpoints added; files are served in its name.
+        demo: the page, with the endpoints added.
         keys: what programs must send one of; none: everyone may.
         login: how one logs in; None: nobody need.
     """
@@ -56,7 +56,7 @@ def app_options(
         # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH.
         return get_root_url(request, request.url.path, demo.root_path)
 
-    files = picture_files(demo)
+    files = PictureFiles(queue.folder.logs)
     closed = bool(keys or login)
     openai = openai_app(queue, files, root_url, closed)
     mcp = mcp_app(queue, files, root_url, closed)
@@ -84,6 +84,7 @@ def app_options(
             *(login.routes() if login else ()),
             Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
             *unprefixed_routes(root_url),
+            files.route(),
             *health_routes(demo, queue),
             *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
         ],

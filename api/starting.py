@@ -1,5 +1,5 @@
-"""What a server does first, before the seconds that its imports take: it listens to signals, tries its address,
-reads its settings, and takes its folder, so that who starts it is told at once what is wrong.
+"""What a server does first, before the seconds that its imports take: it listens to signals, tries its
+address, reads its settings, and takes its folder, so that who starts it is told at once what is wrong.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ def start(address: Address | None = None) -> Started:
             address.check()  # now, not after all else is done
         for words in use_proxies(address.host):  # Gradio asks itself there whether it has started
             print(words, file=sys.stderr, flush=True)
-        from jobs.folder import DataFolder
+        from jobs.folder import DataFolder, ensure_temporary
         from settings import Settings
 
         settings = Settings.read()
+        ensure_temporary(settings.data)
         return Started(ending, address, settings, DataFolder(settings.data))
     except StepwiseError as error:
         sys.exit(str(error))

@@ -212,11 +212,12 @@ class Chaos:
         return self._served.rows(query, *values)
 
     def _look_up(self, asked: Asked) -> None:
-        from jobs.log import last_event
+        from jobs.log import last_event, name_of
 
         found = self._rows("SELECT attempt, kills FROM jobs WHERE id = ?", asked.job)
         asked.attempts, asked.kills = found[0] if found else (0, 0)
-        events = [last_event(path) for path in (self._served.data / "events").glob(f"{asked.job}.*.events")]
+        logs = (self._served.data / "events").glob(f"{name_of(asked.job)}.*.events")
+        events = [last_event(path) for path in logs]
         asked.finished = sum(event is not None and event.phase == "finished" for event in events)
 
 

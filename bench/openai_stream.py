@@ -191,7 +191,7 @@ def _app() -> Iterator[tuple[Any, str]]:
         engine.preload("sketch").join()
         rules = Rules(room=1000, each=1000)  # all clients are one person
         queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
-        demo = build_page(queue, 1)
+        demo = build_page(queue)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
         make_queue_last(demo)
         options = launch_options() | {"app_kwargs": app_options(demo, queue), "quiet": True}

@@ -95,7 +95,7 @@ def steps() -> dict[str, Any]:
     folder = tempfile.TemporaryDirectory(prefix="bench-")
     queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Rules())
     lap("the queue")
-    demo = build_page(queue, settings.keep_hours)
+    demo = build_page(queue)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
     lap("building the page")
     demo.launch(**launch_options(), prevent_thread_lock=True, quiet=True)

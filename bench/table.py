@@ -79,6 +79,7 @@ def server(*command: str, **environment: str) -> Iterator[tuple[str, subprocess.
             **os.environ,
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_TEMP_DIR": str(Path(folder, "gradio")),
+            "STEPWISE_DATA": str(Path(folder, "data")),
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_OFFLINE": "1",
             **environment,

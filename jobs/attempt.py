@@ -84,8 +84,8 @@ class Attempt:
             steps.see(event)
             if event.last:
                 return event
+            writer.append(active.as_shown(event))  # first: whoever sees a picture may ask for it at once
             active.show(event)
-            writer.append(active.box.latest)
         raise AssertionError("a drawing's events end with its last")
 
     def _conclude(self, last: Event, writer: LogWriter | None) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -26,6 +28,8 @@ OWNER = "pid"
 """The file that says which process has the folder, or had it last."""
 MOST_SERVERS = 100
 """Of one user and machine, without a STEPWISE_DATA of their own."""
+TEMPORARY = "stepwise-"
+"""What the names of temporary folders begin with."""
 
 
 class DataFolder:
@@ -43,23 +47,16 @@ class DataFolder:
             SettingError: it can't be written to, or another server uses it. Where that is waited for, the log
                 says so at once.
         """
+        self._temporary = False
         if path is not None:
             self.path, self._lock = path, _locked(path, patience)
             return
-        usual = usual_path()
-        for number in range(1, MOST_SERVERS + 1):
-            self.path = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
-            try:
-                self._lock = _locked(self.path, 0)
-                return
-            except _InUse:
-                continue
-            except SettingError as error:
-                self.path = Path(tempfile.mkdtemp(prefix="stepwise-"))
-                self._lock = _locked(self.path, 0)
-                log.warning("%s Until then they are in %s, and lost with it.", error, self.path)
-                return
-        raise SettingError(f"{MOST_SERVERS} servers use {usual} and its neighbours; set STEPWISE_DATA.")
+        try:
+            self.path, self._lock = _first_free(usual_path())
+        except _Unusable as error:
+            self._temporary = True
+            self.path, self._lock = _made_up(error)
+            log.warning("%s Until then they are in %s, and go when the server ends.", error, self.path)
 
     @property
     def database(self) -> Path:
@@ -74,8 +71,15 @@ class DataFolder:
     def pace(self) -> Path:
         return self.path / "pace.json"
 
+    @property
+    def gradio(self) -> Path:
+        """What Gradio may have for itself."""
+        return self.path / "gradio"
+
     def close(self) -> None:
         """Lets the next server have it."""
+        if self._temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
 
 
@@ -83,18 +87,107 @@ class _InUse(SettingError):
     pass
 
 
+class _Unusable(SettingError):
+    pass
+
+
 def usual_path() -> Path:
-    """Where jobs are kept without a setting."""
+    """Where jobs are kept without a setting.
+
+    Raises:
+        SettingError: there is no such place: this account has no home.
+    """
     on_space = bool(os.environ.get("SPACE_ID"))
     if on_space and SPACE_STORAGE.is_dir() and os.access(SPACE_STORAGE, os.W_OK):
         return SPACE_STORAGE / "stepwise"
-    return user_data_path("stepwise", appauthor=False)
+    try:
+        return user_data_path("stepwise", appauthor=False)
+    except RuntimeError as error:  # of platformdirs (4.14), where neither HOME nor the users' list names one
+        raise _Unusable(
+            "Jobs can't be kept in this account's home, for it has none. Set STEPWISE_DATA to a folder."
+        ) from error
+
+
+def ensure_temporary(data: Path | None) -> None:
+    """Where no temporary file can be written on this machine, lets this process and its children write theirs
+    to the data folder: libraries ask for a place when they are imported.
+
+    Args:
+        data: STEPWISE_DATA.
+
+    Raises:
+        SettingError: nothing can be written there either.
+    """
+    try:
+        tempfile.gettempdir()
+        return
+    except FileNotFoundError as error:
+        why = error
+    folder = (usual_path() if data is None else data.expanduser()) / "tmp"
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.environ["TMPDIR"] = str(folder)
+        tempfile.gettempdir()
+    except OSError as error:
+        raise SettingError(
+            f"{why.strerror or why}, and nothing can be written to {folder} either: "
+            f"{error.strerror or error}. Set TMPDIR or STEPWISE_DATA to a folder that can be written to."
+        ) from error
+
+
+def _first_free(usual: Path) -> tuple[Path, FileLock]:
+    """The usual place, or the first beside it that no other server has."""
+    for number in range(1, MOST_SERVERS + 1):
+        path = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
+        with contextlib.suppress(_InUse):
+            lock = _locked(path, 0)
+            _close_to_others(path)  # by its name it is ours
+            return path, lock
+    raise SettingError(f"{MOST_SERVERS} servers use {usual} and its neighbours; set STEPWISE_DATA.")
+
+
+def _made_up(why: SettingError) -> tuple[Path, FileLock]:
+    """A folder among the temporary files, where those that killed servers left there are deleted.
+
+    Raises:
+        SettingError: there is no place for it either.
+    """
+    try:
+        for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+            _delete_left(path)
+        path = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+    except OSError as error:
+        words = f"{why} Nor can they be kept among the temporary files: {error.strerror or error}."
+        raise SettingError(words) from error
+    return path, _locked(path, 0)
+
+
+def _delete_left(path: Path) -> None:
+    """Deletes a temporary folder of this account's that no server has any more."""
+    with contextlib.suppress(OSError, Timeout):
+        status = path.lstat()
+        ours = stat.S_ISDIR(status.st_mode) and os.name == "posix" and status.st_uid == os.getuid()
+        if ours and (path / "lock").exists():
+            with FileLock(path / "lock", timeout=0):
+                shutil.rmtree(path)
+
+
+def _close_to_others(folder: Path) -> None:
+    """Where other accounts can look into a folder, they can't any more."""
+    try:
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+    except OSError as error:  # another account's, or a disk without accounts
+        log.warning("Other accounts of this machine may look into %s: %s.", folder, error.strerror)
 
 
 def _locked(path: Path, patience: float) -> FileLock:
+    events = path / "events"
     try:
-        (path / "events").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / "lock", thread_local=False)  # whichever thread closes it
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        events.mkdir(mode=0o700, exist_ok=True)
+        lock = FileLock(path / "lock", mode=0o600, thread_local=False)  # whichever thread closes it
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -103,14 +196,16 @@ def _locked(path: Path, patience: float) -> FileLock:
             log.warning("%s; waiting up to %g s for its end.", _in_use(path), patience)
             lock.acquire(timeout=patience)
         with contextlib.suppress(OSError):  # a full disk, which others say: it is for words only
+            (path / OWNER).touch(mode=0o600)
             (path / OWNER).write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout:
         raise _InUse(f"{_in_use(path)}: end that one, or set STEPWISE_DATA to another folder.") from None
     except OSError as error:
-        raise SettingError(
+        raise _Unusable(
             f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that "
             "can be written to."
         ) from error
+    _close_to_others(events)
     return lock
 
 

@@ -1,5 +1,6 @@
 """How much of what was drawn stays on disk: jobs' event files live within a bound of size and one of age,
-and what was used longest ago goes first. What the records say of those jobs is the store's affair."""
+and what was used longest ago goes first. A job is called here by its name in the files (log.name_of); what
+the records say of it is the store's affair."""
 
 from __future__ import annotations
 
@@ -29,12 +30,15 @@ def size(folder: Path) -> int:
     return sum(files.size for files in _jobs(folder).values())
 
 
-def keep(folder: Path, most_bytes: int, most_seconds: float, busy: Collection[str]) -> list[str]:
+def keep(
+    folder: Path, most_bytes: int, most_seconds: float, busy: Collection[str], old: Collection[str] = ()
+) -> list[str]:
     """Deletes event files, those of one job together, until both bounds hold or only busy jobs are left.
 
     Args:
         most_bytes: of all files together. most_seconds: since a job's files were last used.
-        busy: ids of the jobs that stay whatever their size and age: queued, running, being read.
+        busy: the jobs that stay whatever their size and age: queued, running, being read.
+        old: those that go, however lately somebody looked at them.
 
     Returns:
         The jobs whose files are gone now, the one used longest ago first.
@@ -43,8 +47,8 @@ def keep(folder: Path, most_bytes: int, most_seconds: float, busy: Collection[st
     total, oldest = sum(files.size for files in jobs.values()), time.time() - most_seconds
     gone = []
     for job, files in sorted(jobs.items(), key=lambda one: one[1].used):
-        if total <= most_bytes and files.used >= oldest:
-            break
+        if total <= most_bytes and files.used >= oldest and job not in old:
+            continue
         if job not in busy and _delete(files):
             total -= files.size
             gone.append(job)

@@ -4,18 +4,20 @@ by anyone, in any process, while it grows.
 The file is a row of frames. A frame is a header (how long the rest is, and a checksum), the pictures that the
 event before didn't have, and the other fields as JSON, which says where in the file each of the event's
 pictures stands. Where a frame isn't whole (its writer was killed, the disk is full) reading ends before it.
+Pictures are kept nowhere else: who asks for one by its address is given it out of this file (pictures.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 from zlib import crc32
@@ -25,7 +27,10 @@ from pydantic import ValidationError
 from pipeline.events import Event, Phase
 from pipeline.request import Job
 
-_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]+)\.events")
+_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NAME = re.compile(r"([0-9a-f]{32})\.([0-9]+)\.events")
+_OLD_NAME = re.compile(rf"({_ID})\.([0-9]+)\.events")
+"""As an older version called them: by the job's id."""
 _LENGTHS = struct.Struct(">II")
 """Bytes of new pictures; bytes of JSON. The lengths come first and then, as _CHECKSUM, the CRC-32 of lengths
 and JSON: a disk's row of zeros is no frame. Each picture has a CRC-32 of its own, in the JSON."""
@@ -54,22 +59,42 @@ class _Frame(NamedTuple):
     end: int
 
 
+def name_of(job: str) -> str:
+    """What stands for a job in its files' names and its pictures' addresses: a hash of its id. The id itself
+    is the key to the job, and names are seen by more people than may have it.
+
+    Raises:
+        ValueError: the id isn't one that a Job has (a UUID in small letters).
+    """
+    if not re.fullmatch(_ID, job):
+        raise ValueError(f"no job has the id {job!r}")
+    return hashlib.sha256(job.encode()).hexdigest()[:32]
+
+
 def log_path(folder: Path, job: str, attempt: int) -> Path:
     """The file of an attempt.
 
     Raises:
-        ValueError: the id isn't one that a Job has (a UUID in small letters), so it may not name a file.
+        ValueError: as of `name_of`.
     """
-    name = f"{job}.{attempt}.events"
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"no job has the id {job!r}")
-    return folder / name
+    return folder / f"{name_of(job)}.{attempt}.events"
 
 
 def job_of(path: Path) -> str | None:
-    """The id of the job whose events a file holds, by its name; None: it holds none."""
+    """The name (`name_of`) of the job whose events a file holds; None: it holds none."""
     match = _NAME.fullmatch(path.name)
     return match[1] if match else None
+
+
+def rename_old(folder: Path) -> None:
+    """Gives the files of an older version, which have their job's id in their names, the names of this one.
+
+    Raises:
+        OSError: the folder can't be changed.
+    """
+    for path in list(folder.iterdir()):
+        if match := _OLD_NAME.fullmatch(path.name):
+            path.replace(log_path(folder, match[1], int(match[2])))
 
 
 class LogWriter:
@@ -191,6 +216,23 @@ class LogReader:
                 return event
         return None
 
+    def find(self, checksum: int, known: Callable[[bytes], bool]) -> bytes | None:
+        """A picture of any event; None: there is none such. Reads no picture with another checksum.
+
+        Args:
+            checksum: its CRC-32. known: whether it is the one.
+
+        Raises:
+            OSError: as of `read`.
+        """
+        looked: set[_Picture] = set()
+        for frame in filter(_readable, self._frames()):
+            for place in {*_places(frame)} - looked:
+                looked.add(place)
+                if place.checksum == checksum and known(picture := self._at(place.offset, place.size)):
+                    return picture
+        return None
+
     def close(self) -> None:
         """Lets the file go."""
         if self._file is not None:
@@ -248,7 +290,7 @@ class LogReader:
         held: dict[_Picture, bytes] = {}
         if not _readable(frame):
             return None
-        for place in [_Picture(*place) for name in _PICTURES for place in frame.fields.get(name, ())]:
+        for place in _places(frame):
             picture = self._pictures.get(place) or self._at(place.offset, place.size)
             if crc32(picture) != place.checksum:
                 return None
@@ -264,6 +306,10 @@ class LogReader:
         assert self._file is not None
         self._file.seek(offset)
         return self._file.read(size)
+
+
+def _places(frame: _Frame) -> list[_Picture]:
+    return [_Picture(*place) for name in _PICTURES for place in frame.fields.get(name, ())]
 
 
 def last_event(path: Path) -> Event | None:

@@ -18,6 +18,7 @@ from jobs.executors import Executor, lost_for_good
 from jobs.folder import DataFolder
 from jobs.following import Following
 from jobs.journal import Journal
+from jobs.log import rename_old
 from jobs.metrics import Metrics, Now
 from jobs.pace import Pace
 from jobs.rate import RateLimit
@@ -39,7 +40,10 @@ LOOK = 0.1
 
 
 class Queue:
-    """Jobs from their start to their end. Safe to use from any thread."""
+    """Jobs from their start to their end. Safe to use from any thread.
+
+    folder: where it keeps them.
+    """
 
     def __init__(
         self,
@@ -57,8 +61,8 @@ class Queue:
             StoreError: the folder's database can't be used.
         """
         self.engine = engine
+        self.folder = folder
         self.rules = rules
-        self._folder = folder
         self._executors = executors
         self._rate = RateLimit(rules.rate)
         self._pace = Pace(engine.catalogue, engine.device, folder.pace)
@@ -75,6 +79,7 @@ class Queue:
         metrics.also(Now(lines, executors, register.all))
         self._downloads = Downloads(engine, register.of_model, register.note, register.refuse_all)
         held = self._downloads.holds
+        rename_old(folder.logs)
         for record in take_up(
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
@@ -193,7 +198,7 @@ class Queue:
             self._end_threads(time.monotonic() + patience)
         self._pace.save()
         self._store.close()
-        self._folder.close()
+        self.folder.close()
 
     def _end_threads(self, until: float) -> None:
         self.engine.close(until - time.monotonic())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from jobs.executors import Executor
 from jobs.following import Active, Following
 from jobs.journal import Journal
 from jobs.keeping import keep
+from jobs.log import name_of
 from jobs.metrics import Metrics
 from jobs.record import ENDED, Choice, Kept, Owner, Policy, Record, Sight, Store
 from jobs.recovery import ended_event, log_of
@@ -277,12 +279,19 @@ class Register:
         self._metrics.ended(record, last)
         self._journal.write(record, last)
 
-    def keep(self, most_bytes: int, most_seconds: float) -> None:
-        """Deletes what is past these bounds (`Rules`) of jobs that ended."""
-        gone = keep(self.logs, most_bytes, most_seconds, list(self._active))
+    def keep(self, most_bytes: int, most_seconds: float) -> float:
+        """Deletes what is past these bounds (`Rules`) of jobs that ended, files and records together.
+
+        Returns:
+            Seconds until the next of them passes its age; infinite where there is none.
+        """
+        busy = [name_of(job) for job in list(self._active)]
+        ended = {name_of(one.job.id): one for one in self.store.ended()}
         oldest = time.time() - most_seconds
-        old = [one.job.id for one in self.store.ended() if (one.ended or 0) < oldest]
-        self.store.forget({*gone, *old})
+        old = [name for name, one in ended.items() if (one.ended or 0) < oldest]
+        gone = keep(self.logs, most_bytes, most_seconds, busy, old)
+        self.store.forget([ended.pop(name).job.id for name in {*gone, *old} & ended.keys()])
+        return min(((one.ended or 0) - oldest for one in ended.values()), default=math.inf)
 
     def _stop(self, active: Active) -> None:
         """A job is asked to stop, in any thread, an event loop's too: so it is the watch that writes it down.

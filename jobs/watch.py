@@ -1,6 +1,6 @@
 """What a queue does by the clock: tells those who wait their place and how long it will take, ends what
-nobody follows or what takes too long, and deletes what is past its bounds. It sleeps while nothing waits or
-runs.
+nobody follows or what takes too long, and deletes what is past its bounds. While nothing waits or runs, it
+sleeps until the next job's pictures pass their age.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ STUCK = 60.0
 """Seconds that one look may take; the store itself gives up after 30."""
 KEEPING = 60.0
 """Seconds between two looks at what is kept, at least."""
+LONGEST = 3600.0
+"""Seconds that it sleeps at most: the machine may sleep too, or its clock be set."""
 
 
 class Watch:
@@ -51,7 +53,7 @@ class Watch:
         self._seen = -1
         self._since: float | None = None
         self._closed = False
-        self._kept = time.monotonic()
+        self._kept = self._due = time.monotonic()  # when kept was looked at last, and is next
         self._telling = threading.Lock()  # so that nobody is told what was true before what they know
         self._keep()
         self._thread = start_thread("queue watch", self._run)
@@ -96,11 +98,12 @@ class Watch:
         register = self._register
         while True:
             with register.changed:
-                register.changed.wait_for(
-                    lambda: self._closed or register.changes != self._seen, TICK if register.all() else None
-                )
+                rest = TICK if register.all() else min(LONGEST, max(0.0, self._due - time.monotonic()))
+                register.changed.wait_for(lambda: self._closed or register.changes != self._seen, rest)
                 if self._closed:
                     return
+                if register.changes != self._seen:  # there may be more files than at the last look
+                    self._due = min(self._due, self._kept + KEEPING)
                 self._seen = register.changes
             self._since = time.monotonic()
             try:
@@ -119,12 +122,14 @@ class Watch:
             self._end_if_due(active, now)
         for line in self._executors:
             self.tell(line)
-        if now - self._kept > KEEPING:
-            self._kept = now
+        if now >= self._due:
             self._keep()
 
     def _keep(self) -> None:
-        self._register.keep(self._rules.most_bytes, self._rules.most_seconds)
+        self._kept = time.monotonic()
+        self._due = self._kept + KEEPING  # also where it fails
+        rest = self._register.keep(self._rules.most_bytes, self._rules.most_seconds)
+        self._due = self._kept + max(KEEPING, min(LONGEST, rest))
 
     def _end_if_due(self, active: Active, now: float) -> None:
         rules = self._rules

@@ -55,7 +55,7 @@ def serve(folder: Path, *script: str, port: int | None = None, **settings: str) 
     """Runs `python app.py` as an owner would, with these environment variables; gives its address.
 
     Args:
-        folder: for its log, its jobs and Gradio's files.
+        folder: for its log and its jobs.
         script: what to run instead of app.py.
         port: where it listens; None: a free one.
     """
@@ -73,7 +73,6 @@ def running(
     environment = {
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "STEPWISE_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
         **settings,

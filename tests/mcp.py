@@ -7,10 +7,8 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import httpx
 import uvicorn
 from mcp import ClientSession
@@ -70,16 +68,14 @@ def initialize(server: str, http: httpx.Client | None = None, **headers: str) ->
 
 
 @contextlib.contextmanager
-def mcp_over(queue: Queue, folder: Path, **options: Any) -> Iterator[tuple[str, McpApp]]:
+def mcp_over(queue: Queue, **options: Any) -> Iterator[tuple[str, McpApp]]:
     """The MCP app over this queue, served by uvicorn in this process: its address, and itself.
 
     Args:
-        folder: for its pictures.
         options: McpApp's.
     """
-    block = gr.Gallery()
-    block.GRADIO_CACHE = str(folder)
-    app = McpApp(mcp_server(queue, PictureFiles(block), lambda request: str(request.base_url)), **options)
+    files = PictureFiles(queue.folder.logs)
+    app = McpApp(mcp_server(queue, files, lambda request: str(request.base_url)), **options)
     web = Starlette(routes=mcp_routes(app), lifespan=app.lifespan)
     server = uvicorn.Server(
         uvicorn.Config(web, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")

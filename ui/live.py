@@ -27,7 +27,7 @@ def live_value(event: Event, files: PictureFiles) -> dict[str, Any]:
     """The frame for this event. Previews travel inside it, as data: a URL of its own for each would be
     cancelled by the next on a slow line. Finished pictures are files, to be downloaded."""
     job = event.job
-    finished = [files.write(png, f"{job.seed + k}.png")["path"] for k, png in enumerate(event.images)]
+    finished = [files.file(job, png, f"{job.seed + k}.png")["path"] for k, png in enumerate(event.images)]
     value: dict[str, Any] = {
         "job": job.id,
         "state": event.phase if event.last else "running",

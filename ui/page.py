@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
-from api.pictures import PictureFiles
+from api.pictures import FOLDER, PictureFiles
 from api.start import start_job
 from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
@@ -59,11 +59,10 @@ LOOK = 2.0
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Blocks:
+def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
     """The page and the API over this queue.
 
     Args:
-        keep_hours: how long pictures' files are kept.
         login: whether who sees the page is logged in; then it says as whom, and how to log out.
     """
     engine = queue.engine
@@ -81,7 +80,7 @@ def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Block
     def of(name: str) -> dict[str, Any]:
         return by_model[first][name]
 
-    with gr.Blocks(title="Stepwise", delete_cache=(3600, round(keep_hours * 3600))) as demo:
+    with gr.Blocks(title="Stepwise") as demo:
         with gr.Row(elem_id="top"):
             gr.HTML(HEAD.format(logo=_read("favicon.svg")), apply_default_css=False, elem_id="head")
             if login:
@@ -165,7 +164,7 @@ def build_page(queue: Queue, keep_hours: float, login: bool = False) -> gr.Block
             "about": about, "aspect": aspect, "area": area, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
-        files = PictureFiles(live)
+        files = PictureFiles(queue.folder.logs)
         started = gr.Textbox(visible=False)  # the id of the drawing, which the browser makes
         values = (started, model, negative_prompt, width, height, steps, guidance, seed, images)
 
@@ -240,6 +239,7 @@ def launch_options() -> dict[str, Any]:
         "js": _read("page.js"),
         "head": ICON + "".join(f"<script>{_read(name)}</script>" for name in IN_HEAD),
         "favicon_path": HERE / "favicon.svg",
+        "allowed_paths": [FOLDER],
         "footer_links": ["api", "settings"],
         "run_history": False,
         "ssr_mode": False,

@@ -35,7 +35,7 @@ EXTRAS: dict[str, Any] = {"steps": 4, "seed": 7}
 @contextlib.contextmanager
 def openai_server(queue: Queue, keys: Sequence[str] = ()) -> Iterator[str]:
     """Gives the server's address."""
-    files = PictureFiles("no block")  # type: ignore[arg-type]  # no test here asks for a file
+    files = PictureFiles(queue.folder.logs)
     app = openai_app(queue, files, lambda _: "", bool(keys))
     routes = [Mount(PREFIX, guarded(app, refuse, [SecretStr(key) for key in keys]))]
     port = free_port()

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -73,7 +72,7 @@ async def call_in_mid_step(session: ClientSession, gate: Gate) -> asyncio.Task[A
 
 
 def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Following]
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url) as session:
@@ -86,14 +85,14 @@ def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
             assert stopped_in_that_step(gate, started[0])
             assert not (await session.call_tool("draw", TINY)).isError
 
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         asyncio.run(run(url))
     assert started[1].latest.phase == "finished"
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["with its session ended", "with its connections cut"])
 def test_a_client_that_is_closed_stops_its_job_within_a_step(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following], ends: bool
+    tiny_queue: Queue, gate: Gate, started: list[Following], ends: bool
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url, ends) as session:
@@ -102,7 +101,7 @@ def test_a_client_that_is_closed_stops_its_job_within_a_step(
         with contextlib.suppress(asyncio.CancelledError, McpError):
             await calling
 
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         asyncio.run(run(url))
         assert stopped_in_that_step(gate, started[0])
 
@@ -199,20 +198,20 @@ def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
 
 
 def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Following]
 ) -> None:
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         kill_a_client_once_it_is_told("step 0 of 20", url, gate)
         assert stopped_in_that_step(gate, started[0])
         assert begin(tiny_queue, TINY).result().phase == "finished"
 
 
 def test_a_client_killed_while_it_waits_leaves_the_line(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Following]
 ) -> None:
     first = begin(tiny_queue, TINY)
     gate.wait()
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         kill_a_client_once_it_is_told("waiting, 1 ahead", url, gate)
         assert started[1].result().phase == "stopped"
     assert not first.latest.last
@@ -220,9 +219,7 @@ def test_a_client_killed_while_it_waits_leaves_the_line(
     assert first.result().phase == "finished"
 
 
-def test_two_calls_of_one_client_are_drawn_one_after_the_other(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate
-) -> None:
+def test_two_calls_of_one_client_are_drawn_one_after_the_other(tiny_queue: Queue, gate: Gate) -> None:
     told: list[str | None] = []
 
     async def tell(progress: float, total: float | None, message: str | None) -> None:
@@ -236,14 +233,14 @@ def test_two_calls_of_one_client_are_drawn_one_after_the_other(
             second = session.call_tool("draw", TINY | {"seed": 5}, progress_callback=tell)
             return [words(result) for result in await asyncio.gather(first, second)]
 
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         _, second = asyncio.run(run(url))
     assert '"seed": 5' in second
     assert told[-1] == "step 20 of 20"
 
 
 def test_a_job_that_somebody_else_stopped_is_answered_in_words(
-    tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Following]
 ) -> None:
     async def run(url: str) -> Any:
         async with connected(url) as session:
@@ -252,7 +249,7 @@ def test_a_job_that_somebody_else_stopped_is_answered_in_words(
             gate.open()
             return await calling
 
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         result = asyncio.run(run(url))
     assert result.isError
     assert words(result) == f"The drawing was stopped at step {HELD} of 20."
@@ -266,10 +263,8 @@ def test_a_client_that_left_before_its_job_began_is_noticed() -> None:
     assert told == ["first", "second"]
 
 
-def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(
-    tiny_queue: Queue, tmp_path: Path
-) -> None:
-    with mcp_over(tiny_queue, tmp_path, idle=0.5) as (url, app):
+def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(tiny_queue: Queue) -> None:
+    with mcp_over(tiny_queue, idle=0.5) as (url, app):
         with httpx.Client() as http:
             for _ in range(200):
                 answer = initialize(url, http=http)
@@ -280,9 +275,7 @@ def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(
         assert initialize(url).status_code == 200
 
 
-def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(
-    tiny_queue: Queue, tmp_path: Path
-) -> None:
+def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(tiny_queue: Queue) -> None:
     async def run(url: str) -> None:
         async with connected(url) as session:
             assert initialize(url).status_code == 200
@@ -291,5 +284,5 @@ def test_more_sessions_than_are_kept_are_refused_and_the_open_ones_go_on(
             assert "Too many open sessions" in refused.json()["error"]["message"]
             assert len((await session.list_tools()).tools) == 2
 
-    with mcp_over(tiny_queue, tmp_path, most_sessions=2) as (url, _):
+    with mcp_over(tiny_queue, most_sessions=2) as (url, _):
         asyncio.run(run(url))

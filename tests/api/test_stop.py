@@ -74,7 +74,7 @@ def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=3)
 
     async def vanish() -> str:
-        reader = draw(tiny_queue, TINY, PictureFiles(str(tmp_path)))
+        reader = draw(tiny_queue, TINY, PictureFiles(tmp_path))
         _, info = await anext(reader)
         await asyncio.to_thread(gate.wait)
         await asyncio.wait_for(reader.aclose(), 5)  # type: ignore[attr-defined]  # the gate is still shut

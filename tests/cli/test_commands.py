@@ -56,7 +56,11 @@ def test_serve_answers_on_its_port_and_ends_on_sigterm(tmp_path: Path) -> None:
     with subprocess.Popen(
         [*CLI, "serve", "--host", "127.0.0.1", "--port", str(port)],
         cwd=tmp_path,
-        env=environment(GRADIO_TEMP_DIR=str(tmp_path / "gradio"), PYTHONUNBUFFERED="1"),
+        env=environment(
+            GRADIO_TEMP_DIR=str(tmp_path / "gradio"),
+            STEPWISE_DATA=str(tmp_path / "data"),
+            PYTHONUNBUFFERED="1",
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

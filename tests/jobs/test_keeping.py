@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from jobs.keeping import keep, size
-from jobs.log import LogReader, LogWriter, last_event, log_path
+from jobs.log import LogReader, LogWriter, last_event, log_path, name_of
 from tests.jobs.events import JOB, life
 
-A, B, C, D = (str(uuid.UUID(int=number)) for number in range(1, 5))
+IDS = {name_of(job): job for job in (str(uuid.UUID(int=number)) for number in range(1, 5))}
+A, B, C, D = IDS  # as files are called
 BYTES, HOUR = 10**9, 3600.0
 
 
 def file(folder: Path, job: str, age: float, attempt: int = 1, length: int = 1000) -> Path:
     """An event file last used so many seconds ago."""
-    path = log_path(folder, job, attempt)
+    path = log_path(folder, IDS[job], attempt)
     path.write_bytes(bytes(length))
     used = time.time() - age
     os.utime(path, (used, used))
@@ -84,15 +85,22 @@ def test_files_of_other_names_stay_and_do_not_count(tmp_path: Path) -> None:
 
 def test_a_job_that_is_looked_at_again_stays_longer(tmp_path: Path) -> None:
     for job in (A, B, C):
-        with LogWriter(log_path(tmp_path, job, 1)) as log:
-            for event in life(JOB.model_copy(update={"id": job})):
+        with LogWriter(log_path(tmp_path, IDS[job], 1)) as log:
+            for event in life(JOB.model_copy(update={"id": IDS[job]})):
                 log.append(event)
         used = time.time() - HOUR
-        os.utime(log_path(tmp_path, job, 1), (used, used))
-    assert last_event(log_path(tmp_path, A, 1)) is not None
-    with LogReader(log_path(tmp_path, C, 1)) as reader:
+        os.utime(log_path(tmp_path, IDS[job], 1), (used, used))
+    assert last_event(log_path(tmp_path, IDS[A], 1)) is not None
+    with LogReader(log_path(tmp_path, IDS[C], 1)) as reader:
         assert reader.read()
     assert keep(tmp_path, BYTES, HOUR / 2, ()) == [B]
+
+
+def test_an_old_job_goes_however_lately_it_was_looked_at_but_not_a_busy_one(tmp_path: Path) -> None:
+    for job in (A, B, C):
+        file(tmp_path, job, 1)
+    assert keep(tmp_path, BYTES, HOUR, [C], old=[B, C]) == [B]
+    assert there(tmp_path) == {f"{A}.1.events", f"{C}.1.events"}
 
 
 def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> None:
@@ -100,7 +108,7 @@ def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> N
     with LogWriter(path) as log, LogReader(path) as reader:
         log.append(events[0])
         assert reader.read() == events[:1]
-        assert keep(tmp_path, 0, 0, ()) == [JOB.id]
+        assert keep(tmp_path, 0, 0, ()) == [name_of(JOB.id)]
         for event in events[1:]:
             log.append(event)
         assert reader.read() == events[1:]
@@ -110,7 +118,7 @@ def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_deleted_is_not_said_to_be_gone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log_path(tmp_path, A, 1).mkdir()  # as unlink refuses a folder, also to an account that may do all
+    log_path(tmp_path, IDS[A], 1).mkdir()  # as unlink refuses a folder, also to an account that may do all
     file(tmp_path, B, 10)
     assert keep(tmp_path, 0, 0, ()) == [B]
     assert "can't be deleted" in caplog.text

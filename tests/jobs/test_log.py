@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.log import LogReader, LogWriter, job_of, last_event, log_path
+from jobs.log import LogReader, LogWriter, job_of, last_event, log_path, name_of, rename_old
 from pipeline.engine import Engine
 from pipeline.events import LAST_PHASES, Event
 from pipeline.request import Job
@@ -269,12 +269,23 @@ def test_reading_a_file_counts_as_its_use(path: Path) -> None:
         assert path.stat().st_mtime > 1000
 
 
-def test_a_files_name_says_its_job_and_no_other_id_names_a_file(tmp_path: Path) -> None:
-    assert job_of(log_path(tmp_path, JOB.id, 12)) == JOB.id
+def test_a_files_name_says_its_job_without_the_id_and_no_other_id_names_a_file(tmp_path: Path) -> None:
+    assert job_of(log_path(tmp_path, JOB.id, 12)) == name_of(JOB.id)
+    assert JOB.id not in str(log_path(tmp_path, JOB.id, 12))
     assert job_of(tmp_path / "notes.events") is None
     for bad in ("../../secret", "", JOB.id.upper() + "A", JOB.id + "\n"):
         with pytest.raises(ValueError, match="no job has the id"):
             log_path(tmp_path, bad, 1)
+
+
+def test_files_of_an_older_version_which_have_the_id_in_their_names_are_found_again(
+    path: Path, tmp_path: Path
+) -> None:
+    written(tmp_path / f"{JOB.id}.1.events", life())
+    (tmp_path / "notes.events").touch()
+    rename_old(tmp_path)
+    assert read(path) == life()
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, "notes.events"}
 
 
 # What befalls a writer.

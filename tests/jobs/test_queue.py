@@ -171,6 +171,17 @@ def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
     assert found is not None and found.result().phase == "finished"
 
 
+def test_on_a_quiet_server_what_is_past_its_age_is_deleted_by_the_clock(
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.watch.KEEPING", 0.01)
+    queue = make(most_seconds=1.0)
+    one = queue.start(job(tiny), ANN)
+    assert one.result().phase == "finished"
+    until(lambda: queue.find(one.job.id) is None)
+    until(lambda: not list(queue.folder.logs.iterdir()))
+
+
 # Who is drawn, and in which order.
 
 

@@ -49,7 +49,7 @@ JOB = Job(
     ],
 )
 def test_the_line_says_what_is_waited_for(event: dict[str, Any], words: str) -> None:
-    files = PictureFiles(None)  # type: ignore[arg-type]  # no picture is written yet
+    files = PictureFiles(Path())  # there is no picture yet
     assert live_value(Event(JOB, **event), files)["line"] == words
 
 
