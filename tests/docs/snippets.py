@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import python_path
 from tests.node import PROGRAM, Node
 from tests.tiny import ROOT
 
@@ -61,7 +62,8 @@ def run(snippet: Snippet, server: str, folder: Path, node: Node) -> subprocess.C
     return subprocess.run(
         [*command, program.name],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},  # for what a snippet imports from this repository
+        # For what a snippet imports from this repository.
+        env={**os.environ, "PYTHONPATH": python_path(str(ROOT))},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
