@@ -50,6 +50,8 @@ from pipeline.hardware import Device
 
 ROOT = Path(__file__).parent.parent
 SKETCH = ROOT / "weights" / "sketch"
+PATIENCE = 600.0
+"""Seconds: as long as a gate waits for what comes in a moment on an idle machine."""
 SMALL = {"prompt": "a red apple", "model": "sketch", "width": 128, "height": 128, "steps": 4, "seed": 7}
 """A request that sketch draws in a moment."""
 LIMITS = {
@@ -277,7 +279,7 @@ class Gate:
 
     def wait(self) -> None:
         """Until the held call has been entered."""
-        assert self.reached.wait(60), "the held call was never made"
+        assert self.reached.wait(PATIENCE), "the held call was never made"
 
     def open(self) -> None:
         self._open.set()
@@ -288,7 +290,7 @@ class Gate:
             self.calls += 1
             if self.calls == call:
                 self.reached.set()
-                assert self._open.wait(60), "the test never opened its gate"
+                assert self._open.wait(PATIENCE), "the test never opened its gate"
             return function(*args, **kwargs)
 
         return held

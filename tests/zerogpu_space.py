@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
-import time
 from typing import Any
 
 import torch
@@ -26,9 +24,6 @@ torch.cuda._is_in_bad_fork = bool  # False, as there; the CPU build's own is a l
 
 import spaces.zero.torch as zero  # noqa: E402
 from spaces.zero.torch import patching  # noqa: E402
-
-STEP = float(os.environ.get("STEP_SECONDS", "0"))
-"""How long a step takes at least: as on a big model, where every step has its preview."""
 
 
 def move(callback: Any = None) -> None:
@@ -48,17 +43,8 @@ zero.move = move
 
 
 def main() -> None:
-    import diffusers
-
     import app
 
-    forward = diffusers.SD3Transformer2DModel.forward
-
-    def slowed(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(STEP)
-        return forward(*args, **kwargs)
-
-    diffusers.SD3Transformer2DModel.forward = slowed
     sys.exit(app.main())
 
 

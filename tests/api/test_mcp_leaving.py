@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from jobs.following import Following
 from jobs.queue import Queue
 from tests.mcp import connected, initialize, mcp_over, words
 from tests.queues import begin
+from tests.rest import TIMEOUT
 from tests.tiny import Gate, hold
 
 TINY = {"prompt": "a fox", "steps": 20}
@@ -51,7 +53,7 @@ def started(tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[Followin
 
 
 def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -123,12 +125,13 @@ asyncio.run(main())
 
 
 def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
+    """message: a regular expression."""
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, f"{url}/mcp"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
-        assert message in (line.strip() for line in process.stdout)
+        assert any(re.fullmatch(message, line.strip()) for line in process.stdout)
         gate.wait()
     finally:
         process.send_signal(signal.SIGKILL)
@@ -139,7 +142,7 @@ def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
     tiny_queue: Queue, tmp_path: Path, gate: Gate, started: list[Following]
 ) -> None:
     with mcp_over(tiny_queue, tmp_path) as (url, _):
-        kill_a_client_once_it_is_told("step 0 of 20", url, gate)
+        kill_a_client_once_it_is_told(r"step \d of 20", url, gate)
         assert stopped_in_that_step(gate, started[0])
         assert begin(tiny_queue, TINY).result().phase == "finished"
 
@@ -207,7 +210,7 @@ def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(
     tiny_queue: Queue, tmp_path: Path
 ) -> None:
     with mcp_over(tiny_queue, tmp_path, idle=0.5) as (url, app):
-        with httpx.Client() as http:
+        with httpx.Client(timeout=TIMEOUT) as http:
             for _ in range(200):
                 answer = initialize(url, http=http)
         session = answer.headers["mcp-session-id"]
