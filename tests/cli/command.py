@@ -26,8 +26,8 @@ TIMEOUT = 120
 """Seconds; generous, for two noisy cores."""
 SMALL = ("--model", "sketch", "--size", "128x128", "--steps", "4", "--seed", "7")
 """Options that sketch draws in a moment: tests.tiny.SMALL, as the command line says it."""
-LONG = ("--model", "sketch", "--size", "128x128", "--steps", "60", "--images", "2")
-"""Held at a step by each test that draws it."""
+LONG = ("--model", "sketch", "--size", "384x384", "--steps", "60", "--images", "2")
+"""Many seconds; a test that wants to find it still being drawn holds its steps besides."""
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -41,6 +41,8 @@ def test_typing_a_prompt_and_pressing_enter_draws_it(tab: Studio) -> None:
 def test_at_least_four_different_previews_each_come_nearer_to_the_final_picture(
     tab: Studio, steps: Steps
 ) -> None:
+    tab.open_settings()
+    tab.seed.fill("1")  # of some seeds the first preview is nearer already
     steps.hold(1)
     tab.draw_button.click()
     previews = []
