@@ -1,11 +1,13 @@
 # make run · make test · make lint · make clients: each does all its own set-up.
 
-PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
+# The first of these that is new enough makes the virtual environment; PYTHON3=… names another.
+PYTHONS := $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 
-.PHONY: run test lint clients programs
+.PHONY: run test lint clients programs python
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -34,14 +36,29 @@ programs: $(VENV)/.test
 	    { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing; }; \
 	else $(PYTHON) -m playwright install chromium; fi
 
-$(VENV)/.run: requirements.txt
-	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+# One that isn't there, or that an older Python made, is made anew, with all that was installed there.
+define virtual_environment
+@$(PYTHON) $(NEW_ENOUGH) || { \
+  for python in $(PYTHONS); do \
+    if $$python $(NEW_ENOUGH); then exec $$python -m venv --clear $(VENV); fi; \
+  done; \
+  for python in $(PYTHONS); do \
+    found=$$($$python -V 2>&1) && case $$found in Python*) break;; esac; found=none; \
+  done; \
+  echo "Stepwise needs Python 3.11 or newer, and found $$found: install a newer one," \
+    "or name it, as in: make PYTHON3=/path/to/python3.12" >&2; \
+  exit 1; }
+endef
+STALE := $(shell $(PYTHON) $(NEW_ENOUGH) || echo python)
+
+$(VENV)/.run: requirements.txt $(STALE)
+	$(virtual_environment)
 	@echo "Installing what Stepwise needs (a few minutes the first time)…"
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.test: requirements.txt requirements-dev.txt
-	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+$(VENV)/.test: requirements.txt requirements-dev.txt $(STALE)
+	$(virtual_environment)
 	@echo "Installing what the tests need (a few minutes the first time)…"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@ $(VENV)/.run

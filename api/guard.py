@@ -113,7 +113,7 @@ class BoundBody:
         while more and not too_long:
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
-            except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
+            except TimeoutError:
                 words = f"The request's body didn't arrive within {self._seconds:g} seconds."
                 await self._refuse(408, words, {"Connection": "close"})(scope, receive, send)
                 return

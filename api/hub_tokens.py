@@ -133,7 +133,7 @@ class HubTokens:
             if error.response.status_code in (401, 403):
                 raise TurnedAway(401, WRONG) from None
             words = f"The Hub couldn't say whose token this is (HTTP {error.response.status_code})"
-        except (httpx.HTTPError, OfflineModeIsEnabled, OSError, asyncio.TimeoutError, ValueError):
+        except (httpx.HTTPError, OfflineModeIsEnabled, OSError, ValueError):
             words = "The Hub, which knows whose token this is, can't be reached from here"
         raise TurnedAway(503, f"{words}: try again a little later.", AGAIN)
 

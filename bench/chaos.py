@@ -16,6 +16,7 @@ import io
 import random
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -90,10 +91,25 @@ class Outcome:
         return [one for one in self.asked if one.finished > 1]
 
 
-def run(worker_kills: int, server_kills: int, clients: int, folder: Path, seed: int = SEED) -> Outcome:
-    """One run; folder: for the server's log, jobs and pictures."""
+Still = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+def run(
+    worker_kills: int,
+    server_kills: int,
+    clients: int,
+    folder: Path,
+    seed: int = SEED,
+    still: Still = contextlib.nullcontext,
+) -> Outcome:
+    """One run.
+
+    Args:
+        folder: for the server's log, jobs and pictures.
+        still: within it no drawing ends, so that a kill finds the one that it was aimed at.
+    """
     served = Served(folder, STEPWISE_WORKERS="1", STEPWISE_MAX_WAITING_EACH="50")
-    chaos = Chaos(served, random.Random(seed))
+    chaos = Chaos(served, random.Random(seed), still)
     try:
         served.start()
         asyncio.run(chaos.run(worker_kills, server_kills, clients))
@@ -106,9 +122,9 @@ def run(worker_kills: int, server_kills: int, clients: int, folder: Path, seed: 
 class Chaos:
     """Clients and kills against one server."""
 
-    def __init__(self, served: Served, chance: random.Random) -> None:
+    def __init__(self, served: Served, chance: random.Random, still: Still) -> None:
         self.outcome = Outcome()
-        self._served, self._chance = served, chance
+        self._served, self._chance, self._still = served, chance, still
         self._over = False
 
     async def run(self, worker_kills: int, server_kills: int, clients: int) -> None:
@@ -131,14 +147,16 @@ class Chaos:
     # The kills.
 
     async def _kill(self, kind: str) -> None:
-        while not self._may_kill(kind):
-            await asyncio.sleep(0.01)
-        killed, began = time.time(), time.monotonic()
-        if kind == "worker":
-            self._served.worker().kill()
-        else:
+        with self._still():
+            while not self._may_kill(kind):
+                await asyncio.sleep(0.01)
+            killed, began = time.time(), time.monotonic()
             worker = self._served.worker()
-            self._served.kill()
+            if kind == "worker":
+                worker.kill()
+            else:
+                self._served.kill()
+        if kind == "server":
             with contextlib.suppress(Exception):
                 worker.wait(5)
             self.outcome.orphans += worker.is_running() and worker.status() != "zombie"
@@ -169,7 +187,7 @@ class Chaos:
             self.outcome.asked.append(asked)
             try:
                 await self._draw(asked)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 asked.hung = True
 
     async def _draw(self, asked: Asked) -> None:

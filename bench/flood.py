@@ -133,7 +133,7 @@ class Flood:
                 if self.flooded.died is not None:
                     break
                 await asyncio.sleep(1)  # it is full still
-            except (Disconnected, httpx.HTTPError, asyncio.TimeoutError) as error:
+            except (Disconnected, httpx.HTTPError, TimeoutError) as error:
                 return f"not finished: {error!r}"
         return f"refused: {refusal}"
 

@@ -34,8 +34,8 @@ PHASES = ("queued", "encoding", "denoising", "decoding")
 @dataclass
 class Stops:
     """What a run showed. at: in which phase each stop came; ended: how the jobs ended; steps: that ended
-    after a stop which came amid the steps, the running one included; seconds: from stop to end; most: threads
-    that were in a network at the same time."""
+    after the drawing was told of a stop which came amid the steps, the running one included; seconds: from
+    stop to end; most: threads that were in a network at the same time."""
 
     at: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
@@ -45,14 +45,16 @@ class Stops:
 
 
 class Device:
-    """Counts what runs on the device: networks at the same time, and each job's steps that have ended."""
+    """Counts what runs on the device: networks at the same time, and each job's steps that have ended, those
+    that did so after it was told to stop apart."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on: Counter[str] = Counter()
-        self._job = ""
+        self._drawing: Any = None
         self.most = 0
         self.steps: Counter[str] = Counter()
+        self.late: Counter[str] = Counter()
 
     @contextmanager
     def watched(self, engine: Any) -> Iterator[None]:
@@ -74,7 +76,7 @@ class Device:
 
     def _of_job(self, draw: Callable[..., None]) -> Callable[..., None]:
         def named(drawing: Any, *others: Any) -> None:
-            self._job = drawing.job.id
+            self._drawing = drawing
             draw(drawing, *others)
 
         return named
@@ -82,7 +84,7 @@ class Device:
     def _counted(self, call: Callable[..., Any], steps: int) -> Callable[..., Any]:
         @wraps(call)
         def counted(*arguments: Any, **named: Any) -> Any:
-            job, thread = self._job, threading.current_thread().name
+            drawing, thread = self._drawing, threading.current_thread().name
             with self._lock:
                 self._on[thread] += 1
                 self.most = max(self.most, len(+self._on))
@@ -91,7 +93,9 @@ class Device:
             finally:
                 with self._lock:
                     self._on[thread] -= 1
-                    self.steps[job] += steps
+                    if drawing is not None:
+                        self.steps[drawing.job.id] += steps
+                        self.late[drawing.job.id] += steps * drawing.stopping
 
         return counted
 
@@ -164,11 +168,11 @@ def _stop_once(following: Any, device: Device, chance: random.Random, step: floa
         if event.last or PHASES.index(aim) <= _number(event.phase):
             break
     time.sleep(chance.uniform(0, 1.5 * step * event.job.steps if aim == "denoising" else step))
-    before, steps, began = following.latest, device.steps[following.job.id], time.monotonic()
+    before, began = following.latest, time.monotonic()
     following.stop()
     last = following.result()
     seconds = time.monotonic() - began
-    return _Stopped(before.phase, last.phase, seconds, device.steps[following.job.id] - steps)
+    return _Stopped(before.phase, last.phase, seconds, device.late[following.job.id])
 
 
 def _number(phase: str) -> int:

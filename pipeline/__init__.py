@@ -4,9 +4,15 @@ Knows nothing of the web: no gradio, no fastapi. Importing this package is cheap
 are imported by the modules that draw, when `Engine` is built.
 """
 
+import logging
 import os
 
 # diffusers (0.42) reads it when it is imported: the shards of one network are read by several threads.
 os.environ.setdefault("HF_ENABLE_PARALLEL_LOADING", "yes")
+
+# bitsandbytes (0.50.2), which diffusers imports, looks on a processor with AVX512-BF16 for a faster product
+# of 4-bit matrices, in a package that we don't require: here only GPUs quantize. That it isn't found is all
+# that this logger ever says.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

@@ -177,7 +177,7 @@ class Events:
                 if news is None:
                     try:
                         await asyncio.wait_for(changed.wait(), self._again)
-                    except asyncio.TimeoutError:
+                    except TimeoutError:
                         yield drawing._event
                     continue
                 number, event = news

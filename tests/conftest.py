@@ -23,6 +23,7 @@ from tests.clients import newest_clients  # noqa: F401  # a fixture of every tes
 from tests.node import node  # noqa: F401
 from tests.provider import FakeProvider, Far
 from tests.queues import queued
+from tests.steps import Steps
 from tests.tiny import catalogue, entry, models_yaml, tiny_sd3
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
     items.sort(key=place)
+
+
+STARTED = 600.0
+"""Seconds in which a server must have started: ten on an idle machine, minutes on a busy one."""
+STEPS: dict[str, Steps] = {}
+"""Of each server that `running` runs, by its address."""
 
 
 def free_port() -> int:
@@ -67,14 +74,17 @@ def serve(folder: Path, *script: str, port: int | None = None, **settings: str) 
 def running(
     folder: Path, *script: str, port: int | None = None, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """As `serve`, with the process, for a test that ends it."""
+    """As `serve`, with the process, for a test that ends it. Its drawings can be held by STEPS."""
     port = port or free_port()
-    log = folder / "server.log"
+    url = f"http://127.0.0.1:{port}"
+    log, steps = folder / "server.log", Steps(folder / "steps")
+    STEPS[url] = steps
     environment = {
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
         "STEPWISE_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
+        **steps.environment,
         **settings,
     }
     with log.open("w") as output:
@@ -86,8 +96,7 @@ def running(
             stderr=subprocess.STDOUT,
         )
         try:
-            url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + STARTED
             while True:
                 assert process.poll() is None, f"the server ended:\n{log.read_text()}"
                 assert time.monotonic() < deadline, f"the server isn't ready:\n{log.read_text()}"
@@ -97,6 +106,7 @@ def running(
                 time.sleep(0.2)
             yield url, process
         finally:
+            steps.go_on()
             process.terminate()
             try:
                 process.wait(45)
@@ -136,6 +146,21 @@ def far(far_server: Far) -> Far:
 
 
 @pytest.fixture
+def steps(server: str) -> Iterator[Steps]:
+    """The steps of that server's drawings."""
+    yield STEPS[server]
+    STEPS[server].go_on()
+
+
+@pytest.fixture
+def steps_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+    """The steps of what is drawn in this process."""
+    steps = Steps(tmp_path / "steps").here(monkeypatch)
+    yield steps
+    steps.go_on()
+
+
+@pytest.fixture
 def client(server: str) -> Client:
     return Client(server, verbose=False)
 
@@ -148,7 +173,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random SD3 model of a few thousand weights; copy it before changing it."""
+    """A random SD3 model; copy it before changing it."""
     return tiny_sd3(tmp_path_factory.mktemp("tiny") / "sd3")
 
 

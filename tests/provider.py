@@ -158,7 +158,7 @@ def _certificate(folder: Path) -> Path:
     """A key and a certificate of its own for every host here, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test's stand-in")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     hosts = [x509.DNSName(host) for host in (HUB, ROUTER, STORE)]
     certificate = (
         x509.CertificateBuilder()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 TIMEOUT = 120
 """Seconds; generous, for two noisy cores."""
@@ -39,6 +40,22 @@ def call(server: str, endpoint: str, body: bytes | dict[str, Any]) -> Any:
     *_, (event, data) = stream(server, endpoint, answer.json()["event_id"])
     assert event == "complete", data
     return data
+
+
+def figures(server: str) -> dict[tuple[str, ...], float]:
+    """What Prometheus reads: by name and the labels' values."""
+    answer = httpx.get(f"{server}/metrics", timeout=TIMEOUT)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return read_figures(answer.text)
+
+
+def read_figures(text: str) -> dict[tuple[str, ...], float]:
+    """The samples of Prometheus' text format, by name and the labels' values."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def refusal(answer: httpx.Response) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ torch.cuda._is_in_bad_fork = bool  # False, as there; the CPU build's own is a l
 import spaces.zero.torch as zero  # noqa: E402
 from spaces.zero.torch import patching  # noqa: E402
 
-STEP = float(os.environ.get("STEP_SECONDS", "0"))
-"""How long a step takes at least: as on a big model, where every step has its preview."""
 LOSE = Path(os.environ.get("LOSE_GPU", "nowhere"))
 """Where this file is, the next step goes as where the GPU fails, and takes the file away."""
 
@@ -57,14 +54,13 @@ def main() -> None:
 
     forward = diffusers.SD3Transformer2DModel.forward
 
-    def slowed(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(STEP)
+    def losing(*args: Any, **kwargs: Any) -> Any:
         if LOSE.exists():
             LOSE.unlink()
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return forward(*args, **kwargs)
 
-    diffusers.SD3Transformer2DModel.forward = slowed
+    diffusers.SD3Transformer2DModel.forward = losing
     sys.exit(app.main())
 
 

@@ -33,9 +33,19 @@ class Quick(PunctualProtocol):
 @pytest.fixture(scope="module")
 def quick() -> Iterator[str]:
     """A server that waits for headers for half a second."""
+    yield from greeting(Quick)
+
+
+@pytest.fixture
+def punctual() -> Iterator[str]:
+    """One that waits as long as the app."""
+    yield from greeting(PunctualProtocol)
+
+
+def greeting(protocol: type[PunctualProtocol]) -> Iterator[str]:
     asked = PlainTextResponse("hello")
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(asked, port=port, http=Quick, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(asked, port=port, http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -93,8 +103,8 @@ def test_a_second_request_that_is_never_completed_is_closed(quick: str) -> None:
         assert connection.recv(1) == b""
 
 
-def test_a_request_whose_headers_come_in_pieces_is_answered(quick: str) -> None:
-    with connect(quick, HALF) as connection:
+def test_a_request_whose_headers_come_in_pieces_is_answered(punctual: str) -> None:
+    with connect(punctual, HALF) as connection:
         connection.sendall(b"but\r\n")
         connection.sendall(b"Connection: close\r\n\r\n")
         assert b"hello" in b"".join(iter(lambda: connection.recv(4096), b""))

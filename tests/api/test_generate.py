@@ -14,7 +14,8 @@ from gradio_client import Client
 from PIL import Image
 
 from pipeline.recipe import read_recipe
-from tests.rest import call, post, stream
+from tests.rest import TIMEOUT, call, post, stream
+from tests.steps import Steps
 from tests.tiny import SMALL, pixels
 
 INFO = {
@@ -25,21 +26,26 @@ PHASES = ["queued", "downloading", "loading", "encoding", "denoising", "decoding
 
 
 def fetched(picture: dict[str, Any]) -> bytes:
-    answer = httpx.get(picture["image"]["url"])
+    answer = httpx.get(picture["image"]["url"], timeout=TIMEOUT)
     assert answer.status_code == 200
     return answer.content
 
 
-def test_submit_yields_previews_step_by_step_and_then_the_finished_png(client: Client) -> None:
-    yields = list(client.submit("a red apple", model="sketch", seed=1, api_name="/generate"))
+def test_submit_yields_previews_step_by_step_and_then_the_finished_png(client: Client, steps: Steps) -> None:
+    steps.hold(1)
+    yields = []
+    for images, info in client.submit("a red apple", model="sketch", seed=1, api_name="/generate"):
+        yields.append((images, info))
+        if images:
+            steps.hold(info["step"] + 7)  # each of these is seen, the ones between may be
     phases = [info["phase"] for _, info in yields]
     assert phases[-1] == "finished"
     assert [PHASES.index(phase) for phase in phases] == sorted(PHASES.index(phase) for phase in phases)
     assert all(set(info) >= INFO for _, info in yields)
     assert "error" not in yields[-1][1]
-    steps = [info["step"] for _, info in yields]
-    assert steps == sorted(steps)
-    assert steps[-1] == yields[-1][1]["steps"]
+    at = [info["step"] for _, info in yields]
+    assert at == sorted(at)
+    assert at[-1] == yields[-1][1]["steps"]
     shown = [(images, info) for images, info in yields if images and info["phase"] == "denoising"]
     assert len({Path(images[0]["image"]).read_bytes() for images, _ in shown}) >= 4
     assert all(images[0]["image"].endswith(".jpg") for images, _ in shown)
@@ -95,9 +101,14 @@ def test_named_rest_with_only_a_prompt_draws_with_the_defaults(server: str) -> N
         assert "parameters" in image.info
 
 
-def test_previews_can_be_fetched_over_rest_as_jpegs(server: str) -> None:
+def test_previews_can_be_fetched_over_rest_as_jpegs(server: str, steps: Steps) -> None:
+    steps.hold(1)
     answer = post(server, "generate", SMALL)
-    shown = [data for _, data in stream(server, "generate", answer.json()["event_id"]) if data[0]]
+    shown = []
+    for _, data in stream(server, "generate", answer.json()["event_id"]):
+        if data[0]:
+            shown.append(data)
+            steps.go_on()
     with Image.open(io.BytesIO(fetched(shown[0][0][0]))) as image:
         assert image.format == "JPEG"
 

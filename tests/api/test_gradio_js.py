@@ -23,10 +23,11 @@ from pipeline.recipe import read_recipe
 from tests.browser import launch_chromium
 from tests.node import Node
 from tests.rest import call
+from tests.steps import JAVASCRIPT, Steps
 from tests.tiny import ROOT, SMALL
 
-LONG = SMALL | {"width": 384, "height": 384, "steps": 60}
-"""Many seconds: a job that ran to its end would show."""
+LONG = SMALL | {"steps": 60}
+"""Held at its first step until the client has ended it."""
 BEGIN = """
 import { writeFileSync } from "node:fs";
 import { Client } from "@gradio/client";
@@ -36,16 +37,21 @@ const say = (value) => console.log(JSON.stringify(value));
 """
 
 
-def said(node: Node, folder: Path, server: str, module: str, values: dict[str, Any]) -> list[Any]:
-    """What a module says, line by line."""
-    printed = node.run(BEGIN + module, folder, server, VALUES=json.dumps(values))
+def said(
+    node: Node, folder: Path, server: str, module: str, values: dict[str, Any], steps: Steps | None = None
+) -> list[Any]:
+    """What a module says, line by line. steps: those that it may hold."""
+    environment = {"VALUES": json.dumps(values)} | (steps.environment if steps else {})
+    printed = node.run(JAVASCRIPT + BEGIN + module, folder, server, **environment)
     return [json.loads(line) for line in printed.splitlines()]
 
 
 STREAM = """
+hold(1);
 for await (const event of client.submit("/generate", values)) {
   const [pictures, info] = event.data;
   say([pictures, info]);
+  if (pictures.length) hold(info.step + 4);
   if (info.phase === "finished") {
     const file = await fetch(pictures[0].image.url);
     writeFileSync("picture.png", new Uint8Array(await file.arrayBuffer()));
@@ -55,13 +61,13 @@ for await (const event of client.submit("/generate", values)) {
 
 
 def test_submit_streams_previews_and_then_the_png_which_can_be_fetched(
-    node: Node, tmp_path: Path, server: str
+    node: Node, tmp_path: Path, server: str, steps: Steps
 ) -> None:
-    events = said(node, tmp_path, server, STREAM, SMALL | {"steps": 20})
-    steps = [info["step"] for _, info in events]
-    assert steps == sorted(steps)
+    events = said(node, tmp_path, server, STREAM, SMALL | {"steps": 20}, steps)
+    at = [info["step"] for _, info in events]
+    assert at == sorted(at)
     previews = {pictures[0]["image"]["url"] for pictures, info in events if pictures and info["step"] < 20}
-    assert len(previews) >= 3  # the newest wins: a busy machine may skip some
+    assert len(previews) >= 3  # those it was held at; between them the newest wins
     assert all(url.endswith("/preview.jpg") for url in previews)
     png = (tmp_path / "picture.png").read_bytes()
     assert read_recipe(io.BytesIO(png)).seed == 7
@@ -98,9 +104,10 @@ for await (const event of client.submit("/generate", values)) {
 
 
 def test_stop_ends_the_job_of_another_client_which_keeps_its_last_preview(
-    node: Node, tmp_path: Path, server: str
+    node: Node, tmp_path: Path, server: str, steps: Steps
 ) -> None:
     job = str(uuid.uuid4())
+    steps.hold(1)
     lines = said(node, tmp_path, server, STOP, LONG | {"job": job})
     (answer,) = [line[0] for line in lines if isinstance(line[0], dict)]
     assert (answer["job"], answer["phase"]) == (job, "stopped")
@@ -109,19 +116,26 @@ def test_stop_ends_the_job_of_another_client_which_keeps_its_last_preview(
 
 
 CANCEL = """
+const runs = async () => {
+  const metrics = await (await fetch(`${process.argv[2]}/metrics`)).text();
+  return /^stepwise_jobs_running{.*"sketch".*} [1-9]/m.test(metrics);
+};
+hold(1);
 const drawing = client.submit("/generate", values);
 let job;
 for await (const event of drawing) {
   job = event.data[1].job;
   if (event.data[0].length) await drawing.cancel();
 }
-await new Promise((later) => setTimeout(later, 1000)); // whoever follows it sooner would keep it
+// Whoever follows it before it has ended would keep it.
+while (await runs()) await new Promise((later) => setTimeout(later, 20));
+goOn();
 say((await client.predict("/job", { job })).data[1]);
 """
 
 
-def test_cancel_ends_the_job_within_a_step(node: Node, tmp_path: Path, server: str) -> None:
-    (info,) = said(node, tmp_path, server, CANCEL, LONG)
+def test_cancel_ends_the_job_within_a_step(node: Node, tmp_path: Path, server: str, steps: Steps) -> None:
+    (info,) = said(node, tmp_path, server, CANCEL, LONG, steps)
     assert info["phase"] == "stopped"
     assert 0 < info["step"] < 60
 

@@ -245,7 +245,7 @@ def kept(served: Served, most: int) -> None:
 
 
 def until(true: Any) -> None:
-    for _ in range(500):
+    for _ in range(6000):
         if true():
             return
         threading.Event().wait(0.01)

@@ -18,19 +18,19 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.health import health_routes
 from jobs.queue import Queue
-from tests.conftest import running
+from tests.conftest import STEPS, running
 from tests.mcp import ACCEPT, initialize
-from tests.rest import TIMEOUT, call, post, stream
+from tests.rest import TIMEOUT, call, figures, post, stream
+from tests.steps import Steps
 from tests.tiny import SMALL, entry, models_yaml, pixels, repository_entries, tiny_sd3
 
 SECRET = "a fox nobody else knows of"
-LONG = SMALL | {"prompt": SECRET, "width": 384, "height": 384, "steps": 60, "images": 2}
+LONG = SMALL | {"prompt": SECRET, "steps": 60, "images": 2}
 OK = {"status": "ok"}
 
 
@@ -47,14 +47,8 @@ class Served:
 
     def figures(self) -> dict[tuple[str, ...], float]:
         """What Prometheus reads: by name and the labels' values."""
-        answer = httpx.get(f"{self.url}/metrics", timeout=TIMEOUT)
-        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert SECRET not in answer.text
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(answer.text)
-            for sample in family.samples
-        }
+        assert SECRET not in httpx.get(f"{self.url}/metrics", timeout=TIMEOUT).text
+        return figures(self.url)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +62,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(url, folder / "server.log", process, folder / "gradio")
 
 
+@pytest.fixture
+def steps(served: Served) -> Iterator[Steps]:
+    """The steps of that server's drawings."""
+    yield STEPS[served.url]
+    STEPS[served.url].go_on()
+
+
 @pytest.mark.parametrize("path", ["livez", "readyz"])
 def test_a_server_that_draws_says_so(served: Served, path: str) -> None:
     answer = httpx.get(f"{served.url}/{path}", timeout=TIMEOUT)
@@ -75,12 +76,15 @@ def test_a_server_that_draws_says_so(served: Served, path: str) -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_figures_count_what_was_drawn_stopped_and_refused_and_hold_no_prompt(served: Served) -> None:
+def test_the_figures_count_what_was_drawn_stopped_and_refused_and_hold_no_prompt(
+    served: Served, steps: Steps
+) -> None:
     before = served.figures()
     call(served.url, "generate", SMALL | {"prompt": SECRET})
+    steps.hold(2)
     event = post(served.url, "generate", LONG).json()["event_id"]
     for _, (_, info) in stream(served.url, "generate", event):
-        if info["phase"] == "denoising":
+        if info["step"] == 2:
             call(served.url, "stop", {"job": info["job"]})
             break
     assert post(served.url, "generate", SMALL | {"prompt": SECRET, "steps": 10**6}).status_code == 422
@@ -120,12 +124,13 @@ def test_gradios_own_mcp_server_stays_off_whatever_the_environment_says(served: 
 
 
 def test_a_server_that_is_told_to_end_is_not_ready_delivers_what_it_draws_and_leaves_no_picture(
-    served: Served,
+    served: Served, steps: Steps
 ) -> None:
     """The last one of that server."""
     url = served.url
     call(url, "generate", SMALL)
-    event = post(url, "generate", SMALL | {"width": 256, "height": 256, "steps": 40}).json()["event_id"]
+    steps.hold(1)
+    event = post(url, "generate", SMALL).json()["event_id"]
     seen: list[Any] = []
     drawing = threading.Event()
 
@@ -151,6 +156,7 @@ def test_a_server_that_is_told_to_end_is_not_ready_delivers_what_it_draws_and_le
         assert answer.json()["status"] == "not ready"
         assert answer.json()["reason"].startswith("draining")
         assert httpx.get(f"{url}/livez", timeout=TIMEOUT).json() == OK
+        steps.go_on()
         reader.join(TIMEOUT)
         assert served.process.wait(TIMEOUT) == 0  # though somebody still listens
     assert seen[-1][:8] == b"\x89PNG\r\n\x1a\n"

@@ -12,6 +12,7 @@ import pytest
 
 from api.mcp_http import McpApp
 from tests.mcp import ACCEPT, INITIALIZE, connected, initialize
+from tests.rest import TIMEOUT
 
 HEADERS = {"Accept": ACCEPT, "Content-Type": "application/json"}
 
@@ -69,7 +70,8 @@ def session(server: str) -> dict[str, str]:
     """The header of a session that has begun."""
     named = {"Mcp-Session-Id": initialize(server).headers["mcp-session-id"]}
     began = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    assert httpx.post(f"{server}/mcp", json=began, headers=HEADERS | named).status_code == 202
+    answer = httpx.post(f"{server}/mcp", json=began, headers=HEADERS | named, timeout=TIMEOUT)
+    assert answer.status_code == 202
     return named
 
 
@@ -120,19 +122,23 @@ def test_a_message_that_cannot_be_done_is_answered_in_words(
 def test_a_request_that_is_not_the_protocols_is_refused(
     server: str, method: str, headers: dict[str, str], status: int
 ) -> None:
-    answer = httpx.request(method, f"{server}/mcp", content=json.dumps(INITIALIZE), headers=headers)
+    answer = httpx.request(
+        method, f"{server}/mcp", content=json.dumps(INITIALIZE), headers=headers, timeout=TIMEOUT
+    )
     assert answer.status_code == status
 
 
 def test_both_spellings_of_the_address_answer_without_a_redirect(server: str) -> None:
     for path in ("/mcp", "/mcp/"):
-        answer = httpx.post(f"{server}{path}", json=INITIALIZE, headers=HEADERS, follow_redirects=False)
+        answer = httpx.post(
+            f"{server}{path}", json=INITIALIZE, headers=HEADERS, follow_redirects=False, timeout=TIMEOUT
+        )
         assert answer.status_code == 200
         assert '"name":"stepwise"' in answer.text
 
 
 def test_a_browser_is_told_what_this_is(server: str) -> None:
-    answer = httpx.get(f"{server}/mcp", headers={"Accept": "text/html,*/*"})
+    answer = httpx.get(f"{server}/mcp", headers={"Accept": "text/html,*/*"}, timeout=TIMEOUT)
     assert answer.status_code == 200
     assert "MCP server of Stepwise" in answer.text
 

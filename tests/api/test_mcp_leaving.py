@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,6 +27,7 @@ from jobs.queue import Queue
 from tests.clients import CLIENTS, NewestClients
 from tests.mcp import connected, initialize, mcp_over, words
 from tests.queues import begin
+from tests.rest import TIMEOUT
 from tests.tiny import Gate, hold
 
 TINY = {"prompt": "a fox", "steps": 20}
@@ -52,7 +55,7 @@ def started(tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[Followin
 
 
 def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -148,7 +151,7 @@ def test_the_newest_client_begins_is_told_each_step_and_cancels_whatever_protoco
     """mcp 2 asks for a protocol without sessions first (`auto`), which the server (1.30) doesn't speak."""
     (client,) = [client for client in CLIENTS if client.name == "mcp"]
     python = newest_clients(client).python
-    with mcp_over(tiny_queue, tmp_path) as (url, _):
+    with mcp_over(tiny_queue) as (url, _):
         command = [python, "-c", NEWEST, f"{url}/mcp", mode]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, **pipes) as process:
@@ -185,12 +188,13 @@ asyncio.run(main())
 
 
 def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
+    """message: a regular expression."""
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, f"{url}/mcp"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
-        assert message in (line.strip() for line in process.stdout)
+        assert any(re.fullmatch(message, line.strip()) for line in process.stdout)
         gate.wait()
     finally:
         process.send_signal(signal.SIGKILL)
@@ -201,7 +205,7 @@ def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
     tiny_queue: Queue, gate: Gate, started: list[Following]
 ) -> None:
     with mcp_over(tiny_queue) as (url, _):
-        kill_a_client_once_it_is_told("step 0 of 20", url, gate)
+        kill_a_client_once_it_is_told(r"step \d of 20", url, gate)
         assert stopped_in_that_step(gate, started[0])
         assert begin(tiny_queue, TINY).result().phase == "finished"
 
@@ -265,7 +269,7 @@ def test_a_client_that_left_before_its_job_began_is_noticed() -> None:
 
 def test_two_hundred_abandoned_sessions_end_when_they_have_been_idle(tiny_queue: Queue) -> None:
     with mcp_over(tiny_queue, idle=0.5) as (url, app):
-        with httpx.Client() as http:
+        with httpx.Client(timeout=TIMEOUT) as http:
             for _ in range(200):
                 answer = initialize(url, http=http)
         session = answer.headers["mcp-session-id"]

@@ -22,6 +22,7 @@ from pipeline.engine import Engine
 from pipeline.recipe import read_recipe
 from tests.api.openai_server import EXTRAS, SMALL, TINY, client, openai_server, post
 from tests.rest import TIMEOUT, call
+from tests.steps import Steps
 from tests.tiny import SMALL as OURS
 from tests.tiny import pixels
 
@@ -93,7 +94,8 @@ def test_an_address_is_the_one_that_the_proxy_is_known_by(server: str) -> None:
     proxied = post(server, body, x_forwarded_host="draw.example.org", x_forwarded_proto="https")
     url = proxied.json()["data"][0]["url"]
     assert url.startswith("https://draw.example.org/gradio_api/file=")
-    assert httpx.get(url.replace("https://draw.example.org", server)).content[:4] == b"\x89PNG"
+    served = httpx.get(url.replace("https://draw.example.org", server), timeout=TIMEOUT)
+    assert served.content[:4] == b"\x89PNG"
 
 
 def test_quality_is_how_many_steps_are_drawn_where_steps_doesnt_say_it(server: str) -> None:
@@ -162,12 +164,16 @@ def test_what_has_no_effect_is_accepted_and_null_is_the_default(server: str) -> 
     assert (answer.model, answer.size) == ("sketch", "256x256")
 
 
-def test_a_stream_has_the_first_preview_and_more_up_to_three_and_then_the_same_picture(server: str) -> None:
-    events: list[Any] = list(
-        client(server).images.generate(
-            prompt="a red apple", stream=True, partial_images=3, extra_body={"seed": 7, "steps": 20}
-        )
-    )
+def test_a_stream_has_the_first_preview_and_more_up_to_three_and_then_the_same_picture(
+    server: str, steps: Steps
+) -> None:
+    steps.hold(1)
+    events: list[Any] = []
+    for event in client(server).images.generate(
+        prompt="a red apple", stream=True, partial_images=3, extra_body={"seed": 7, "steps": 20}
+    ):
+        events.append(event)
+        steps.go_on()
     *partials, completed = events
     assert all(isinstance(event, ImageGenPartialImageEvent) for event in partials)
     assert isinstance(completed, ImageGenCompletedEvent)
@@ -228,11 +234,12 @@ def test_models_are_listed_those_that_can_run_first_and_found_one_by_one(server:
     assert (one.id, one.defaults["steps"]) == ("sd3.5-large-turbo", 4)
 
 
-def test_each_event_arrives_when_it_happens(server: str) -> None:
-    """The drawing is still there to be stopped when curl has printed its first preview: nothing on the way
-    holds the stream back."""
+def test_each_event_arrives_when_it_happens(server: str, steps: Steps) -> None:
+    """The drawing waits at its first step until curl has printed that preview: nothing on the way holds the
+    stream back."""
     job = str(uuid.uuid4())
-    body = f'{{"prompt": "a fox", "size": "384x384", "steps": 60, "stream": true, "job": "{job}", ' + (
+    steps.hold(1)
+    body = f'{{"prompt": "a fox", "size": "128x128", "steps": 60, "stream": true, "job": "{job}", ' + (
         '"partial_images": 60, "n": 2}'
     )
     command = ["curl", "-sN", f"{server}/v1/images/generations", "-d", body, "--max-time", f"{TIMEOUT}"]
@@ -248,9 +255,10 @@ def test_each_event_arrives_when_it_happens(server: str) -> None:
     assert "stopped from elsewhere" in data
 
 
-def test_a_client_that_closes_its_stream_ends_the_drawing(server: str) -> None:
+def test_a_client_that_closes_its_stream_ends_the_drawing(server: str, steps: Steps) -> None:
     job = str(uuid.uuid4())
-    body = {"prompt": "a fox", "size": "384x384", "steps": 60, "n": 2, "stream": True, "partial_images": 3}
+    steps.hold(4)
+    body = {"prompt": "a fox", "size": "128x128", "steps": 60, "n": 2, "stream": True, "partial_images": 3}
     url = f"{server}/v1/images/generations"
     with httpx.stream("POST", url, json=body | {"job": job}, timeout=TIMEOUT) as stream:
         next(line for line in stream.iter_lines() if line.startswith("event: "))

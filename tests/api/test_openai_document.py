@@ -23,7 +23,7 @@ from tests.rest import TIMEOUT
 CASES = int(os.environ.get("STEPWISE_CASES", "0"))
 
 
-@pytest.mark.timeout(3600 if CASES else 300)
+@pytest.mark.timeout(3600 if CASES else 900)
 def test_answers_are_what_the_document_says(keyed: Keyed, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{keyed.url}/v1/openapi.json"),

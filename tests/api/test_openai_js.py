@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.api.conftest import KEYS, Keyed
 from tests.node import Node
+from tests.steps import JAVASCRIPT, Steps
 
 DRAWS = """
 import OpenAI from "openai";
@@ -22,8 +23,12 @@ const small = { prompt: "a red apple", size: "128x128", steps: 4, seed: 7 };
 const answer = await client.images.generate(small);
 say("drawn", answer.data[0].b64_json.slice(0, 8), answer.data[0].seed, answer.size);
 
+hold(1);
 const stream = await client.images.generate({ ...small, stream: true, partial_images: 2 });
-for await (const event of stream) say(event.type, event.b64_json.slice(0, 4), event.partial_image_index);
+for await (const event of stream) {
+  say(event.type, event.b64_json.slice(0, 4), event.partial_image_index);
+  goOn();
+}
 
 const refused = async (values) => {
   try {
@@ -39,13 +44,15 @@ await refused({ model: "gpt-image-1" });
 await refused({ model: "sd3.5-large", stream: true });
 
 const controller = new AbortController();
-const long = { ...small, size: "384x384", steps: 60, stream: true, partial_images: 3 };
+const long = { ...small, steps: 60, stream: true, partial_images: 3 };
+hold(1);
 let seen = 0;
 for await (const _ of await client.images.generate(long, { signal: controller.signal })) {
   seen += 1;
   controller.abort();
 }
 say("left after", seen);
+goOn();
 say("drawn again", (await client.images.generate(small)).data.length);
 """
 
@@ -66,8 +73,10 @@ def said(printed: str) -> list[Any]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
-def test_the_npm_client_draws_streams_leaves_and_gets_errors(server: str, node: Node, tmp_path: Path) -> None:
-    lines = said(node.run(DRAWS, tmp_path, server))
+def test_the_npm_client_draws_streams_leaves_and_gets_errors(
+    server: str, node: Node, tmp_path: Path, steps: Steps
+) -> None:
+    lines = said(node.run(JAVASCRIPT + DRAWS, tmp_path, server, **steps.environment))
     models, model, drawn, *rest = lines
     assert models[1][0] == "sketch"
     assert model == ["model", [1, 60]]

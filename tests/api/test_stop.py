@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,22 @@ import pytest
 from diffusers import SD3Transformer2DModel
 from gradio_client import Client
 
-from api.endpoints import AGAIN, draw, stop_job
+from api.endpoints import draw, stop_job
 from api.pictures import PictureFiles
 from jobs.queue import Queue
+from tests.jobs.queueing import until
 from tests.queues import begin
-from tests.rest import call, post, stream
+from tests.rest import call, figures, post, stream
+from tests.steps import Steps
 from tests.tiny import SMALL, hold
 
-LONG = SMALL | {"width": 384, "height": 384, "steps": 60, "images": 2}
-"""Many seconds: whoever had to wait for all of it would show."""
+LONG = SMALL | {"steps": 60, "images": 2}
+"""Held at a step by each test."""
 TINY = {"prompt": "a fox", "model": "tiny", "steps": 20}
 
 
-def test_a_job_is_stopped_from_another_client_and_keeps_its_last_preview(server: str) -> None:
+def test_a_job_is_stopped_from_another_client_and_keeps_its_last_preview(server: str, steps: Steps) -> None:
+    steps.hold(1)
     drawing, job = Client(server, verbose=False), str(uuid.uuid4())
     running = drawing.submit(**LONG, job=job, api_name="/generate")
     for images, _ in running:
@@ -42,7 +44,8 @@ def test_a_job_is_stopped_from_another_client_and_keeps_its_last_preview(server:
     assert Path(picture["image"]).read_bytes()[:3] == b"\xff\xd8\xff"  # a JPEG
 
 
-def test_an_id_written_in_capitals_is_the_same_id(server: str, client: Client) -> None:
+def test_an_id_written_in_capitals_is_the_same_id(server: str, client: Client, steps: Steps) -> None:
+    steps.hold(1)
     job = str(uuid.uuid4())
     event = post(server, "generate", LONG | {"job": job}).json()["event_id"]
     phases = []
@@ -83,8 +86,7 @@ def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     job = asyncio.run(vanish())
     drawing = tiny_queue.find(job)
     assert drawing is not None
-    while not drawing.box.stopping:
-        time.sleep(0.01)
+    until(lambda: drawing.box.stopping)
     gate.open()
     assert drawing.result().phase == "stopped"
     assert gate.calls == 3
@@ -108,10 +110,16 @@ def test_stop_answers_only_when_the_job_has_really_ended(
     assert asyncio.run(stop())["phase"] == "stopped"
 
 
-def test_a_cancelled_client_job_ends_and_the_next_one_draws(server: str, client: Client) -> None:
+def test_a_cancelled_client_job_ends_and_the_next_one_draws(
+    server: str, client: Client, steps: Steps
+) -> None:
+    steps.hold(1)
+    before = stopped(server)
     running = client.submit(**LONG, api_name="/generate")
     _, info = next(one for one in running if one[0])
     running.cancel()
+    until(lambda: stopped(server) > before)  # whoever follows it sooner would keep it
+    steps.go_on()
     assert phases_of(server, info["job"])[-1] == "stopped"
     assert client.predict(**SMALL, api_name="/generate")[1]["phase"] == "finished"
 
@@ -125,8 +133,14 @@ for images, info in Client(sys.argv[1], verbose=False).submit(**eval(sys.argv[2]
 """
 
 
+def stopped(server: str) -> float:
+    """Jobs of this server that were ended before their time."""
+    return figures(server).get(("stepwise_jobs_ended_total", "sketch", "stopped"), 0)
+
+
 def kill_a_client_once_it_is(phase: str, server: str) -> str:
-    """Gives its job's id, once the server has noticed that it is gone."""
+    """Gives its job's id, once the server has noticed that it is gone and has ended it."""
+    before = stopped(server)
     process = subprocess.Popen(
         [sys.executable, "-c", CLIENT, server, repr(LONG), phase],
         stdout=subprocess.PIPE,
@@ -136,7 +150,7 @@ def kill_a_client_once_it_is(phase: str, server: str) -> str:
     job = process.stdout.readline().strip()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(AGAIN + 2)  # it is noticed when it is sent something
+    until(lambda: stopped(server) > before)  # it is noticed when it is sent something
     return job
 
 
@@ -146,13 +160,16 @@ def phases_of(server: str, job: str) -> list[str]:
     return [data[1]["phase"] for _, data in stream(server, "job", event)]
 
 
-def test_a_client_killed_in_mid_step_frees_the_device(server: str) -> None:
+def test_a_client_killed_in_mid_step_frees_the_device(server: str, steps: Steps) -> None:
+    steps.hold(1)
     job = kill_a_client_once_it_is("denoising", server)
+    steps.go_on()
     assert phases_of(server, job)[-1] == "stopped"
     assert call(server, "generate", SMALL)[1]["phase"] == "finished"
 
 
-def test_a_client_killed_while_it_waits_leaves_the_line(server: str) -> None:
+def test_a_client_killed_while_it_waits_leaves_the_line(server: str, steps: Steps) -> None:
+    steps.hold(1)
     first = str(uuid.uuid4())
     event = post(server, "generate", LONG | {"job": first}).json()["event_id"]
     running = stream(server, "generate", event)

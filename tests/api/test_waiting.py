@@ -1,4 +1,5 @@
-"""However many callers wait, /models and /stop answer: nobody waits in a thread."""
+"""However many callers wait, /models and /stop answer: nobody waits in a thread. What is drawn meanwhile is
+held at a step, so that whoever waited for it would never be answered."""
 
 from __future__ import annotations
 
@@ -14,12 +15,11 @@ import httpx
 from gradio_client import Client
 
 from tests.rest import TIMEOUT
+from tests.steps import Steps
 from tests.tiny import SMALL
 
 WAITERS = 45
-BOUND = 5.0
-"""Seconds for one answer; the aim is 1 s on a quiet machine, and CI is not quiet."""
-LONG = SMALL | {"width": 384, "height": 384, "steps": 60, "images": 2}
+LONG = SMALL | {"steps": 60, "images": 2}
 
 
 async def events(http: httpx.AsyncClient, endpoint: str, values: dict[str, Any]) -> AsyncIterator[Any]:
@@ -52,7 +52,7 @@ class Caller:
             self.told.set()
 
 
-async def crowd(server: str, record: Any) -> None:
+async def crowd(server: str, steps: Steps, record: Any) -> None:
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(base_url=server, timeout=TIMEOUT, limits=limits) as http:
         callers = [Caller() for _ in range(1 + WAITERS)]
@@ -73,7 +73,6 @@ async def crowd(server: str, record: Any) -> None:
         record("models_median_s", round(statistics.median(latencies), 3))
         record("models_max_s", round(max(latencies), 3))
         record("page_s", round(time.monotonic() - page, 3))
-        assert max(latencies) < BOUND
 
         # From another client altogether, the one being drawn; nobody else ends.
         client = await asyncio.to_thread(Client, server, verbose=False)
@@ -88,19 +87,22 @@ async def crowd(server: str, record: Any) -> None:
         answer, seconds = await asked(http, "stop", {"job": callers[-1].job})  # one that still waits
         record("stop_queued_s", round(seconds, 3))
         assert answer["phase"] == "stopped"
-        assert seconds < BOUND
 
         for caller in reversed(callers[1:-1]):
             await asked(http, "stop", {"job": caller.job})
         await asyncio.gather(*streams)
         assert {caller.info["phase"] for caller in callers} == {"stopped"}
+        steps.go_on()
         drawn = [data async for data in events(http, "generate", SMALL)][-1][1]
         assert drawn["phase"] == "finished"
 
 
-def test_models_and_stop_answer_while_45_callers_wait(server: str, record_property: Any) -> None:
+def test_models_and_stop_answer_while_45_callers_wait(
+    server: str, steps: Steps, record_property: Any
+) -> None:
+    steps.hold(1)
     figures: dict[str, float] = {}
-    asyncio.run(crowd(server, figures.__setitem__))
+    asyncio.run(crowd(server, steps, figures.__setitem__))
     for name, value in figures.items():
         record_property(name, value)
     print(figures)

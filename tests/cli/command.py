@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests import python_path
 from tests.tiny import ROOT
 
 CLI = (sys.executable, "-m", "cli")
@@ -26,11 +27,11 @@ TIMEOUT = 120
 SMALL = ("--model", "sketch", "--size", "128x128", "--steps", "4", "--seed", "7")
 """Options that sketch draws in a moment: tests.tiny.SMALL, as the command line says it."""
 LONG = ("--model", "sketch", "--size", "384x384", "--steps", "60", "--images", "2")
-"""Many seconds: whoever had to wait for all of it would show."""
+"""Many seconds; a test that wants to find it still being drawn holds its steps besides."""
 
 
 def environment(**changes: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **changes}
+    return {**os.environ, "PYTHONPATH": python_path(str(ROOT)), "HF_HUB_OFFLINE": "1", **changes}
 
 
 def run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.engine import Engine
 from pipeline.recipe import read_recipe
 from tests.cli.command import LONG, SMALL, Terminal, files, run, start
 from tests.cli.command import events as events_of
+from tests.steps import Steps
 from tests.tiny import ROOT, draw, pixels
 
 
@@ -27,10 +27,16 @@ def test_it_draws_with_a_bar_the_very_pixels_of_the_engine(engine: Engine, tmp_p
     command.symlink_to(ROOT / "stepwise")
     folder = tmp_path / "pictures"
     folder.mkdir()
-    with Terminal(folder, [str(command), "draw", "a red apple", *SMALL, "-o", "apple.png"]) as terminal:
+    steps = Steps(tmp_path / "steps")
+    steps.hold("loading")
+    words = [str(command), "draw", "a red apple", *SMALL, "-o", "apple.png"]
+    with Terminal(folder, words, **steps.environment) as terminal:
+        terminal.read(until="loading part")
+        steps.hold(1)
+        terminal.read(until="step 1 of 4")
+        steps.go_on()
         assert terminal.end() == 0
     shown = terminal.shown
-    # A slow reader skips to the newest event, so not every step need be seen.
     assert re.search(
         r"starting.*loading part \d of \d.*step \d of 4, .* s left.*drawn in \d", shown, re.DOTALL
     ), shown
@@ -57,12 +63,18 @@ def test_another_stepwise_draws_the_same_and_torch_is_never_imported(
     assert (pixels(png) == pixels(draw(engine).images[0])).all()
 
 
-def test_every_event_is_a_line_of_json_and_the_last_has_the_files(server: str, tmp_path: Path) -> None:
-    ended = run(
-        tmp_path, "draw", "a fox", *SMALL, "--images", "2", "--server", server, "--json", "-o", "fox.png"
-    )
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    events = [json.loads(line) for line in ended.stdout.splitlines()]
+def test_every_event_is_a_line_of_json_and_the_last_has_the_files(
+    server: str, tmp_path: Path, steps: Steps
+) -> None:
+    steps.hold(1)
+    words = ("draw", "a fox", *SMALL, "--images", "2", "--server", server, "--json", "-o", "fox.png")
+    process, events = start(tmp_path, *words), []
+    for event in events_of(process):
+        events.append(event)
+        if event["step"]:
+            steps.go_on()
+    assert process.stderr is not None
+    assert (process.wait(120), process.stderr.read()) == (0, b"")
     phases = list(dict.fromkeys(event["phase"] for event in events))
     assert phases[-1] == "finished"
     assert "denoising" in phases
@@ -124,11 +136,15 @@ def test_notes_go_to_standard_error_unless_it_shall_be_quiet(server: str, tmp_pa
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"fox.png\n", b"")
 
 
-def test_a_reader_of_events_that_leaves_ends_the_drawing_without_a_word(server: str, tmp_path: Path) -> None:
+def test_a_reader_of_events_that_leaves_ends_the_drawing_without_a_word(
+    server: str, tmp_path: Path, steps: Steps
+) -> None:
+    steps.hold(1)
     process = start(tmp_path, "draw", "a fox", *LONG, "--server", server, "--json")
     assert next(events_of(process))["phase"]
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
+    steps.go_on()
     assert process.wait(120) == 141
     assert process.stderr.read() == b""
     assert files(tmp_path) == []

@@ -24,17 +24,24 @@ from cli.errors import Interrupted
 from cli.terminal import listen
 from pipeline.drawing import Drawing
 from tests.cli.command import CLI, LONG, SMALL, Terminal, events, files, run, start
+from tests.steps import Steps
 from tests.tiny import hold
 
 
 def test_control_c_in_a_terminal_stops_and_leaves_no_file(tmp_path: Path) -> None:
-    with Terminal(tmp_path, [*CLI, "draw", "a fox", *LONG, "-o", "fox.png"]) as terminal:
+    (tmp_path / "held").mkdir()
+    steps = Steps(tmp_path / "held" / "steps")
+    steps.hold(1)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    command = [*CLI, "draw", "a fox", *LONG, "-o", "fox.png"]
+    with Terminal(folder, command, **steps.environment) as terminal:
         terminal.read(until=" left")
         terminal.type("\x03")
         assert terminal.end() == 130
     assert "Traceback" not in terminal.shown
     assert "drawn" not in terminal.shown
-    assert files(tmp_path) == []
+    assert files(folder) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -81,8 +88,9 @@ def test_a_signal_in_mid_step_lets_that_step_end_and_starts_no_other(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_job_of_another_stepwise(
-    server: str, tmp_path: Path, number: signal.Signals, code: int
+    server: str, tmp_path: Path, number: signal.Signals, code: int, steps: Steps
 ) -> None:
+    steps.hold(1)
     process = start(tmp_path, "draw", "a fox", *LONG, "--server", server, "--json")
     come = events(process)
     job = next(event["job"] for event in come if event["step"])
@@ -97,7 +105,8 @@ def test_a_signal_stops_the_job_of_another_stepwise(
     assert Client(server, verbose=False).predict(job, api_name="/stop")["phase"] == "stopped"
 
 
-def test_who_waits_in_the_line_leaves_it_on_control_c(server: str, tmp_path: Path) -> None:
+def test_who_waits_in_the_line_leaves_it_on_control_c(server: str, tmp_path: Path, steps: Steps) -> None:
+    steps.hold(1)
     first = start(tmp_path, "draw", "a fox", *LONG, "--server", server, "--json")
     next(events(first))
     second = start(tmp_path, "draw", "a cat", *LONG, "--server", server, "--json")
@@ -110,7 +119,8 @@ def test_who_waits_in_the_line_leaves_it_on_control_c(server: str, tmp_path: Pat
     assert first.wait(60) == 130
 
 
-def test_a_job_that_someone_else_stops_is_a_failure(server: str, tmp_path: Path) -> None:
+def test_a_job_that_someone_else_stops_is_a_failure(server: str, tmp_path: Path, steps: Steps) -> None:
+    steps.hold(1)
     process = start(tmp_path, "draw", "a fox", *LONG, "--server", server, "--json")
     job = next(event["job"] for event in events(process) if event["step"])
     Client(server, verbose=False).predict(job, api_name="/stop")
@@ -161,8 +171,9 @@ def relay(server: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_server_that_goes_away_in_mid_drawing_is_said_and_not_waited_for(
-    server: str, tmp_path: Path, reset: bool
+    server: str, tmp_path: Path, reset: bool, steps: Steps
 ) -> None:
+    steps.hold(1)
     with relay(server) as (address, cut):
         process = start(tmp_path, "draw", "a fox", *LONG, "--server", address, "--json")
         job = next(event["job"] for event in events(process) if event["step"])
@@ -176,13 +187,15 @@ def test_a_server_that_goes_away_in_mid_drawing_is_said_and_not_waited_for(
     Client(server, verbose=False).predict(job, api_name="/stop")
 
 
-def test_a_signal_that_the_shell_has_ignored_stays_ignored(server: str, tmp_path: Path) -> None:
+def test_a_signal_that_the_shell_has_ignored_stays_ignored(server: str, tmp_path: Path, steps: Steps) -> None:
     """As for `stepwise draw … &` in a script: Ctrl-C is for the command in front."""
+    steps.hold(1)
     in_background = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *CLI]
     process = start(tmp_path, "draw", "a fox", *SMALL, "--server", server, "--json", command=in_background)
     come = events(process)
     next(come)
     process.send_signal(signal.SIGINT)
+    steps.go_on()
     assert [event["phase"] for event in come][-1] == "finished"
     assert process.wait(60) == 0
 

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from jobs.queue import Queue
 from jobs.record import Owner
 from pipeline.engine import Engine
 from pipeline.request import Job
+from tests.rest import read_figures
 
 ANN, BEN = Owner("user:ann"), Owner("user:ben")
-SOON = 60.0
+SOON = 600.0
 """Seconds that something may take that comes at once on an idle machine."""
 Make = Callable[..., Queue]
 
@@ -32,8 +31,4 @@ def until(true: Callable[[], object]) -> None:
 
 def counts(queue: Queue) -> dict[tuple[str, ...], float]:
     """What Prometheus would read: by name and the labels' values."""
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(queue.metrics.text().decode())
-        for sample in family.samples
-    }
+    return read_figures(queue.metrics.text().decode())

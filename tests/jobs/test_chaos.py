@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 
 from bench.chaos import Outcome, run
+from tests.steps import Steps
 
 WORKERS, SERVERS, CLIENTS = 2, 1, 4
 """Few, for each costs the seconds in which torch is imported; bench/README.md has a run with more."""
-pytestmark = pytest.mark.timeout(900)  # five processes that import torch, on whatever machine
+pytestmark = pytest.mark.timeout(2700)  # five processes that import torch, on whatever machine
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run(WORKERS, SERVERS, CLIENTS, tmp_path_factory.mktemp("chaos"))
+    folder = tmp_path_factory.mktemp("chaos")
+    steps = Steps(folder / "steps")
+
+    @contextlib.contextmanager
+    def still() -> Iterator[None]:
+        steps.hold(1)
+        yield
+        steps.go_on()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in steps.environment.items():
+            patch.setenv(name, value)
+        return run(WORKERS, SERVERS, CLIENTS, folder, still=still)
 
 
 def test_the_kills_hit_jobs_that_were_being_drawn(outcome: Outcome) -> None:

@@ -22,6 +22,7 @@ from pipeline.engine import Engine
 from pipeline.errors import DiskFull, StoreError, WorkerDied
 from pipeline.request import Job
 from tests.jobs.queueing import ANN, Make, counts, job, until
+from tests.steps import Steps
 
 # What breaks.
 
@@ -201,10 +202,14 @@ def test_each_job_that_ends_is_one_line_of_json_with_its_prompt_only_where_that_
 
 
 def test_the_seconds_of_drawings_steps_and_waits_are_counted_and_a_model_that_had_to_be_loaded_is(
-    tiny: Engine, tiny_queue: Queue
+    tiny: Engine, tiny_queue: Queue, steps_here: Steps
 ) -> None:
     for seed in (1, 2):
-        tiny_queue.start(job(tiny, seed=seed, images=2), ANN).result()
+        steps_here.hold(2)
+        one = tiny_queue.start(job(tiny, seed=seed, images=2), ANN)
+        until(lambda one=one: one.latest.step == 2)
+        steps_here.go_on()
+        one.result()
     until(lambda: counts(tiny_queue)["stepwise_jobs_ended_total", "tiny", "finished"] == 2)
     seen = counts(tiny_queue)
     assert seen["stepwise_drawing_seconds_count", "tiny"] == 2

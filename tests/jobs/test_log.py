@@ -349,7 +349,7 @@ def test_a_reader_follows_a_writer_in_another_process(path: Path) -> None:
 def test_a_writer_killed_in_the_midst_leaves_whole_events(path: Path) -> None:
     one = life(picture=20_000)
     with writer(path, 1_000_000) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not path.exists() or path.stat().st_size < 3_000_000:
             assert time.monotonic() < deadline, "the writer writes nothing"
             assert process.poll() is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from jobs.pace import Pace
 from jobs.queue import Queue
 from jobs.record import Choice, Owner, Record
 from jobs.recovery import MOST_ATTEMPTS
+from jobs.rules import Rules
 from jobs.store import SqliteStore
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest
@@ -193,7 +193,13 @@ def test_to_drain_is_to_say_whether_there_is_a_picture_to_fetch(
     queue.start(job(tiny), ANN)
     gate.wait()
     assert queue.drain(0) is False  # it runs still
-    threading.Timer(0.5, gate.open).start()
+    running = queue._register.running
+
+    def counted() -> object:
+        gate.open()  # once the next one counts what runs
+        return running()
+
+    monkeypatch.setattr(queue._register, "running", counted)
     assert queue.drain(SOON) is True
     assert queue.drain(SOON) is False
 
@@ -326,10 +332,12 @@ def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.watch.PATIENCE", 0.1)
-    queue = make(draw=0.2)
+    queue = make()
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = queue.start(job(tiny), ANN)
+    gate.wait()
     assert queue.not_alive() == ""
+    monkeypatch.setattr(queue._watch, "_rules", Rules(draw=0.2))
     until(lambda: "can't be ended" in queue.not_alive())
     until(lambda: one.active is not None and one.active.late)
     gate.open()
@@ -340,10 +348,11 @@ def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
 def test_a_job_that_waits_too_long_fails_in_words(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = make(wait=0.2)
+    queue = make()
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     running = queue.start(job(tiny), ANN)
     gate.wait()
+    monkeypatch.setattr(queue._watch, "_rules", Rules(wait=0.2))
     event = queue.start(job(tiny, seed=8), BEN).result()
     assert event.phase == "failed"
     assert event.error is not None and "without a turn" in event.error

@@ -15,9 +15,9 @@ from pipeline.errors import RateLimited, SettingError
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the clock."""
-    now, ahead = time.time, [0.0]
-    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+    """Moves the clock, which stands still between."""
+    began, ahead = time.time(), [0.0]
+    monkeypatch.setattr(time, "time", lambda: began + ahead[0])
 
     def move(seconds: float) -> None:
         ahead[0] += seconds

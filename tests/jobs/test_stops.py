@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from diffusers import SD3Transformer2DModel
 
 from bench.stops import Device, run
 from jobs.queue import Queue
 from jobs.record import Owner
 from pipeline.engine import Engine
+from tests.jobs.queueing import until
+from tests.tiny import hold
 
 TINY = {"prompt": "a red apple", "model": "tiny", "steps": 12}
 STOPS = 60
@@ -32,6 +34,7 @@ def test_random_stops_end_each_job_within_a_step_and_never_put_two_on_the_device
 def test_a_stop_reaches_the_drawing_before_the_disk(
     tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     written, stop = threading.Event(), tiny_queue._store.stop
 
     def slow(job: str) -> object:
@@ -42,15 +45,16 @@ def test_a_stop_reaches_the_drawing_before_the_disk(
     device = Device()
     with device.watched(tiny_queue.engine):
         following = tiny_queue.start(tiny_queue.engine.check(TINY | {"steps": 60}), Owner("A"), "always")
-        while not device.steps[following.job.id]:
-            time.sleep(0.001)
+        gate.wait()
+        drawing = following.active.drawing if following.active else None
+        assert drawing is not None
         stopping = threading.Thread(target=following.stop)
         stopping.start()
-        drawing = following.active.drawing if following.active else None
-        while drawing is not None and not drawing.latest.last:
-            time.sleep(0.001)
+        until(lambda: drawing.stopping)
+        gate.open()
+        assert drawing.result().phase == "stopped"
         assert not written.is_set()
-        assert device.steps[following.job.id] < 60
+        assert device.steps[following.job.id] == 2
         written.set()
         stopping.join()
     assert following.result().phase == "stopped"

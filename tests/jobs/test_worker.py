@@ -28,14 +28,16 @@ from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied, explained
 from pipeline.events import Event
+from tests import python_path
+from tests.steps import Steps
 from tests.tiny import ROOT, SMALL, entry, models_yaml, pixels, tiny_sd3
 
 SPEC = EngineSpec(ROOT / "models.yaml")
-LONG = {"width": 256, "height": 256, "steps": 60}
-"""Changes to SMALL that make it take seconds."""
+LONG = {"steps": 60}
+"""Changes to SMALL: of a drawing that a test holds at a step."""
 
 
-def until(condition: Callable[[], Any], seconds: float = 150) -> None:
+def until(condition: Callable[[], Any], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came"
@@ -73,14 +75,14 @@ def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Pa
     """Has the workers that start from now on run this code first: the file that holds it."""
     file = folder / "sitecustomize.py"
     file.write_text(code, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", python_path(str(folder)))
     return file
 
 
 @dataclass(frozen=True)
 class Shared:
     """One worker, with a spare, for the tests that leave it alive or see it come again: each start takes
-    seconds. Its first process didn't come up; what the worker said of it then."""
+    seconds. Its first processes didn't come up; what the worker said once one had ended."""
 
     worker: WorkerProcess
     reason: str
@@ -88,14 +90,36 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
+    steps = Steps(tmp_path_factory.mktemp("held") / "steps")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in steps.environment.items():
+            patch.setenv(name, value)
+        yield steps
+
+
+@pytest.fixture
+def steps(held: Steps) -> Iterator[Steps]:
+    """The steps of the workers of these tests."""
+    yield held
+    held.go_on()
+
+
+@pytest.fixture(scope="module")
+def shared(held: Steps, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("down")
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             dies = at_its_start(patch, folder, "import os; os._exit(3)")
             worker = stack.enter_context(a_worker(spare=True))
-            until(lambda: worker.restarts)
-        said = worker.reason, worker.ready
+            said = "", True
+
+            def ended() -> bool:
+                nonlocal said  # between two of them it says for a moment that one has just ended, and no more
+                said = worker.reason, worker.ready
+                return worker.restarts > 0 and "status" in said[0]
+
+            until(ended)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(supervisor, "STEADY", 0.0)
         dies.unlink()
@@ -141,18 +165,22 @@ def test_a_worker_draws_the_very_pixels_that_this_process_draws(
     assert worker.resident() == ("sketch",)
 
 
-def test_each_steps_event_and_preview_crosses(worker: WorkerProcess, engine: Engine) -> None:
-    events = list(draw(worker, engine, **LONG | {"steps": 20}).events())
-    steps = [event.step for event in events if event.phase == "denoising"]
-    assert steps == sorted(steps)
-    assert len(set(steps)) > 10
-    assert len({event.preview for event in events if event.preview}) > 3
+def test_each_steps_event_and_preview_crosses(worker: WorkerProcess, engine: Engine, steps: Steps) -> None:
+    steps.hold(1)
+    events = []
+    for event in draw(worker, engine, steps=20).events():
+        events.append(event)
+        steps.hold(event.step + 1)
+    seen = {event.step: event.preview for event in events if event.phase == "denoising" and event.step}
+    assert list(seen) == list(range(1, 21))
+    assert len(set(seen.values())) == 20
     assert (events[-1].phase, events[-1].step) == ("finished", 20)
 
 
 def test_it_is_not_ready_while_it_draws_and_is_by_the_last_event(
-    worker: WorkerProcess, engine: Engine
+    worker: WorkerProcess, engine: Engine, steps: Steps
 ) -> None:
+    steps.hold(1)
     drawing = draw(worker, engine, **LONG)
     assert not worker.ready
     drawing.stop()
@@ -162,15 +190,15 @@ def test_it_is_not_ready_while_it_draws_and_is_by_the_last_event(
 
 
 def test_a_stop_ends_a_workers_drawing_within_a_step_and_keeps_its_preview(
-    worker: WorkerProcess, engine: Engine
+    worker: WorkerProcess, engine: Engine, steps: Steps
 ) -> None:
+    steps.hold(3)
     drawing = draw(worker, engine, **LONG)
     at_step(drawing, 3)
     drawing.stop()
-    seen = drawing.latest.step
     last = drawing.result()
     assert last.phase == "stopped"
-    assert last.step <= seen + 2  # the one that was being drawn, and one whose event was on its way
+    assert last.step == 4  # the one that was begun
     assert last.preview
 
 
@@ -194,14 +222,16 @@ def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
 
 
 def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
-    worker: WorkerProcess, engine: Engine
+    worker: WorkerProcess, engine: Engine, steps: Steps
 ) -> None:
+    steps.hold(3)
     until(lambda: len(workers()) == 2)
     drawing, killed, restarts = draw(worker, engine, **LONG), worker.pid, worker.restarts
     at_step(drawing, 3)
     assert killed
     spares = workers() - {killed}
     os.kill(killed, signal.SIGKILL)
+    steps.go_on()
     last = drawing.result()
     assert (last.phase, last.code) == ("failed", WorkerDied.code)
     assert "SIGKILL" in str(last.error)
@@ -215,8 +245,9 @@ def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
 
 
 def test_ending_a_drawing_that_does_not_listen_takes_its_worker_and_says_so(
-    worker: WorkerProcess, engine: Engine
+    worker: WorkerProcess, engine: Engine, steps: Steps
 ) -> None:
+    steps.hold(1)
     drawing = draw(worker, engine, **LONG)
     at_step(drawing, 1)
     assert worker.pid
@@ -229,7 +260,8 @@ def test_ending_a_drawing_that_does_not_listen_takes_its_worker_and_says_so(
     assert "memory" not in str(last.error)
 
 
-def test_a_worker_dies_with_its_parent(engine: Engine) -> None:
+def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
+    steps.hold(1)
     script = (
         "import pathlib, sys, time\n"
         "from jobs.supervisor import WorkerProcess\n"
@@ -249,10 +281,11 @@ def test_a_worker_dies_with_its_parent(engine: Engine) -> None:
         pid = int(parent.stdout.readline())
         assert lives(pid)
         parent.kill()
-    until(lambda: not lives(pid), 5)
+    until(lambda: not lives(pid))
 
 
-def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine) -> None:
+def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine, steps: Steps) -> None:
+    steps.hold(1)
     with a_worker() as worker:
         until(lambda: worker.ready)
         drawing, pid = draw(worker, engine, **LONG), worker.pid
@@ -375,7 +408,9 @@ def test_each_worker_sees_one_of_the_gpus_that_the_server_sees(
     if seen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     launched = launch(1)
-    environment = psutil.Process(launched.process.pid).environ()
+    process = psutil.Process(launched.process.pid)
+    until(process.environ)  # there is none for an instant, while it begins
+    environment = process.environ()
     launched.process.kill()
     launched.end()
     assert environment["CUDA_VISIBLE_DEVICES"] == expected

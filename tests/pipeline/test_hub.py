@@ -15,6 +15,7 @@ from diffusers import SD3Transformer2DModel
 
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.hub import _Download
 from tests.hub import FakeHub, Repository, serve_hub, use_hub
 from tests.tiny import catalogue, entry, hold, tiny_z_image
 
@@ -47,8 +48,11 @@ def works_again(engine: Engine) -> None:
     assert (last.phase, last.error) == ("finished", None)
 
 
-def test_a_first_drawing_downloads_with_progress_and_then_draws(tiny: Engine, hub: FakeHub) -> None:
+def test_a_first_drawing_downloads_with_progress_and_then_draws(
+    tiny: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.slow, hub.held = threading.Event(), "transformer/diffusion"
+    listed = hold(monkeypatch, _Download, "_list")
     folder = hub.repositories[MODEL].folder
     files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
     held = (folder / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
@@ -59,6 +63,7 @@ def test_a_first_drawing_downloads_with_progress_and_then_draws(tiny: Engine, hu
     for event in drawing.events():
         if event.phase == "downloading":
             seen.append((event.done, event.total))
+            listed.open()
             if event.done >= others:
                 hub.slow.set()
     assert seen[0] == (0, 0), "how much it is, nobody has said yet"

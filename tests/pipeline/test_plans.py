@@ -3,22 +3,39 @@ does, the others say what suffers. Which plan a card gets follows from its memor
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
+import diffusers
 import numpy as np
 import pytest
 import torch
+from bitsandbytes import functional
+from bitsandbytes.nn import modules
 from diffusers.hooks import HookRegistry
 from transformers import T5EncoderModel
 
 from pipeline.catalogue import read_catalogue
 from pipeline.engine import Engine
 from pipeline.events import Event
-from pipeline.hardware import Device, Wanted, plan_for
+from pipeline.hardware import Device, Wanted, device_for, plan_for
 from pipeline.plans import PLANS, cheaper, fitting, plan_named
 from pipeline.spec import Needs
-from tests.tiny import ROOT, catalogue, draw, entry, pixels, stand_in_gpu, tiny_z_image
+from tests.inside.sitecustomize import packed_product
+from tests.tiny import (
+    ROOT,
+    catalogue,
+    draw,
+    entry,
+    pixels,
+    stand_in_gpu,
+    tiny_sd3,
+    tiny_sd35,
+    tiny_z_image,
+)
 
 GB = 10**9
 TINY = {"model": "tiny", "width": 64, "height": 64}
@@ -64,19 +81,34 @@ def test_those_plans_draw_the_same_picture_of_another_family_too(
     assert np.array_equal(*pictures)
 
 
+@pytest.fixture(params=["unpacked", "packed"])
+def quantizing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets this machine quantize, each way that bitsandbytes (0.50.2) takes on a CPU: with AVX512-BF16 it
+    keeps 4-bit weights packed. Looks that it took that way."""
+    # diffusers (0.42) quantizes on a GPU only, and asks torch for one; bitsandbytes itself does so on a CPU.
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    packed = request.param == "packed"
+    if packed and not functional.has_avx512bf16():
+        monkeypatch.setattr(functional, "gemv_4bit", packed_product)
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: packed)
+    products: list[bool] = []
+    product = bitsandbytes.matmul_4bit
+
+    def noted(*args: Any, quant_state: Any, **kwargs: Any) -> torch.Tensor:
+        products.append(getattr(quant_state, "packing_format_for_cpu", False))
+        return product(*args, quant_state=quant_state, **kwargs)
+
+    monkeypatch.setattr(bitsandbytes, "matmul_4bit", noted)
+    yield
+    assert set(products) == {packed}
+
+
 @pytest.mark.parametrize(
     "plan, words", [("quantized", ["4 bits", "8"]), ("without-t5", ["4 bits", "without T5", "words"])]
 )
 def test_a_plan_that_changes_the_picture_says_so(
-    gpu: Device,
-    tiny_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    plan: str,
-    words: list[str],
+    gpu: Device, quantizing: None, tiny_folder: Path, tmp_path: Path, plan: str, words: list[str]
 ) -> None:
-    # diffusers (0.42) quantizes on a GPU only, and asks torch for one; bitsandbytes itself does so on a CPU.
-    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
     resident, other = drawn(tiny_folder, tmp_path), drawn(tiny_folder, tmp_path, plan)
     (warning,) = other.warnings
     for word in words:
@@ -85,10 +117,35 @@ def test_a_plan_that_changes_the_picture_says_so(
     assert 0 < difference < 64  # of 255: another picture, and a picture
 
 
-def test_without_t5_the_end_of_a_long_prompt_is_said_to_be_unread(
-    gpu: Device, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_family_draws_in_4_bits_too(gpu: Device, quantizing: None, tmp_path: Path) -> None:
+    folder = tiny_z_image(tmp_path / "z")
+    spec = entry(folder, device=None, needs=KNOWN, family="z-image", preview="flux", plan="quantized")
+    event = draw(Engine(catalogue(tmp_path, spec)), **TINY)
+    assert event.phase == "finished", event.error
+    assert event.plan == "quantized"
+
+
+@pytest.mark.parametrize("make", [tiny_sd3, tiny_sd35, partial(tiny_sd35, medium=True), tiny_z_image])
+def test_the_tiny_models_have_shapes_that_every_way_of_4_bits_takes_as_real_models_have(
+    tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    """Rows in blocks of 32, scales for 64 weights of one row."""
+    pipe = diffusers.DiffusionPipeline.from_pretrained(make(tmp_path / "model"))
+    for name, layer in pipe.transformer.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            assert (layer.out_features % 32, layer.in_features % 64) == (0, 0), (name, layer)
+
+
+def test_a_model_that_is_bound_to_the_cpu_is_never_quantized_there() -> None:
+    large = read_catalogue(ROOT / "models.yaml")["sd3.5-large"]
+    chosen = large.model_copy(update={"plan": "quantized", "device": "cpu"})
+    device = device_for(chosen)
+    assert plan_for(chosen, device, Wanted(plan="without-t5")) is plan_named("resident")
+
+
+def test_without_t5_the_end_of_a_long_prompt_is_said_to_be_unread(
+    gpu: Device, quantizing: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forward = T5EncoderModel.forward
     calls = []
     monkeypatch.setattr(

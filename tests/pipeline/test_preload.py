@@ -44,7 +44,7 @@ def coming(engine: Engine) -> dict[str, Any]:
 
 def until(engine: Engine, model: str, **expected: Any) -> dict[str, Any]:
     """What is coming of this model, once it is as expected."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         at = coming(engine)[model]
         if at and all(at[name] == value for name, value in expected.items()):

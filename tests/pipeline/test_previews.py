@@ -13,17 +13,29 @@ from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.hand import Hand
 from pipeline.preview import INTERVAL, LONGEST_SIDE, Estimate, Previewer, Progress, read_factors, render
+from tests.steps import Steps
 from tests.tiny import SKETCH, SMALL, hold, pixels
 
 FOX = {"prompt": "a fox on a blue background", "model": "sketch", "steps": 14, "seed": 1}
 
 
+def read(steps: Steps, engine: Engine, values: dict[str, Any]) -> list[Event]:
+    """The events of one drawing, each step's among them: none is begun before the one before was read."""
+    steps.hold(1)
+    events = []
+    for event in engine.start(engine.check(values)).events():
+        events.append(event)
+        if event.phase == "denoising":
+            steps.hold((event.image - 1) * event.steps + event.step + 1)
+    return events
+
+
 @pytest.fixture(scope="module")
-def watched(engine: Engine) -> list[Event]:
-    """Every event of one drawing of a fox, read as fast as they come, however fast this machine draws."""
+def watched(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    """One drawing of a fox."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.preview.INTERVAL", 0)
-        return list(engine.start(engine.check(FOX)).events())
+        steps = Steps(tmp_path_factory.mktemp("watched") / "steps").here(patch)
+        return read(steps, engine, FOX)
 
 
 def distance(preview: bytes, final: bytes) -> float:
@@ -110,8 +122,8 @@ def test_a_preview_keeps_the_pictures_proportions_and_stays_small(engine: Engine
     assert (width, height) == (LONGEST_SIDE, LONGEST_SIDE // 3)
 
 
-def test_several_images_are_previewed_one_after_the_other(engine: Engine) -> None:
-    events = list(engine.start(engine.check(SMALL | {"images": 2, "steps": 3})).events())
+def test_several_images_are_previewed_one_after_the_other(engine: Engine, steps_here: Steps) -> None:
+    events = read(steps_here, engine, SMALL | {"images": 2, "steps": 3})
     assert max(len(event.previews) for event in events) == 2
     second = [event for event in events if event.image == 2 and event.phase == "denoising"]
     assert second

@@ -12,6 +12,7 @@ from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.request import Job
+from tests.steps import Steps
 from tests.tiny import SMALL, draw, pixels
 
 
@@ -40,11 +41,16 @@ def test_a_slow_async_reader_gets_the_newest_event_and_misses_the_rest(engine: E
     assert asyncio.run(read()) == [0, 3, 3]
 
 
-def test_sync_and_async_readers_see_the_same_end(engine: Engine) -> None:
+def test_sync_and_async_readers_see_the_same_end(engine: Engine, steps_here: Steps) -> None:
+    steps_here.hold(1)
     drawing = engine.start(engine.check(SMALL))
 
     async def read() -> list[Event]:
-        return [event async for event in drawing.events()]
+        seen = []
+        async for event in drawing.events():
+            seen.append(event)
+            steps_here.hold(event.step + 1)
+        return seen
 
     read_async = asyncio.run(read())
     assert read_async[-1] is drawing.result()

@@ -14,6 +14,7 @@ from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.residency import Residency
+from tests.steps import Steps
 from tests.tiny import catalogue, draw, entry, hold, pixels, tiny_z_image
 
 TINY = {"model": "tiny", "width": 64, "height": 64}
@@ -107,9 +108,14 @@ def test_a_preview_still_being_rendered_cannot_replace_the_last_one(
     assert drawing.result().step == 3
 
 
-def test_a_job_stops_while_the_picture_is_decoded(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_stops_while_the_picture_is_decoded(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch, steps_here: Steps
+) -> None:
     gate = hold(monkeypatch, AutoencoderKL, "decode")
+    steps_here.hold(4)
     drawing = start(tiny)
+    next(event for event in drawing.events() if event.step == 4)
+    steps_here.go_on()
     gate.wait()
     shown = drawing.latest.preview
     assert drawing.latest.phase == "decoding"
@@ -147,10 +153,12 @@ def test_a_z_image_job_stops_by_the_same_code(tmp_path: Path, monkeypatch: pytes
     assert end.preview is not None
 
 
-def test_stopping_ends_one_drawing_and_no_other(tiny: Engine) -> None:
+def test_stopping_ends_one_drawing_and_no_other(tiny: Engine, steps_here: Steps) -> None:
+    steps_here.hold(1)
     drawings = [start(tiny, steps=10) for _ in range(5)]
     for stopped in drawings[1::2]:
         stopped.stop()
+    steps_here.go_on()
     assert [drawing.result().phase for drawing in drawings[::2]] == ["finished"] * 3
     assert [drawing.result().phase for drawing in drawings[1::2]] == ["stopped"] * 2
 

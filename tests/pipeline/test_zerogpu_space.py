@@ -24,8 +24,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import hardware
 from pipeline.engine import Engine
-from tests.conftest import serve
+from tests.conftest import STEPS, serve
 from tests.mcp import connected
+from tests.steps import Steps
 from tests.tiny import catalogue, draw, entry, models_yaml, pixels
 from tests.zerogpu import FakeZeroGpu
 
@@ -36,10 +37,11 @@ Seen = list[tuple[list[dict[str, Any]], dict[str, Any]]]
 
 
 class Space:
-    """An app on ZeroGPU, the stand-in that lends it a GPU, and its visitor."""
+    """An app on ZeroGPU, the stand-in that lends it a GPU, its visitor, and its drawings' steps."""
 
     def __init__(self, url: str, api: FakeZeroGpu, lose: Path) -> None:
         self.url, self.api, self.lose = url, api, lose
+        self.steps: Steps = STEPS[url]
         self.visitor = Client(url, verbose=False, headers={"X-IP-Token": VISITOR})
 
     def draw(self, client: Client | None = None, **values: Any) -> Seen:
@@ -71,7 +73,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
             "SPACES_ZERO_GPU": "true",
             "SPACES_ZERO_DEVICE_API_URL": api.url,
             "ZEROGPU_OFFLOAD_DIR": str(folder / "tensors"),
-            "STEP_SECONDS": "0.25",
             "LOSE_GPU": str(folder / "lose"),
         }
         with serve(folder, "-m", "tests.zerogpu_space", **settings) as url:
@@ -79,9 +80,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
 
 
 @pytest.fixture
-def space(running: Space) -> Space:
+def space(running: Space) -> Iterator[Space]:
     running.api.reset()
-    return running
+    yield running
+    running.steps.go_on()
 
 
 @pytest.fixture
@@ -111,7 +113,11 @@ def test_a_worker_draws_the_same_pixels_as_this_process(space: Space, direct: En
 
 
 def test_every_step_of_the_worker_is_seen_with_its_preview(space: Space) -> None:
-    seen = space.draw(steps=5)
+    space.steps.hold(1)
+    seen = []
+    for images, info in space.visitor.submit(**APPLE, steps=5, api_name="/generate"):
+        seen.append((images, info))
+        space.steps.hold(info["step"] + 1)
     previews = {info["step"]: Path(images[0]["image"]).read_bytes() for images, info in seen if images}
     assert {1, 2, 3, 4, 5} <= set(previews)
     assert len({previews[step] for step in (1, 2, 3, 4)}) == 4
@@ -128,13 +134,15 @@ def test_the_jobs_before_leave_nothing_in_a_worker(space: Space, direct: Engine)
 
 def test_a_stop_reaches_the_worker_which_then_draws_the_next_job(space: Space, direct: Engine) -> None:
     job = str(uuid.uuid4())
+    space.steps.hold(2)
     drawing = space.visitor.submit(**APPLE, steps=50, job=job, api_name="/generate")
     for _, info in drawing:
         if info["step"] == 2 and info["phase"] == "denoising":
             space.visitor.predict(job, api_name="/stop")
     images, info = drawing.outputs()[-1]
     assert info["phase"] == "stopped"
-    assert info["step"] < 6
+    assert info["step"] <= 3  # the one that was begun
+    space.steps.go_on()
     assert pixels(Path(images[0]["image"]).read_bytes()).std() > 1  # the last preview stays
     workers = list(space.api.workers)
     assert np.array_equal(
@@ -152,11 +160,13 @@ def test_a_failure_in_the_worker_keeps_its_words(space: Space) -> None:
 def test_a_killed_worker_is_told_in_words_and_the_next_job_gets_another(space: Space) -> None:
     seen = []
     killed: int | None = None
+    space.steps.hold(1)
     for seen_now in space.visitor.submit(**APPLE, steps=50, api_name="/generate"):
         seen.append(seen_now)
         if killed is None and seen_now[1]["step"] == 1:
             killed = space.api.workers[-1]
             os.kill(killed, signal.SIGKILL)
+            space.steps.go_on()
     assert "its process died" in words(seen)
     assert "fewer steps" in words(seen)
     picture(space.draw())
@@ -235,6 +245,7 @@ def test_a_stop_does_not_wait_for_a_gpu_and_one_that_is_lent_too_late_is_given_b
 
 def test_two_visitors_are_lent_a_gpu_each_and_do_not_wait_for_each_other(space: Space) -> None:
     job = str(uuid.uuid4())
+    space.steps.hold(20)  # more than the other's
     slow = space.visitor.submit(**APPLE, steps=60, job=job, api_name="/generate")
     while space.api.asked == []:
         time.sleep(0.05)

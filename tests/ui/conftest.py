@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser import launch_chromium
-from tests.ui.studio import Studio
+from tests.ui.studio import SLOW, Studio
 
+expect.set_options(timeout=SLOW)  # Playwright's five seconds are few on a busy machine
 LAPTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
@@ -83,6 +84,7 @@ def open_tab(visitors: Callable[..., Visitor], server: str) -> Iterator[Callable
         visitor = visitors(**options)
         again = context is None and url == server
         page = visitor.free.pop() if again and visitor.free else (context or visitor.context).new_page()
+        page.set_default_timeout(SLOW)
         page.set_viewport_size(viewport)
         page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion)
         tab = Studio(page, url)

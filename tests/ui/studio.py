@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Error, Locator, Page, expect
 
-SLOW = 60_000
-"""Milliseconds that a drawing may take on two busy cores."""
+SLOW = 240_000
+"""Milliseconds that a drawing may take on a busy core."""
 
 
 class Studio:
@@ -74,8 +74,10 @@ class Studio:
         if fold.get_attribute("aria-expanded") != "true":
             fold.click()
             # Gradio (6.31) mounts what is folded away when it is opened, and for an instant puts the widgets'
-            # first values over what is typed there; nothing on the page tells when that has passed.
+            # first values over what is typed there; nothing on the page tells when that has passed, but
+            # that the browser has nothing left to do.
             self.page.wait_for_timeout(400)
+            self.page.evaluate("() => new Promise((idle) => requestIdleCallback(idle))")
 
     def close_settings(self) -> None:
         fold = self.page.get_by_role("button", name="Settings ▼")

@@ -10,6 +10,7 @@ from gradio_client import Client
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Route, expect
 
+from tests.steps import Steps
 from tests.ui.studio import Studio
 
 RESOURCE = "Failed to load resource"
@@ -37,15 +38,23 @@ def test_typing_a_prompt_and_pressing_enter_draws_it(tab: Studio) -> None:
     assert tab.recipe()["prompt"] == "a red apple"
 
 
-def test_at_least_four_different_previews_each_come_nearer_to_the_final_picture(tab: Studio) -> None:
-    tab.watch("#live .grid", "document.querySelector('#live .grid img').getAttribute('src')")
-    tab.draw()
-    previews = [tab.decode(source) for source in tab.seen() if source.startswith("data:")]
+def test_at_least_four_different_previews_each_come_nearer_to_the_final_picture(
+    tab: Studio, steps: Steps
+) -> None:
+    tab.open_settings()
+    tab.seed.fill("1")  # of some seeds the first preview is nearer already
+    steps.hold(1)
+    tab.draw_button.click()
+    previews = []
+    for shown, following in pairwise([1, 7, 14, 21, 28, 28]):
+        tab.wait_for_step(shown)
+        previews.append(tab.shown())
+        steps.hold(following)
+    steps.go_on()
+    tab.wait_for("finished")
     final = tab.shown()
-    chosen = [previews[round(index * (len(previews) - 1) / 4)] for index in range(5)]
-    distances = [difference(preview, final) for preview in chosen]
-    assert len(previews) >= 5
-    assert len({preview.tobytes() for preview in chosen}) == 5
+    distances = [difference(preview, final) for preview in previews]
+    assert len({preview.tobytes() for preview in previews}) == 5
     # The last ones differ from the finished picture by the map from latents to colours, not by steps.
     assert all(later < earlier + 0.5 for earlier, later in pairwise(distances)), distances
     assert distances[-1] < distances[0] / 2
@@ -81,12 +90,13 @@ def test_the_picture_is_replaced_without_flicker_or_layout_jump(tab: Studio) -> 
 
 
 def test_draw_becomes_stop_and_stop_keeps_the_last_preview_while_another_tab_goes_on(
-    open_tab: Callable[..., Studio],
+    open_tab: Callable[..., Studio], steps: Steps
 ) -> None:
     one = open_tab()
     other = open_tab(context=one.page.context)
     one.set(steps=60)
     other.make_quick()
+    steps.hold(4)
     one.draw_button.click()
     expect(one.stop_button).to_be_visible()
     expect(one.draw_button).to_be_hidden()
@@ -96,6 +106,7 @@ def test_draw_becomes_stop_and_stop_keeps_the_last_preview_while_another_tab_goe
     expect(other.line).to_contain_text("Waiting for a turn")
     one.stop_button.click()
     one.wait_for("stopped")
+    steps.go_on()
     expect(one.line).to_have_text(re.compile(r"^Stopped · at step \d+/60 · seed \d+$"))
     assert (one.pictures.first.get_attribute("src") or "").startswith("data:image/jpeg")
     kept = one.shown()
@@ -107,70 +118,88 @@ def test_draw_becomes_stop_and_stop_keeps_the_last_preview_while_another_tab_goe
     assert "apple" in (other.history.first.get_attribute("title") or "")
 
 
-def test_escape_stops(tab: Studio) -> None:
+def test_escape_stops(tab: Studio, steps: Steps) -> None:
     tab.set(steps=60)
+    steps.hold(2)
     tab.draw_button.click()
     tab.wait_for_step(2)
     tab.page.keyboard.press("Escape")
     tab.wait_for("stopped")
 
 
-def test_stop_pressed_before_the_server_answered_stops_as_soon_as_it_has(tab: Studio) -> None:
-    def late(route: Route) -> None:
-        tab.page.wait_for_timeout(2000)
-        route.continue_()
-
+def test_stop_pressed_before_the_server_answered_stops_as_soon_as_it_has(tab: Studio, steps: Steps) -> None:
+    late: list[Route] = []
     tab.set(steps=60)
-    tab.page.route("**/queue/join*", late)
+    steps.hold(1)
+    tab.page.route("**/queue/join*", lambda route: late.append(route))
     tab.draw_button.click()
     tab.page.wait_for_timeout(600)  # sooner it would be the second half of a double click
     tab.stop_button.click()
     expect(tab.line).to_have_text("Stopping…")
+    for route in late:
+        route.continue_()
     tab.wait_for("stopped")
 
 
-def test_a_double_click_and_enter_twice_start_one_drawing_each(tab: Studio) -> None:
+def test_a_double_click_and_enter_twice_start_one_drawing_each(tab: Studio, steps: Steps) -> None:
     tab.make_quick()
+    steps.hold(1)
     joins: list[str] = []
     tab.page.on(
         "request", lambda request: joins.append(request.url) if "/queue/join" in request.url else None
     )
     tab.draw_button.dblclick()
+    tab.wait_for_step(1)
+    steps.go_on()
     tab.wait_for("finished")
     assert len(joins) == 1
+    steps.hold(1)
     tab.prompt.press("Enter")
     tab.prompt.press("Enter")
     expect(tab.stop_button).to_be_visible()
+    steps.go_on()
     tab.wait_for("finished")
     expect(tab.history).to_have_count(2)
     assert len(joins) == 2
 
 
-def test_closing_a_tab_leaves_its_drawing_going_on(open_tab: Callable[..., Studio], client: Client) -> None:
+def test_closing_a_tab_leaves_its_drawing_going_on(
+    open_tab: Callable[..., Studio], client: Client, steps: Steps
+) -> None:
     closing = open_tab()
     closing.make_quick()
-    closing.set(steps=30)
+    steps.hold(1)
     closing.draw_button.click()
     closing.wait_for_step(1)
     job = closing.job
     closing.page.close()
+    steps.go_on()
     images, info = client.predict(job, api_name="/job")
     assert (info["job"], info["phase"]) == (job, "finished")
     assert images[0]["image"].endswith(".png")
 
 
-def test_each_phase_is_announced_once(tab: Studio) -> None:
+def test_each_phase_is_announced_once(tab: Studio, steps: Steps) -> None:
     tab.make_quick()
     tab.watch("#live .announce", "node.textContent")
-    tab.draw()
+    announced = tab.page.locator("#live .announce")
+    steps.hold(1)
+    tab.draw_button.click()
+    tab.wait_for_step(1)
+    expect(announced).to_have_text("Drawing.")
+    steps.hold("decoding")
+    expect(announced).to_have_text("Finishing.")
+    steps.go_on()
+    tab.wait_for("finished")
     said = tab.seen()
     assert said[-3:] == ["Drawing.", "Finishing.", "Finished."]
     assert len(said) == len(set(said)) <= 5
     expect(tab.page.locator("#live").get_by_role("status")).to_have_text("Finished.")
 
 
-def test_the_alt_text_is_the_prompt(tab: Studio) -> None:
+def test_the_alt_text_is_the_prompt(tab: Studio, steps: Steps) -> None:
     tab.set(steps=60)
+    steps.hold(2)
     tab.draw_button.click()
     tab.wait_for_step(2)
     expect(tab.page.get_by_role("img", name="Preview of: a fox on a blue background")).to_be_visible()

@@ -130,20 +130,23 @@ def test_one_logs_in_on_the_page_draws_as_oneself_and_logs_out(
     login = cookies["stepwise-login"]
     assert login["httpOnly"] and login["sameSite"] == "Lax" and not login["secure"]  # over http
     kept = {"stepwise-login": login["value"]}
-    assert httpx.get(f"{guarded.url}/config", cookies=kept).json()["username"] == "ann"
+    assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).json()["username"] == "ann"
     altered = {"stepwise-login": login["value"][:-1] + ("a" if login["value"][-1] != "a" else "b")}
-    assert httpx.get(f"{guarded.url}/config", cookies=altered).status_code == 401
+    assert httpx.get(f"{guarded.url}/config", cookies=altered, timeout=TIMEOUT).status_code == 401
     elsewhere = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     for path in ("/config", f"{API_PREFIX}/call/models/1"):
-        assert httpx.get(f"{guarded.url}{path}", cookies=kept, headers=elsewhere).status_code == 401
-    httpx.get(f"{guarded.url}/logout", cookies=kept, headers=elsewhere)  # another site's picture, say
-    assert httpx.get(f"{guarded.url}/v1/models", cookies=kept).status_code == 401  # nor is it for programs
-    assert httpx.get(f"{guarded.url}/config", cookies=kept).status_code == 200
+        answer = httpx.get(f"{guarded.url}{path}", cookies=kept, headers=elsewhere, timeout=TIMEOUT)
+        assert answer.status_code == 401
+    # As another site's picture would, say.
+    httpx.get(f"{guarded.url}/logout", cookies=kept, headers=elsewhere, timeout=TIMEOUT)
+    # Nor is it for programs.
+    assert httpx.get(f"{guarded.url}/v1/models", cookies=kept, timeout=TIMEOUT).status_code == 401
+    assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).status_code == 200
 
     who.get_by_role("link", name="Log out").click()
     expect(page.get_by_role("link", name="Sign in with Hugging Face")).to_be_visible()
     assert page.url == f"{guarded.url}/"
-    assert httpx.get(f"{guarded.url}/config", cookies=kept).status_code == 401
+    assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).status_code == 401
     assert not studio.unexplained()
 
 
@@ -233,7 +236,7 @@ def test_programs_log_in_with_a_hub_token(guarded: Guarded) -> None:
     with OpenAI(base_url=f"{guarded.url}/v1", api_key=BOB, max_retries=0) as openai:
         answer = openai.images.generate(prompt="a fox", size="64x64", response_format="url")  # type: ignore
     url = answer.data[0].url
-    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, timeout=TIMEOUT).status_code == 401
     assert guarded.get(url.removeprefix(guarded.url), BOB).content.startswith(b"\x89PNG")
     assert guarded.get("/config", BOB).json()["username"] == "bob"
     assert guarded.hub.asked[before:].count(BOB) <= 1  # the answer is kept
@@ -300,7 +303,8 @@ def test_a_login_that_was_not_begun_here_or_is_forged_ends_with_nobody_logged_in
         there = http.get("/login/huggingface").headers["location"]
         assert there.startswith(f"{guarded.hub.url}/oauth/authorize?")
         assert "scope=openid+profile" in there
-        return re.search(r'href="([^"]+)">Authorize', httpx.get(there).text)[1].replace("&amp;", "&")  # type: ignore
+        asks = httpx.get(there, timeout=TIMEOUT).text
+        return re.search(r'href="([^"]+)">Authorize', asks)[1].replace("&amp;", "&")  # type: ignore
 
     def nobody(answer: httpx.Response, status: int, words: str) -> None:
         assert (answer.status_code, words in answer.text) == (status, True)
@@ -310,7 +314,7 @@ def test_a_login_that_was_not_begun_here_or_is_forged_ends_with_nobody_logged_in
     with httpx.Client(base_url=guarded.url, timeout=TIMEOUT, headers=headers) as http:
         link = way(http)
         # A stranger's link with a stranger's code would log its reader in as the stranger.
-        nobody(httpx.get(link, headers=headers), 400, "another browser")
+        nobody(httpx.get(link, headers=headers, timeout=TIMEOUT), 400, "another browser")
         assert http.get(link).status_code == 303
         nobody(http.get(link), 400, "another browser")  # once
         state = re.search(r"state=([^&]+)", way(http))[1]  # type: ignore

@@ -8,13 +8,18 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.steps import Steps
 from tests.ui.conftest import PHONE
 from tests.ui.studio import Studio
 
 
 def findings(tab: Studio) -> list[str]:
     """What axe-core finds serious or critical, with the first place of each."""
-    tab.page.wait_for_timeout(400)  # colours half-way through a transition are nobody's contrast
+    # Colours half-way through a transition are nobody's contrast.
+    tab.page.evaluate(
+        """() => Promise.allSettled(document.getAnimations()
+          .filter((one) => one.effect.getComputedTiming().endTime < Infinity).map((one) => one.finished))"""
+    )
     found: list[dict[str, Any]] = Axe().run(tab.page).response["violations"]
     return [
         f"{one['id']}: {one['nodes'][0]['target']} {one['nodes'][0]['failureSummary']}"
@@ -24,15 +29,17 @@ def findings(tab: Studio) -> list[str]:
 
 
 def test_axe_finds_nothing_serious_idle_drawing_finished_refused_and_with_everything_open(
-    tab: Studio,
+    tab: Studio, steps: Steps
 ) -> None:
     assert not findings(tab)
     tab.set(steps=60)
+    steps.hold(2)
     tab.draw_button.click()
     tab.wait_for_step(2)
     assert not findings(tab)
     tab.stop_button.click()
     tab.wait_for("stopped")
+    steps.go_on()
     tab.make_quick()
     tab.draw()
     tab.page.get_by_role("button", name="What the other models need").click()
@@ -92,8 +99,9 @@ def test_the_picture_and_its_status_line_need_no_scrolling_on_a_laptop(tab: Stud
         expect(part).to_be_in_viewport(ratio=1)
 
 
-def test_the_keyboard_alone_draws_stops_and_uses_a_picture_again(tab: Studio) -> None:
+def test_the_keyboard_alone_draws_stops_and_uses_a_picture_again(tab: Studio, steps: Steps) -> None:
     keys = tab.page.keyboard
+    steps.hold(2)
 
     def tab_to(role_and_name: str) -> None:
         for _ in range(40):
@@ -120,8 +128,9 @@ def test_the_keyboard_alone_draws_stops_and_uses_a_picture_again(tab: Studio) ->
     expect(tab.seed).not_to_have_value("")
 
 
-def test_reduced_motion_is_honoured(open_tab: Callable[..., Studio]) -> None:
+def test_reduced_motion_is_honoured(open_tab: Callable[..., Studio], steps: Steps) -> None:
     tab = open_tab(reduced_motion="reduce")
+    steps.hold(1)
     tab.draw_button.click()
     tab.wait_for_step(1)
     moving = """[...document.querySelectorAll("*")].filter((node) => {

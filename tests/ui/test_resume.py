@@ -14,11 +14,10 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import expect
 
-from tests.conftest import free_port, running
+from tests.conftest import STEPS, free_port, running
+from tests.steps import Steps
 from tests.ui.studio import SLOW, Studio
 
-LONG = {"width": 256, "height": 256, "steps": 40}
-"""Settings of a drawing that outlives a reload."""
 CUT = (
     "AbortError|Connection errored out|Unexpected error|Failed to fetch|network error|Failed to load resource"
 )
@@ -64,28 +63,31 @@ def host(one_host: Host) -> Host:
     return one_host
 
 
-def begin(tab: Studio, prompt: str = "a red apple", seed: int = 7, **settings: float) -> str:
-    """Starts a drawing that takes its time, waits until it can be seen, and gives its job's id."""
+def begin(tab: Studio, prompt: str = "a red apple", seed: int = 7, steps: int = 8) -> str:
+    """Starts a drawing that waits after its second step, waits until that is seen, and gives its job's id."""
     tab.allow(CUT, reason="the test cuts the drawing's stream")
-    tab.set(**{**LONG, **settings})
+    tab.set(width=128, height=128, steps=steps)
     tab.seed.fill(str(seed))
+    STEPS[tab.url].hold(2)
     tab.prompt.fill(prompt)
     tab.draw_button.click()
     tab.wait_for_step(2)
     return tab.job
 
 
-def test_a_drawing_goes_on_in_a_tab_that_was_reloaded(tab: Studio) -> None:
+def test_a_drawing_goes_on_in_a_tab_that_was_reloaded(tab: Studio, steps: Steps) -> None:
     job = begin(tab)
     tab.page.reload()
     expect(tab.stop_button).to_be_visible(timeout=SLOW)
     expect(tab.draw_button).to_be_hidden()
+    steps.hold(3)
     tab.wait_for_step(3)
     assert tab.job == job
     expect(tab.prompt).to_have_value("a red apple")
+    steps.go_on()
     tab.wait_for("finished")
     assert tab.job == job
-    assert (tab.recipe()["seed"], tab.recipe()["steps"]) == (7, 40)
+    assert (tab.recipe()["seed"], tab.recipe()["steps"]) == (7, 8)
     expect(tab.history).to_have_count(1)
     expect(tab.history).to_have_attribute("title", "a red apple (seed 7)")
     tab.open()  # it has ended: nothing is left to be followed
@@ -94,9 +96,10 @@ def test_a_drawing_goes_on_in_a_tab_that_was_reloaded(tab: Studio) -> None:
     expect(tab.pictures.first).to_be_hidden()
 
 
-def test_stop_ends_a_drawing_that_a_reload_found_again(tab: Studio) -> None:
-    begin(tab, steps=60, width=384, height=384)
+def test_stop_ends_a_drawing_that_a_reload_found_again(tab: Studio, steps: Steps) -> None:
+    begin(tab, steps=60)
     tab.page.reload()
+    steps.hold(3)
     tab.wait_for_step(3)
     tab.stop_button.click()
     tab.wait_for("stopped")
@@ -104,9 +107,12 @@ def test_stop_ends_a_drawing_that_a_reload_found_again(tab: Studio) -> None:
     expect(tab.history).to_have_count(1)
 
 
-def test_a_drawing_that_ended_while_its_page_was_away_is_shown(tab: Studio, client: Client) -> None:
+def test_a_drawing_that_ended_while_its_page_was_away_is_shown(
+    tab: Studio, client: Client, steps: Steps
+) -> None:
     job = begin(tab)
     tab.page.goto("about:blank")
+    steps.go_on()
     list(client.submit(job, api_name="/job"))
     tab.page.goto(tab.url)
     tab.wait_for("finished")
@@ -115,7 +121,7 @@ def test_a_drawing_that_ended_while_its_page_was_away_is_shown(tab: Studio, clie
 
 
 def test_a_tab_opened_beside_one_that_draws_has_nothing_of_it(
-    tab: Studio, open_tab: Callable[..., Studio]
+    tab: Studio, open_tab: Callable[..., Studio], steps: Steps
 ) -> None:
     begin(tab)
     beside = open_tab(context=tab.page.context)
@@ -158,6 +164,7 @@ def test_an_open_tab_sees_its_drawing_finish_on_the_server_that_follows(
     expect(tab.stop_button).to_be_visible()
     with tab.page.expect_event("load", timeout=3 * SLOW):  # a server's start included
         host.start()
+    STEPS[host.url].go_on()
     tab.wait_for("finished")
     assert tab.job == job
     assert (tab.recipe()["prompt"], tab.recipe()["seed"]) == ("a snowman", 11)
@@ -169,10 +176,11 @@ def test_stop_pressed_while_the_server_is_away_holds_once_it_is_back(
     open_tab: Callable[..., Studio], host: Host
 ) -> None:
     tab = open_tab(url=host.url)
-    begin(tab, steps=60, width=384, height=384)
+    begin(tab, steps=60)
     host.end(signal.SIGKILL)
     expect(tab.line).to_have_text("Connection lost; looking for the server …", timeout=SLOW)
     tab.stop_button.click()
     with tab.page.expect_event("load", timeout=3 * SLOW):  # a server's start included
         host.start()
     tab.wait_for("stopped")
+    STEPS[host.url].go_on()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.steps import Steps
 from tests.ui.conftest import PHONE
 from tests.ui.studio import Studio
 
@@ -53,13 +54,17 @@ def prepare(tab: Studio, history: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_screenshots_of_a_laptop(open_tab: Callable[..., Studio], folder: Path, scheme: str) -> None:
+def test_the_screenshots_of_a_laptop(
+    open_tab: Callable[..., Studio], folder: Path, scheme: str, steps: Steps
+) -> None:
     tab = open_tab(color_scheme=scheme)
     prepare(tab, ("a red apple", "a rocket to the left of a tulip") if scheme == "light" else ())
     if scheme == "light":
+        steps.hold(HALF_WAY)
         tab.draw_button.click()
         tab.wait_for_step(HALF_WAY)
         take(tab, folder / "drawing.png")
+        steps.go_on()
         tab.wait_for("finished")
     else:
         tab.draw()
