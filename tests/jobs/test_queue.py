@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tests.tiny import hold
 class Unready:
     """An executor that never comes to draw."""
 
-    ready, reason = False, "It isn't ready."
+    ready, reason, lost = False, "It isn't ready.", ""
 
     def resident(self) -> tuple[str, ...]:
         return ()
