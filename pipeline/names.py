@@ -36,8 +36,8 @@ _CLOSE = 0.8
 
 
 def instead(name: str, has: Mapping[str, str]) -> str:
-    """A sentence, with a space before it, that says what to use instead of this name, or asks for what may
-    be a slip of the pen; empty where nothing is known.
+    """A sentence, with a space before it, that says what to use instead of this name, or what was perhaps
+    meant by a slip of the pen; empty where nothing is known.
 
     Args:
         name: the one that is no parameter.
@@ -49,4 +49,4 @@ def instead(name: str, has: Mapping[str, str]) -> str:
         return f" Use {has[ours]} instead of {name}."
     plains = {_plain(one): one for one in has}
     close = difflib.get_close_matches(plain[:60], plains, 1, _CLOSE)
-    return f" Do you mean {has[plains[close[0]]]}?" if close else ""
+    return f" Perhaps {has[plains[close[0]]]} is meant." if close else ""

@@ -140,7 +140,7 @@ def test_several_mistakes_are_all_named(server: str) -> None:
         ("generate", '{"steps": 4}', 422, "prompt is required"),
         ("generate", '{"prompt": "a", "stepz": 4}', 422, '"stepz" is not a parameter of /generate; it has'),
         ("generate", '{"prompt": "a", "\\ud800": 4}', 422, "is not a parameter"),
-        ("generate", '{"prompt": "a", "stepz": 4}', 422, "Do you mean steps?"),
+        ("generate", '{"prompt": "a", "stepz": 4}', 422, "Perhaps steps is meant."),
         ("generate", '{"prompt": "a", "cfg_scale": 4}', 422, "Use guidance instead of cfg_scale."),
         ("generate", '{"prompt": "a", "size": "256x256"}', 422, "Use width and height instead of size."),
         ("generate", '{"prompt": "a", "n": 4}', 422, "Use images instead of n."),

@@ -69,7 +69,7 @@ BAD = {
     "negative": ({"negative": "blue"}, "negative", "Use negative_prompt instead of negative."),
     "num_images": ({"num_images": 2}, "num_images", "Use n instead of num_images."),
     "images": ({"images": 2}, "images", "Use n instead of images."),
-    "a slip of the pen": ({"negativ_prompt": ""}, "negativ_prompt", "Do you mean negative_prompt?"),
+    "a slip of the pen": ({"negativ_prompt": ""}, "negativ_prompt", "Perhaps negative_prompt is meant."),
     "an empty prompt": ({"prompt": "  "}, "prompt", "empty"),
     "a prompt that is too long": ({"prompt": "x" * 10_001}, "prompt", "10,000"),
     "a prompt that isn't text": ({"prompt": "a\x00"}, "prompt", "U+0000"),
