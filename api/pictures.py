@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from jobs.log import name_of
+from jobs.log_names import name_of
 from jobs.pictures import find_picture, picture_name
 from pipeline.events import Event
 from pipeline.request import Job

@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 
 from bench.table import ROOT, command_line, free_port, scratch, setting, table
 from jobs.folder import OWNER
-from jobs.log import LogReader, log_path
+from jobs.log import LogReader
+from jobs.log_names import log_path
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 SIGNALS = ((INT,), (TERM,), (INT, INT), (TERM, TERM), (TERM, INT))

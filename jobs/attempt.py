@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from jobs.executors import Executor
 from jobs.following import Active
-from jobs.log import LogWriter, log_path
+from jobs.log import LogWriter
+from jobs.log_names import log_path
 from jobs.metrics import Metrics
 from jobs.pace import Pace
 from jobs.register import Register

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import Busy, StepwiseError, Stopped, explained
+from pipeline.errors import Busy, StepwiseError, Stopped
+from pipeline.library_errors import explained
 from pipeline.threads import start_thread
 
 if TYPE_CHECKING:

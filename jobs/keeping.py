@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.log import job_of
+from jobs.log_names import job_of
 
 log = logging.getLogger("stepwise")
 

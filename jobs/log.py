@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,10 +25,6 @@ from pydantic import ValidationError
 from pipeline.events import Event, Phase
 from pipeline.request import Job
 
-_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_NAME = re.compile(r"([0-9a-f]{32})\.([0-9]+)\.events")
-_OLD_NAME = re.compile(rf"({_ID})\.([0-9]+)\.events")
-"""As an older version called them: by the job's id."""
 _LENGTHS = struct.Struct(">II")
 """Bytes of new pictures; bytes of JSON. The lengths come first and then, as _CHECKSUM, the CRC-32 of lengths
 and JSON: a disk's row of zeros is no frame. Each picture has a CRC-32 of its own, in the JSON."""
@@ -57,44 +51,6 @@ class _Frame(NamedTuple):
     job: Job
     fields: dict[str, Any]
     end: int
-
-
-def name_of(job: str) -> str:
-    """What stands for a job in its files' names and its pictures' addresses: a hash of its id. The id itself
-    is the key to the job, and names are seen by more people than may have it.
-
-    Raises:
-        ValueError: the id isn't one that a Job has (a UUID in small letters).
-    """
-    if not re.fullmatch(_ID, job):
-        raise ValueError(f"no job has the id {job!r}")
-    return hashlib.sha256(job.encode()).hexdigest()[:32]
-
-
-def log_path(folder: Path, job: str, attempt: int) -> Path:
-    """The file of an attempt.
-
-    Raises:
-        ValueError: as of `name_of`.
-    """
-    return folder / f"{name_of(job)}.{attempt}.events"
-
-
-def job_of(path: Path) -> str | None:
-    """The name (`name_of`) of the job whose events a file holds; None: it holds none."""
-    match = _NAME.fullmatch(path.name)
-    return match[1] if match else None
-
-
-def rename_old(folder: Path) -> None:
-    """Gives the files of an older version, which have their job's id in their names, the names of this one.
-
-    Raises:
-        OSError: the folder can't be changed.
-    """
-    for path in list(folder.iterdir()):
-        if match := _OLD_NAME.fullmatch(path.name):
-            path.replace(log_path(folder, match[1], int(match[2])))
 
 
 class LogWriter:

@@ -18,7 +18,7 @@ from jobs.executors import Executor, lost_for_good
 from jobs.folder import DataFolder
 from jobs.following import Following
 from jobs.journal import Journal
-from jobs.log import rename_old
+from jobs.log_names import rename_old
 from jobs.metrics import Metrics, Now
 from jobs.pace import Pace
 from jobs.rate import RateLimit

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.log import last_event, log_path
+from jobs.log import last_event
+from jobs.log_names import log_path
 from jobs.record import ENDED, WITH_VISITOR, Record, Store
 from pipeline.engine import Engine
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, WorkerDied

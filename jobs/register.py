@@ -18,7 +18,7 @@ from jobs.executors import Executor
 from jobs.following import Active, Following
 from jobs.journal import Journal
 from jobs.keeping import keep
-from jobs.log import name_of
+from jobs.log_names import name_of
 from jobs.metrics import Metrics
 from jobs.record import ENDED, Choice, Kept, Owner, Policy, Record, Sight, Store
 from jobs.recovery import ended_event, log_of

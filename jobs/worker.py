@@ -105,8 +105,9 @@ class Worker:
     def _follow(self, drawing: Drawing) -> None:
         """Tells a drawing's events."""
         from jobs.messages import Changed
-        from pipeline.errors import DEVICE_LOST, WorkerDied
+        from pipeline.errors import WorkerDied
         from pipeline.events import Event
+        from pipeline.library_errors import DEVICE_LOST
 
         told = Event(drawing.job, warnings=drawing.job.warnings)
         for event in drawing.events():

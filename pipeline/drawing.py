@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipeline.errors import DrawingFailed, StepwiseError, Stopped, explained
+from pipeline.errors import DrawingFailed, StepwiseError, Stopped
 from pipeline.events import Event, Phase
+from pipeline.library_errors import explained
 from pipeline.request import Job
 
 log = logging.getLogger("stepwise")
@@ -119,7 +120,7 @@ class Drawing:
         """However the block ends, the drawing has its last event then: finished, stopped, or failed in words.
 
         Args:
-            model, license_url: as of `errors.explained`.
+            model, license_url: as of `library_errors.explained`.
         """
         try:
             with explained(model, license_url):

@@ -19,10 +19,11 @@ import torch
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.draw import Waiting
 from pipeline.drawing import Drawing
-from pipeline.errors import ModelUnavailable, explained
+from pipeline.errors import ModelUnavailable
 from pipeline.gpu_memory import gpu_memory
 from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
+from pipeline.library_errors import explained
 from pipeline.line import Line
 from pipeline.local import LocalExecutor
 from pipeline.plans import Plan

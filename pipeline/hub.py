@@ -16,9 +16,10 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import DryRunError, HFValidationError
 from huggingface_hub.utils import tqdm
 
-from pipeline.errors import Stopped, WeightsError, hub_address, not_a_hub, quoted
+from pipeline.errors import Stopped, WeightsError, quoted
 from pipeline.events import Phase
 from pipeline.hardware import GB
+from pipeline.library_errors import hub_address, not_a_hub
 from pipeline.spec import ModelSpec
 from pipeline.verified import is_sound
 
@@ -47,7 +48,7 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
 
     Raises:
         WeightsError: no room on the disk, or a file that isn't what the Hub has; it is deleted.
-        Stopped, from `report`; what huggingface_hub raises (see `errors.explained`).
+        Stopped, from `report`; what huggingface_hub raises (see `library_errors.explained`).
     """
     with _shared(spec) as download:
         while download.is_alive():

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 
 from pipeline.draw import Memory, Waiting, bring, draw
 from pipeline.drawing import Drawing
-from pipeline.errors import ModelUnavailable, WeightsError, is_out_of_memory
+from pipeline.errors import ModelUnavailable, WeightsError
 from pipeline.events import Phase
 from pipeline.hardware import GB, Device, Wanted, device_for, plan_for
 from pipeline.hub import fetch
+from pipeline.library_errors import is_out_of_memory
 from pipeline.plans import Plan, cheaper
 from pipeline.residency import Residency, Resident
 from pipeline.spec import ModelSpec

@@ -19,10 +19,11 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.drawing import Drawing
-from pipeline.errors import DEVICE_LOST, StepwiseError, Stopped, WorkerDied, ZeroGpuError, explained
+from pipeline.errors import StepwiseError, Stopped, WorkerDied, ZeroGpuError
 from pipeline.events import Event
 from pipeline.gpu_seconds import GpuSeconds
 from pipeline.gpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, parts
+from pipeline.library_errors import DEVICE_LOST, explained
 from pipeline.request import Job
 from pipeline.service_errors import zerogpu_error
 from pipeline.spec import ModelSpec

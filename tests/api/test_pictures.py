@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.pictures import PictureFiles
-from jobs.log import LogWriter, log_path
+from jobs.log import LogWriter
+from jobs.log_names import log_path
 from jobs.queue import Queue
 from pipeline.events import Event
 from tests.jobs.events import JOB, life

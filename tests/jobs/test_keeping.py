@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.keeping import keep, size
-from jobs.log import LogReader, LogWriter, last_event, log_path, name_of
+from jobs.log import LogReader, LogWriter, last_event
+from jobs.log_names import log_path, name_of
 from tests.jobs.events import JOB, life
 
 IDS = {name_of(job): job for job in (str(uuid.UUID(int=number)) for number in range(1, 5))}

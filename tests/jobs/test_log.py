@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.log import LogReader, LogWriter, job_of, last_event, log_path, name_of, rename_old
+from jobs.log import LogReader, LogWriter, last_event
+from jobs.log_names import job_of, log_path, name_of, rename_old
 from pipeline.engine import Engine
 from pipeline.events import LAST_PHASES, Event
 from pipeline.request import Job

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from jobs.log import LogWriter, log_path
+from jobs.log import LogWriter
+from jobs.log_names import log_path
 from jobs.pace import Pace
 from jobs.queue import Queue
 from jobs.record import Choice, Owner, Record

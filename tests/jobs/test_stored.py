@@ -14,7 +14,8 @@ from zlib import crc32
 
 import pytest
 
-from jobs.log import last_event, log_path
+from jobs.log import last_event
+from jobs.log_names import log_path
 from jobs.policy import Fair
 from jobs.record import describe
 from jobs.store import SqliteStore

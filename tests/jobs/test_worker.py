@@ -26,8 +26,9 @@ from jobs.launch import launch
 from jobs.supervisor import WorkerProcess
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
-from pipeline.errors import WorkerDied, explained
+from pipeline.errors import WorkerDied
 from pipeline.events import Event
+from pipeline.library_errors import explained
 from tests import python_path
 from tests.steps import Steps
 from tests.tiny import ROOT, SMALL, entry, models_yaml, pixels, tiny_sd3

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.engine import Engine
-from pipeline.errors import hub_address
 from pipeline.events import Event
+from pipeline.library_errors import hub_address
 from tests.hub import COMMIT, FakeHub, Repository, serve_hub, use_hub
 from tests.tiny import catalogue, entry
 
