@@ -78,7 +78,10 @@ def serve(started: Started) -> NoReturn:
         engine = settings.engine()
         preload = settings.to_preload(engine)
         engine.hold()
-        ending.in_order()
+    except StepwiseError as error:
+        sys.exit(str(error))
+    ending.in_order()
+    try:
         # A small model is ready before anyone has typed a prompt.
         queue = settings.queue(engine, preload, started.folder)
         keep_gradio_to(queue.folder.gradio)

@@ -117,7 +117,8 @@ def test_no_route_has_the_event_loop_wait_for_the_store(
 
     async def page() -> list[dict[str, Any]]:
         files: Any = None
-        seen = [value async for value in _draw(tiny_queue, files, TINY | {"job": job})]
+        values = TINY | {"job": job, "model": "tiny", "negative_prompt": "", "seed": "", "guidance": 3}
+        seen = [value async for value in _draw(tiny_queue, files, values, {})]
         return seen + [value async for value in _resume(tiny_queue, files, str(uuid.uuid4()))]
 
     monkeypatch.setattr("ui.page.live_value", lambda event, _: event.info())

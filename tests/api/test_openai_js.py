@@ -40,7 +40,7 @@ const refused = async (values) => {
   }
 };
 await refused({ n: 9 });
-await refused({ model: "gpt-image-1" });
+await refused({ model: "my-gpt-image-1" });
 await refused({ model: "sd3.5-large", stream: true });
 
 const controller = new AbortController();

@@ -26,7 +26,7 @@ MEANINGLESS = ("Traceback", "Error:", "Exception", "RuntimeError", "secret")
 
 
 def app_of(queue: Queue, login: Any = None) -> App:
-    demo = build_page(queue, 24, login is not None)
+    demo = build_page(queue, login is not None)
     demo.queue(api_open=False)
     return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
 

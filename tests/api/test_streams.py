@@ -37,7 +37,7 @@ class Drawing:
 def drawing(tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawing]:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    demo = build_page(tiny_queue, keep_hours=1)
+    demo = build_page(tiny_queue)
     demo.queue(api_open=False)
     port = free_port()
     demo.launch(

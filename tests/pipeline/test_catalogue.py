@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 import app
+from api.ending import Ending
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import CatalogueError
 from pipeline.spec import Provider
@@ -236,11 +237,20 @@ def test_the_repositorys_own_models_are_these(engine) -> None:
     assert [name for name, spec in specs.items() if spec.license.gated] == list(specs)[:3]
 
 
+@pytest.fixture
+def started_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """app.py can be started in this process: with a folder of its own, and without its handlers of signals,
+    which would end the tests."""
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("STEPWISE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(Ending, "listen", lambda _: None)
+
+
+@pytest.mark.usefixtures("started_here")
 def test_the_app_does_not_start_on_a_mistake_and_prints_just_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, GOOD.replace("family: sd3", "family: sd9"))
-    monkeypatch.setattr(sys, "argv", ["app.py"])
     monkeypatch.setenv("STEPWISE_MODELS", str(path))
     with pytest.raises(SystemExit) as ended:
         app.main()
@@ -251,8 +261,8 @@ def test_the_app_does_not_start_on_a_mistake_and_prints_just_that(
     assert tuple(capfd.readouterr()) == ("", "")
 
 
+@pytest.mark.usefixtures("started_here")
 def test_the_app_does_not_start_on_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["app.py"])
     monkeypatch.setenv("STEPWISE_MAX_WAITING", "many")
     with pytest.raises(SystemExit) as ended:
         app.main()

@@ -175,7 +175,7 @@ def test_a_file_that_was_cut_says_how_much_is_there_and_draws_once_it_is_whole(
     file = tmp_path / "fine-tune.safetensors"
     file.write_bytes(whole[: len(whole) - 1000])
     engine = made()
-    unavailable(engine, "is damaged: it ends after", "kB of", "copy or download it again")
+    unavailable(engine, "is damaged: it ends after", "B of", "copy or download it again")
     file.write_bytes(whole)
     assert draw(engine, model="single", width=64, height=64).phase == "finished"
 
