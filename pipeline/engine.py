@@ -299,7 +299,7 @@ class Engine:
         if self._executor(spec) == "zerogpu":
             return  # held already, or its reason says why not
         if reason := self.reason(spec):
-            raise ModelUnavailable(f"{spec.name} can't run here. {reason}")
+            raise ModelUnavailable(reason)
         with explained(spec.name, spec.license.url):
             self._local.fetch(spec, preload)  # before its turn, as of a drawing
             with preload.turn(self._line(spec)):

@@ -393,7 +393,7 @@ def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path
         coming = {model["id"]: model["coming"] for model in engine.models()}
         assert coming["good"] is None
         assert coming["bad"]["phase"] == "failed"
-        assert "Bad" in coming["bad"]["error"]
+        assert "bad/transformer" in coming["bad"]["error"]
         assert (
             worker.start(engine.check(SMALL | {"model": "good", "width": 64, "height": 64})).result().images
         )
