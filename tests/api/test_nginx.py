@@ -18,11 +18,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.api.conftest import SHORT
 from tests.browser import launch_chromium
-from tests.conftest import serve
+from tests.conftest import STEPS, serve
 from tests.mcp import connected, words
 from tests.nginx import AT_ROOT, HANDED_ON, UNDER_A_PATH, needs_nginx, nginx
 from tests.node import Node
 from tests.rest import TIMEOUT
+from tests.steps import Steps
 from tests.tiny import entry, models_yaml
 from tests.ui.studio import SLOW, Studio
 
@@ -38,10 +39,14 @@ FRONTS = ("at the root", "path stripped", "path handed on")
 
 @dataclass(frozen=True)
 class Fronts:
-    """Where nginx shows the servers, and the one under a path as it is without nginx."""
+    """Where nginx shows the servers; each of them, and the one under a path, as they are without nginx."""
 
     urls: dict[str, str]
-    behind: str
+    servers: tuple[str, str]
+
+    @property
+    def behind(self) -> str:
+        return self.servers[1]
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +62,23 @@ def fronts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         serve(below, GRADIO_ROOT_PATH="sd/", **settings) as behind,  # as some write it
         nginx(folder, (AT_ROOT, plain), (UNDER_A_PATH, behind), (HANDED_ON, behind)) as (first, *others),
     ):
-        yield Fronts(dict(zip(FRONTS, [first, *(f"{url}/sd" for url in others)], strict=True)), behind)
+        shown = [first, *(f"{url}/sd" for url in others)]
+        yield Fronts(dict(zip(FRONTS, shown, strict=True)), (plain, behind))
 
 
 @pytest.fixture(params=FRONTS)
 def front(fronts: Fronts, request: pytest.FixtureRequest) -> str:
     """The address at which nginx shows the server, without a slash at its end."""
     return fronts.urls[request.param]
+
+
+@pytest.fixture
+def steps(fronts: Fronts) -> Iterator[list[Steps]]:
+    """The steps of both servers' drawings."""
+    several = [STEPS[url] for url in fronts.servers]
+    yield several
+    for one in several:
+        one.go_on()
 
 
 def log_in(page: Page) -> None:
@@ -121,7 +136,7 @@ def test_gradios_javascript_client_draws(node: Node, tmp_path: Path, front: str)
     assert httpx.get(url, headers=BEARER, timeout=TIMEOUT).content.startswith(PNG)
 
 
-def test_openais_client_draws_and_streams(front: str) -> None:
+def test_openais_client_draws_and_streams(front: str, steps: list[Steps]) -> None:
     openai = OpenAI(base_url=f"{front}/v1", api_key=KEY, timeout=TIMEOUT, max_retries=0)
     extra = {"steps": 2, "seed": 7}
     drawn = openai.images.generate(prompt="a fox", size="64x64", response_format="url", extra_body=extra)
@@ -129,10 +144,16 @@ def test_openais_client_draws_and_streams(front: str) -> None:
     url = drawn.data[0].url or ""
     assert url.startswith(f"{front}/gradio_api/file=")
     assert httpx.get(url, headers=BEARER, timeout=TIMEOUT).content.startswith(PNG)
+    for one in steps:
+        one.hold(1)  # until its preview has come
+    kinds = []
     with openai.images.generate(
         prompt="a fox", size="64x64", stream=True, partial_images=2, extra_body=extra
     ) as events:
-        kinds = [event.type for event in events]
+        for event in events:
+            kinds.append(event.type)
+            for one in steps:
+                one.go_on()
     assert (kinds[0], kinds[-1]) == ("image_generation.partial_image", "image_generation.completed")
     assert [model.id for model in openai.models.list()] == ["tiny"]
 
