@@ -130,6 +130,7 @@ async def main(url, mode):
             await anyio.to_thread.run_sync(sys.stdin.readline)
             group.cancel_scope.cancel()
         print("cancelled", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.readline)
         told.clear()
         result = await draw()
         kinds = [content.type for content in result.content]
@@ -161,6 +162,8 @@ def test_the_newest_client_begins_is_told_each_step_and_cancels_whatever_protoco
                 process.stdin.flush()
                 assert process.stdout.readline() == "cancelled\n"
                 assert stopped_in_that_step(gate, started[0])
+                process.stdin.write("again\n")  # not before: its steps would be counted, too
+                process.stdin.flush()
                 version, tools, failed, kinds, told = json.loads(process.stdout.readline())
             finally:
                 process.kill()
