@@ -113,7 +113,10 @@ class Studio:
         """Presses Draw and waits for the finished picture."""
         if prompt is not None:
             self.prompt.fill(prompt)
+        job = "(document.querySelector('#live [data-job], #live[data-job]')?.dataset.job ?? '')"
+        before = self.page.evaluate(job)
         self.draw_button.click()
+        self.page.wait_for_function(f"before => {job} !== before", arg=before, timeout=SLOW)
         self.wait_for("finished")
 
     def wait_for(self, state: str) -> None:
@@ -123,8 +126,14 @@ class Studio:
         )
         if state != "running":
             expect(self.draw_button).to_be_visible(timeout=SLOW)
-        if state == "finished":
-            expect(self.pictures.first).to_have_attribute("src", re.compile("file="), timeout=SLOW)
+        if state == "finished":  # until the file is decoded, what was there before stays: another's, maybe
+            self.page.wait_for_function(
+                """() => {
+                  const image = document.querySelector("#live .grid img"), src = image?.getAttribute("src");
+                  return src?.includes("file=") && src === image.dataset.src;
+                }""",
+                timeout=SLOW,
+            )
 
     def wait_for_step(self, step: int) -> None:
         """Until at least this step is done and its preview shown."""
