@@ -50,6 +50,7 @@ from api.listening import listen_at
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
+from api.sites import Sites
 from jobs.journal import print_journal
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
@@ -100,7 +101,13 @@ def serve(started: Started) -> NoReturn:
                     state_session_capacity=MOST_SESSIONS,
                     mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
                     auth=login.auth if login else None,
-                    app_kwargs=app_options(demo, queue, settings.api_keys, login),
+                    app_kwargs=app_options(
+                        demo,
+                        queue,
+                        settings.api_keys,
+                        login,
+                        Sites.from_settings(settings.hosts, settings.origins, settings.frames),
+                    ),
                 )
             except SettingError as error:  # the address is another program's since it was looked at
                 sys.exit(str(error))

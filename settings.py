@@ -102,6 +102,17 @@ class Settings(BaseSettings):
     """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
     none, everyone with an account."""
 
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names under which the server is reached, as draw.example.org, separated by commas; besides addresses in
+    numbers, names without a dot or of a private network, GRADIO_ROOT_PATH's, and a Space's own. *: any."""
+    origins: Annotated[tuple[str, ...], NoDecode] | None = None
+    """Other sites whose pages may call what is open to everyone, as https://example.org, separated by commas;
+    *: any. Where unset, those of every site on a Space, of none elsewhere; pages on the visitor's own
+    machine always may."""
+    frames: Annotated[tuple[str, ...], NoDecode] | None = None
+    """Sites that may show the page in a frame, as https://example.org, separated by commas; *: any; empty:
+    none. https://huggingface.co where unset."""
+
     @field_validator("models", "data", mode="before")
     @classmethod
     def _paths(cls, value: object, info: ValidationInfo) -> object:
@@ -114,7 +125,7 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise SettingError(f"STEPWISE_{str(info.field_name).upper()}: {error}.") from None
 
-    @field_validator("preload", "priority", "users", mode="before")
+    @field_validator("preload", "priority", "users", "hosts", "origins", "frames", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -136,6 +147,15 @@ class Settings(BaseSettings):
         if isinstance(value, str) and value.strip() and not value.strip(" ,"):
             raise SettingError("STEPWISE_USERS holds commas and no name: write one, or leave it out.")
         return value
+
+    @field_validator("hosts", "origins", "frames")
+    @classmethod
+    def _sites(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        from api.sites import host_name, origin_of_site
+
+        check = host_name if info.field_name == "hosts" else origin_of_site
+        name = f"STEPWISE_{str(info.field_name).upper()}"
+        return None if value is None else tuple(check(one, name) for one in value)
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -1,5 +1,5 @@
-"""What stands in front of Gradio's own routes (6.31): bodies are bounded, routes that Stepwise has no use for
-are closed, and nothing is fetched for anyone. The routes beside Gradio's have guards of their own (guard.py).
+"""What stands in front of Gradio's own routes (6.31) besides the guard of all routes (guard.py): nobody waits
+for an answer that doesn't come, and nothing is fetched for anyone.
 """
 
 from __future__ import annotations
@@ -17,25 +17,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.guard import BoundBody, under
 from pipeline.errors import SettingError
 
-CLOSED = re.compile(
-    rf"""{API_PREFIX}/(
-        upload | process_recording | component_server | stream/   # takes files, keeps or converts them
-        | proxy= | file/                                           # fetches or reads what a stranger names
-        | deep_link | dev/ | run-history/ | custom_component/      # writes files, wakes 20 times a second
-    ) | /monitoring | /pwa_icon/                                   # resizes the icon to any size
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-"""What the path begins with. Gradio checks that an address is public before it fetches it, but lets pass
-100.64.0.0/10 and 192.0.0.192, a cloud's own services. Uploads have no bound of their number."""
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
 NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
 NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
-NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
@@ -44,21 +31,18 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
 
 
 class GuardGradio:
-    """The app, guarded as this file says; paths under `others` are left to themselves."""
+    """The app, guarded as this file says."""
 
-    def __init__(self, app: ASGIApp, others: tuple[str, ...]) -> None:
-        self._app, self._bounded, self._others = app, BoundBody(app, refuse), others
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = get_route_path(scope) if scope["type"] == "http" else ""
-        if scope["type"] != "http" or any(under(path, one) for one in self._others):
-            await self._app(scope, receive, send)
-        elif CLOSED.match(path):
-            await refuse(404, NOT_HERE, {})(scope, receive, send)
-        elif scope["method"] == "GET" and (call := ANSWER.match(path)) and _is_over(scope["app"], call[1]):
-            await refuse(404, NO_CALL, {})(scope, receive, send)
-        else:
-            await self._bounded(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http" and scope["method"] == "GET":
+            call = ANSWER.match(get_route_path(scope))
+            if call and _is_over(scope["app"], call[1]):
+                app = refuse(404, NO_CALL, {})
+        await app(scope, receive, send)
 
 
 def _is_over(app: Any, call: str) -> bool:

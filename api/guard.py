@@ -1,7 +1,6 @@
-"""What stands in front of a program's routes: the key they ask for, and the bound of a request's body.
-
-ASGI middlewares that know nothing of the app they wrap: how a refusal looks is given to them. What else
-Gradio's own routes are behind stands in gradio_routes.py.
+"""The guard in front of every route, one ASGI middleware behind the other: whose page asks and under which
+name (Guard), who asks (AskForKey here, AskForLogin in login.py), and what the table of routes allows
+(KeepToTable, BoundBody). What each route allows is access.py's to say, and how a refusal looks its API's.
 """
 
 from __future__ import annotations
@@ -13,29 +12,117 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
+from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import ACCESS, UNLISTED, Access, Table
+from api.sites import SITE, Sites, host_of, site_of
 from pipeline.errors import quoted
 
-LET_IN = "stepwise.let_in"
-"""Of an ASGI scope: it is there where who asks has shown who they are already (login.py)."""
+REFUSE = "stepwise.refuse"
+"""Of an ASGI scope: how the API that is asked refuses (a Refuse; Guard puts it there)."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
-MOST_BYTES = 2**20
-"""Of one body. The longest request has four texts of 10,000 characters; each character written as two \\u
-escapes, that is 480 KB."""
 GZIP = b"\x1f\x8b"
 """How a file of gzip begins, and no JSON."""
 MOST_SECONDS = 60.0
 """For one body to arrive in: 17 KB a second, for the longest."""
 
 
-def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr] = ()) -> ASGIApp:
-    """This app behind both: who has no key is refused before the body is read."""
-    return AskForKey(BoundBody(app, refuse), refuse, keys)
+NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
+
+
+class Guard:
+    """The first to look at a request. Finds its route in the table, refuses names that aren't the server's
+    and pages that may not call it, and says to browsers who may frame an answer and that its kind is what it
+    says. What it finds out is in the scope for those behind it: ACCESS, SITE, REFUSE."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        table: Table,
+        sites: Sites,
+        refusals: Mapping[str, Refuse],
+        other: Refuse,
+        asks: Callable[[Access], bool],
+    ) -> None:
+        """
+        Args:
+            refusals: how APIs refuse, by what their paths begin with. other: how Gradio's does.
+            asks: whether who calls this route must show who they are: then it is open to pages of every
+                site, for they need a secret that no browser sends by itself.
+        """
+        self._app, self._table, self._sites, self._asks = app, table, sites, asks
+        self._refusals, self._other = refusals, other
+        self._headers = {"X-Content-Type-Options": "nosniff"}
+        if sites.policy:
+            self._headers["Content-Security-Policy"] = sites.policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, method, headers = get_route_path(scope), scope["method"], Headers(scope=scope)
+        refuse = next((how for start, how in self._refusals.items() if under(path, start)), self._other)
+        access, host = self._table.find(path, method), host_of(headers)
+        site = site_of(headers, method, host)
+        found = {**scope, ACCESS: access, SITE: site, REFUSE: refuse}
+        app: ASGIApp = self._app
+        if access.pages != "any" and not self._sites.answers_to(host):
+            words = (
+                f"This server isn't known by the name {quoted(host)}. Its owner can add the name to "
+                "STEPWISE_HOSTS."
+            )
+            app = refuse(421, words, {})
+        elif not self._may(access, site, headers.get("origin")):
+            words = (
+                f"Pages of other sites may not call this server; this request is from {_named(headers)}. "
+                "Clients that are no web pages may, and pages on this machine (http://localhost). Its owner "
+                "can let a site in by STEPWISE_ORIGINS."
+            )
+            app = refuse(403, words, {})
+        await app(found, receive, self._marked(send))
+
+    def _may(self, access: Access, site: str, origin: str | None) -> bool:
+        if access.pages == "any" or site in ("own", "unknown"):
+            return True
+        if access.pages == "own":
+            return False
+        return site == "link" or self._asks(access) or self._sites.let_in(origin)
+
+    def _marked(self, send: Send) -> Send:
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        return marked
+
+
+class KeepToTable:
+    """The app without the routes that the table doesn't have, or has closed, and without methods that it
+    doesn't have of them. Behind who asks for a login: strangers aren't told what there is."""
+
+    def __init__(self, app: ASGIApp, table: Table) -> None:
+        self._app, self._table = BoundBody(app), table
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self._app
+        if scope["type"] == "http":
+            access, path, method = scope[ACCESS], get_route_path(scope), scope["method"]
+            asked = quoted(f"{method} {path}", 120)[1:-1]
+            if access is UNLISTED:
+                app = scope[REFUSE](404, f"There is no {asked} here.", {})
+            elif access.who == "nobody":
+                app = scope[REFUSE](404, NOT_HERE, {})
+            elif not access.allows(method):
+                allowed = ", ".join(self._table.methods(path))
+                words = f"There is no {asked} here; this address answers {allowed}."
+                app = scope[REFUSE](405, words, {"Allow": allowed})
+        await app(scope, receive, send)
 
 
 def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
@@ -56,16 +143,17 @@ def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
 
 
 class AskForKey:
-    """Lets those through that send `Authorization: Bearer` and one of the keys; everyone where there are
-    no keys."""
+    """Lets those through to programs' routes that send `Authorization: Bearer` and one of the keys; everyone
+    where there are no keys."""
 
-    def __init__(self, app: ASGIApp, refuse: Refuse, keys: Sequence[SecretStr]) -> None:
-        self._app, self._refuse = app, refuse
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+        self._app = app
         # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
         self._keys = [digest(key.get_secret_value().encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not self._keys or scope.get(LET_IN) or self.known(scope):
+        asks = self._keys and scope["type"] == "http" and scope[ACCESS].who == "program"
+        if not asks or self.known(scope):
             await self._app(scope, receive, send)
             return
         words = (
@@ -73,7 +161,7 @@ class AskForKey:
             if "authorization" not in Headers(scope=scope)
             else "This is none of the server's keys; it expects one as “Authorization: Bearer …”."
         )
-        await self._refuse(401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        await scope[REFUSE](401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def known(self, scope: Scope) -> bool:
         """Whether the request has one of the keys."""
@@ -86,47 +174,44 @@ class AskForKey:
 
 
 class BoundBody:
-    """Reads the body before the app does, and refuses one past the bound with 413, whether or not it said
-    its length, one that doesn't arrive with 408, and a compressed one, which no app here reads, with 415.
-    The app gets it whole; its answer is not touched."""
+    """Reads the body before the app does, and refuses one past its route's bound with 413, whether or not it
+    said its length, one that doesn't arrive with 408, and a compressed one, which no app here reads, with
+    415. The app gets it whole; its answer is not touched."""
 
     # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
 
-    def __init__(
-        self, app: ASGIApp, refuse: Refuse, most: int = MOST_BYTES, seconds: float = MOST_SECONDS
-    ) -> None:
-        """most: bytes."""
-        self._app, self._refuse, self._most, self._seconds = app, refuse, most, seconds
+    def __init__(self, app: ASGIApp, seconds: float = MOST_SECONDS) -> None:
+        self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers, refuse, most = Headers(scope=scope), scope[REFUSE], scope[ACCESS].most_bytes
         length, coding = headers.get("content-length", ""), headers.get("content-encoding", "")
         some = length not in ("", "0") or "transfer-encoding" in headers
         if some and coding.lower() not in ("", "identity"):
-            await self._encoded(quoted(coding))(scope, receive, send)
+            await self._encoded(refuse, quoted(coding))(scope, receive, send)
             return
-        too_long = length.isdecimal() and int(length) > self._most
+        too_long = length.isdecimal() and int(length) > most
         body, more, end = bytearray(), True, time.monotonic() + self._seconds
         while more and not too_long:
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
             except TimeoutError:
                 words = f"The request's body didn't arrive within {self._seconds:g} seconds."
-                await self._refuse(408, words, {"Connection": "close"})(scope, receive, send)
+                await refuse(408, words, {"Connection": "close"})(scope, receive, send)
                 return
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
-            more, too_long = message.get("more_body", False), len(body) > self._most
+            more, too_long = message.get("more_body", False), len(body) > most
         if too_long:
-            words = f"The request's body is longer than {self._most:,} bytes, the most that is read."
-            await self._refuse(413, words, {})(scope, receive, send)
+            words = f"The request's body is longer than {most:,} bytes, the most that is read."
+            await refuse(413, words, {})(scope, receive, send)
             return
         if body.startswith(GZIP):
-            await self._encoded("gzip, though no header says so")(scope, receive, send)
+            await self._encoded(refuse, "gzip, though no header says so")(scope, receive, send)
             return
         read = False
 
@@ -139,12 +224,18 @@ class BoundBody:
 
         await self._app(scope, again, send)
 
-    def _encoded(self, coding: str) -> Response:
+    @staticmethod
+    def _encoded(refuse: Refuse, coding: str) -> Response:
         words = (
             f"The request's body is encoded as {coding}, and compressed ones aren't read here: send it as it "
             "is, without Content-Encoding."
         )
-        return self._refuse(415, words, {"Accept-Encoding": "identity"})
+        return refuse(415, words, {"Accept-Encoding": "identity"})
+
+
+def _named(headers: Headers) -> str:
+    """Whose page a request says that it is from."""
+    return quoted(headers.get("origin") or headers.get("referer") or "another site")
 
 
 def digest(key: bytes) -> bytes:

@@ -30,10 +30,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from api.access import HUGGING_FACE, Access
 from api.behind_proxy import path_of
 from api.guard import Refuse, digest
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
-from api.login import ALWAYS_OPEN, TurnedAway, from_another_site
+from api.login import TurnedAway
+from api.sites import SITE
 from api.visitor import address_of
 from pipeline.errors import SettingError, quoted
 
@@ -111,8 +113,7 @@ def _is_address(url: str) -> bool:
 class HubLogin:
     """As of `login.Login`. For use on one event loop."""
 
-    open: frozenset[str] = ALWAYS_OPEN | {BEGIN, CALLBACK, LOGOUT}
-    open_below: tuple[str, ...] = ()
+    access: tuple[Access, ...] = HUGGING_FACE
     challenge = 'Bearer realm="Stepwise"'
     words = (
         "This server asks for a login with Hugging Face: log in on its page, or send a Hub token "
@@ -229,7 +230,7 @@ class HubLogin:
 
     async def _logout(self, request: Request) -> Response:
         answer = RedirectResponse("./", 303)
-        if not from_another_site(request.headers, request.method):
+        if request.scope[SITE] in ("own", "unknown"):
             self._logins.end(request.cookies.get(COOKIE, ""))
             secure = self._secure(request)
             answer.delete_cookie(

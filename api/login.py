@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from gradio.route_utils import API_PREFIX
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request, cookie_parser
@@ -17,17 +16,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.guard import LET_IN, AskForKey, Refuse, under
+from api.access import ACCESS, Access
+from api.guard import REFUSE, AskForKey, Refuse
+from api.sites import SITE, navigates
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited
 
-ALWAYS_OPEN = frozenset(
-    {"/livez", "/readyz", "/favicon.ico", "/manifest.json", "/robots.txt", f"{API_PREFIX}/startup-events"}
-)
-"""Health, and what browsers fetch without their cookies; at /startup-events Gradio looks whether it has
-started, and learns no more."""
-FILES = f"{API_PREFIX}/file="
-"""Where the pictures are that /v1 and /mcp give the addresses of: a key that opens these opens it."""
 GUESSES = "5/minute, 50/hour"
 """Wrong passwords or tokens from one address, after which it is told to wait."""
 
@@ -50,14 +44,13 @@ def too_many(error: RateLimited) -> TurnedAway:
 class Login(Protocol):
     """A way to log in.
 
-    open: paths that answer without a login. open_below: what others begin with. challenge: for a program's
-    WWW-Authenticate. words: how to come in, for who is refused. who: may log in, for the line at the start.
-    auth: for `Blocks.launch`; None: Gradio has no part in it. shapes: how those of its paths refuse that
-    people come to, by what they begin with.
+    access: its own routes, in the table (access.py). challenge: for a program's WWW-Authenticate. words: how
+    to come in, for who is refused. who: may log in, for the line at the start. auth: for `Blocks.launch`;
+    None: Gradio has no part in it. shapes: how those of its paths refuse that people come to, by what they
+    begin with.
     """
 
-    open: frozenset[str]
-    open_below: tuple[str, ...]
+    access: tuple[Access, ...]
     challenge: str
     words: str
     who: str
@@ -89,21 +82,10 @@ class AskForLogin:
     """Lets those through that are logged in: by a cookie; by what a program sends in a header; and, on the
     programs' routes, by a key. They get Gradio's cookie for this one request, so that it knows them too."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        login: Login,
-        keys: Sequence[SecretStr],
-        shapes: Mapping[str, Refuse],
-        other: Refuse,
-    ) -> None:
-        """
-        Args:
-            keys: that open the programs' routes.
-            shapes: these routes, each what its paths begin with, and how they refuse. other: how Gradio's do.
-        """
-        self._app, self._login, self._shapes, self._other = app, login, shapes, other
-        self._keys = AskForKey(app, other, keys)
+    def __init__(self, app: ASGIApp, login: Login, keys: Sequence[SecretStr]) -> None:
+        """keys: that open the programs' routes, and the pictures."""
+        self._app, self._login = app, login
+        self._keys = AskForKey(app, keys)
         self._has_keys = bool(keys)
         self._tokens: dict[str, str] = {}
 
@@ -111,35 +93,42 @@ class AskForLogin:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = get_route_path(scope)
-        refuse = next((how for start, how in self._shapes.items() if under(path, start)), None)
+        access: Access = scope[ACCESS]
         ASKING.set(address_of(scope))
-        if path in self._login.open or path.startswith(self._login.open_below):
+        if access.who == "everyone":
             await self._app(scope, receive, send)
             return
         try:
-            known = await self._known(scope, programs=refuse is not None, files=path.startswith(FILES))
+            known = await self._known(scope, access)
         except TurnedAway as away:
-            # Not to people: a browser's own window for names and passwords would open over the page.
-            challenge = {"WWW-Authenticate": self._login.challenge} if away.status == 401 and refuse else {}
+            headers = dict(away.headers)
+            # Not where a person would see it: a browser's own window for names and passwords would open,
+            # and the browser would send what is typed there with every request, also for other sites' pages.
+            if away.status == 401 and access.who == "program" and not navigates(Headers(scope=scope)):
+                headers = {"WWW-Authenticate": self._login.challenge} | headers
             words = away.words + (self._of_keys() if away.status == 401 else "")
-            answer = (refuse or self._other)(away.status, words, {**challenge, **away.headers})
-            page = self._login.page(Request(scope)) if path == "/" and away.status == 401 else None
+            answer = scope[REFUSE](away.status, words, headers)
+            at_page = get_route_path(scope) == "/" and away.status == 401
+            page = self._login.page(Request(scope)) if at_page else None
             await (page or answer)(scope, receive, send)
             return
         await self._app(known, receive, send)
 
-    async def _known(self, scope: Scope, programs: bool, files: bool) -> Scope:
+    async def _known(self, scope: Scope, access: Access) -> Scope:
         """The scope as the app shall see it.
 
         Raises:
             TurnedAway: it is nobody's that we know.
         """
         headers = Headers(scope=scope)
-        if (programs or files) and self._has_keys and self._keys.known(scope):
+        if access.who in ("program", "file") and self._has_keys and self._keys.known(scope):
             return self._as(scope, "")
-        name = await self._login.sent(headers, ASKING.get())
-        if name is None and not programs and not from_another_site(headers, scope["method"]):
+        # A browser sends cookies, and the password that was typed into its own window, for every page.
+        lent = scope[SITE] == "other"
+        name = None
+        if not (lent and _is_basic(headers)):
+            name = await self._login.sent(headers, ASKING.get())
+        if name is None and access.who != "program" and not lent:
             name = self._login.remembered(scope["app"], cookie_parser(headers.get("cookie", "")))
             if name is not None and self._login.auth is not None:
                 return {**scope, USER: name}  # the cookie is Gradio's own
@@ -154,7 +143,7 @@ class AskForLogin:
         app.tokens[token] = name  # /logout forgets all of a user's
         cookie = (b"cookie", f"access-token-{app.cookie_id}={token}".encode())
         headers = [header for header in scope["headers"] if header[0] != b"cookie"] + [cookie]
-        return {**scope, "headers": headers, LET_IN: True, **({USER: name} if name else {})}
+        return {**scope, "headers": headers, **({USER: name} if name else {})}
 
     def _of_keys(self) -> str:
         return (
@@ -164,8 +153,5 @@ class AskForLogin:
         )
 
 
-def from_another_site(headers: Headers, method: str) -> bool:
-    """Whether a browser says that another site's page asks, other than by following a link. A cookie goes
-    with such a request (a Space's page stands in a frame of another site), and Gradio's CORS allows any."""
-    followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
-    return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed
+def _is_basic(headers: Headers) -> bool:
+    return any(value.lower().startswith("basic") for value in headers.getlist("authorization"))

@@ -1,7 +1,7 @@
 """How HTTP reaches the MCP server: one ASGI app for /mcp, over the SDK's streamable HTTP transport.
 
-It adds what the transport lacks: a client that leaves is noticed, other sites' pages are refused, bodies are
-bounded, and a browser gets an explanation. The tools are mcp.py's.
+It adds what the transport lacks: a client that leaves is noticed, bodies are read strictly, and a browser
+gets an explanation. The tools are mcp.py's.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ import contextlib
 import json
 import logging
 import math
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.lowlevel import Server
@@ -29,7 +26,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.mcp import RootUrl, mcp_server
 from api.pictures import PictureFiles
-from pipeline.errors import quoted
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -83,19 +79,16 @@ class McpApp:
     def __init__(
         self,
         server: Server[Any, Request],
-        any_origin: bool = False,
         idle: float = IDLE,
         most_sessions: int = MOST_SESSIONS,
     ) -> None:
         """
         Args:
-            any_origin: pages of any site may call.
             idle: seconds, see IDLE.
         """
         self._sessions = StreamableHTTPSessionManager(
             server, session_idle_timeout=idle, max_sessions=most_sessions, max_request_body_size=MOST_BYTES
         )
-        self._any_origin = any_origin
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -105,14 +98,8 @@ class McpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        origin, accepted = request.headers.get("origin"), request.headers.get("accept", "")
-        if not (origin is None or self._any_origin or _is_local(origin)):
-            words = (
-                f"Pages of other sites may not call this server; this request is from {quoted(origin)}. "
-                "Clients that are no web pages may, and pages on this machine (http://localhost)."
-            )
-            await refusal(403, words)(scope, receive, send)
-        elif request.method in ("GET", "HEAD") and "text/event-stream" not in accepted:
+        accepted = request.headers.get("accept", "")
+        if request.method in ("GET", "HEAD") and "text/event-stream" not in accepted:
             await PlainTextResponse(ABOUT)(scope, receive, send)
         elif request.method == "POST":
             await self._post(request, _exposing(send))
@@ -139,17 +126,14 @@ class McpApp:
             visit.leave()
 
 
-def mcp_app(queue: Queue, files: PictureFiles, root_url: RootUrl, keyed: bool = False) -> McpApp:
+def mcp_app(queue: Queue, files: PictureFiles, root_url: RootUrl) -> McpApp:
     """The MCP server over this queue.
 
     Args:
         files: where finished PNGs are kept for download.
-        keyed: whether whoever stands in front of it asks for a key.
     """
-    # Other sites' pages and DNS rebinding are the trouble of a server on a private address that trusts
-    # whoever reaches it. A Space is public (or the Hub asks for its owner's token); a web page has no key.
     logging.getLogger("mcp.server.streamable_http").addFilter(_is_news)
-    return McpApp(mcp_server(queue, files, root_url), any_origin=keyed or bool(os.environ.get("SPACE_ID")))
+    return McpApp(mcp_server(queue, files, root_url))
 
 
 def mcp_routes(app: ASGIApp) -> list[Route]:
@@ -169,29 +153,6 @@ def failure(status: int, words: str, headers: Mapping[str, str]) -> Response:
     return JSONResponse(
         {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": words}}, status, headers
     )
-
-
-def _is_local(origin: str) -> bool:
-    """Whether a page with this origin (the header, which browsers send with every POST) may call a server on
-    this machine or this network.
-
-    The SDK (1.30) compares Host and Origin with lists, which can't name a LAN's addresses or a proxy's names
-    in advance. The Origin alone is enough: a site that made its own name point here (DNS rebinding) still
-    has that name as its origin, and clients that are no browsers send none.
-    """
-    try:
-        parts = urlsplit(origin)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    if parts.scheme not in ("http", "https"):
-        return bool(parts.scheme)  # an app's own, as vscode-webview://; a sandboxed page's is "null"
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_news(record: logging.LogRecord) -> bool:

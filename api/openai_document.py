@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.guard import MOST_BYTES
+from api.access import LARGE
 from api.openai_answer import CompletedImage, PartialImage
 from api.openai_errors import ErrorAnswer, ErrorEvent, Refusal
 from api.openai_request import MOST_PARTIALS, OPENAIS_MODEL
@@ -51,7 +51,7 @@ _ERRORS: dict[int, tuple[str, dict[str, Any], Refusal]] = {
         Refusal(409, "The drawing was stopped from elsewhere, at step 3 of 28.", "stopped"),
     ),
     413: (
-        f"The body is longer than {MOST_BYTES:,} bytes.",
+        f"The body is longer than {LARGE:,} bytes.",
         {},
         Refusal(413, "The request's body is longer than 1,048,576 bytes.", "body_too_large"),
     ),

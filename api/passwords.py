@@ -13,29 +13,23 @@ from types import MappingProxyType
 from typing import Any
 
 from fastapi import HTTPException
-from gradio.route_utils import API_PREFIX
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from api.access import PASSWORDS, Access
 from api.guard import Refuse, digest
-from api.login import ALWAYS_OPEN, ASKING, GUESSES, TurnedAway, too_many
+from api.login import ASKING, GUESSES, TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
-
-OPEN = ALWAYS_OPEN | {"/", "/login", "/login/", "/logout", "/theme.css", f"{API_PREFIX}/theme.css"}
-"""What answers without a login: health, and what the login page needs. `/` is that page, for who has none."""
-OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
-"""Gradio's own scripts and fonts, the same on every server."""
 
 
 class Accounts:
     """Who may log in. Gives `Blocks.launch` its `auth`."""
 
-    open: frozenset[str] = OPEN
-    open_below: tuple[str, ...] = OPEN_BELOW
+    access: tuple[Access, ...] = PASSWORDS
     challenge = 'Basic realm="Stepwise", charset="UTF-8"'
     words = (
         "This server asks for a login: log in on its page, or send a user's name and password as HTTP "

@@ -17,10 +17,11 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from api.access import Access, Table
 from api.behind_proxy import BehindProxy
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
-from api.guard import Refuse, guarded
+from api.guard import AskForKey, Guard, KeepToTable
 from api.health import PATHS as HEALTH
 from api.health import health_routes
 from api.health import refuse as refuse_as_health
@@ -32,6 +33,7 @@ from api.openai_stream import last_of
 from api.pictures import PictureFiles
 from api.refusals import HANDLERS
 from api.shapes import ErrorsInShape, Shape, http_errors
+from api.sites import Sites
 from api.visitor import seen_from_gradio
 
 if TYPE_CHECKING:
@@ -42,7 +44,11 @@ MCP = "/mcp"
 
 
 def app_options(
-    demo: gr.Blocks, queue: Queue, keys: Sequence[SecretStr] = (), login: Login | None = None
+    demo: gr.Blocks,
+    queue: Queue,
+    keys: Sequence[SecretStr] = (),
+    login: Login | None = None,
+    sites: Sites | None = None,
 ) -> dict[str, Any]:
     """All of `app_kwargs`.
 
@@ -50,6 +56,7 @@ def app_options(
         demo: the page, with the endpoints added.
         keys: what programs must send one of; none: everyone may.
         login: how one logs in; None: nobody need.
+        sites: under which names the server answers, and whose pages may call it; None: nothing is set.
     """
 
     def root_url(request: Request) -> str:
@@ -57,36 +64,48 @@ def app_options(
         return get_root_url(request, request.url.path, demo.root_path)
 
     files = PictureFiles(queue.folder.logs)
-    closed = bool(keys or login)
-    openai = openai_app(queue, files, root_url, closed)
-    mcp = mcp_app(queue, files, root_url, closed)
+    openai = openai_app(queue, files, root_url, bool(keys or login))
+    mcp = mcp_app(queue, files, root_url)
     fetch_nothing()
-    shapes: dict[str, Refuse] = {PREFIX: refuse, MCP: refusal}
-    failures = {
-        PREFIX: Shape(lambda *given: fail(*given).response(), lambda *given: last_of(fail(*given))),
-        MCP: Shape(failure),
+    shapes = {
+        PREFIX: Shape(refuse, lambda *given: fail(*given).response(), lambda *given: last_of(fail(*given))),
+        MCP: Shape(refusal, failure),
         **dict.fromkeys(HEALTH, Shape(refuse_as_health)),
         **{path: Shape(how) for path, how in (login.shapes if login else {}).items()},
     }
-    middleware = [Middleware(GuardGradio, others=tuple(shapes))]
-    if login:
-        ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
-        middleware.insert(0, ask)  # the outer: who isn't let in sends no body
-    in_shape = Middleware(
-        ErrorsInShape, shapes=failures, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
-    )
+    table = Table(login.access) if login else Table()
+
+    def asks(access: Access) -> bool:
+        return bool(login or (keys and access.who == "program"))
+
     return {
-        # The first is the outermost: all others see one way to write a path.
-        "middleware": [Middleware(BehindProxy), in_shape, *middleware],
-        "exception_handlers": HANDLERS | http_errors(failures),
+        # The first is the outermost: all others see one way to write a path. Who isn't let in sends no body.
+        "middleware": [
+            Middleware(BehindProxy),
+            Middleware(
+                ErrorsInShape, shapes=shapes, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
+            ),
+            Middleware(
+                Guard,
+                table=table,
+                sites=sites or Sites(),
+                refusals={path: shape.refuse for path, shape in shapes.items()},
+                other=refuse_as_gradio,
+                asks=asks,
+            ),
+            Middleware(AskForLogin, login=login, keys=keys) if login else Middleware(AskForKey, keys=keys),
+            Middleware(KeepToTable, table=table),
+            Middleware(GuardGradio),
+        ],
+        "exception_handlers": HANDLERS | http_errors(shapes),
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            Below(PREFIX, guarded(seen_from_gradio(openai, demo), refuse, keys)),
+            Below(PREFIX, seen_from_gradio(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
-            *mcp_routes(guarded(seen_from_gradio(mcp, demo), refusal, keys)),
+            *mcp_routes(seen_from_gradio(mcp, demo)),
         ],
     }
 

@@ -32,10 +32,12 @@ ENDING = "The server is ending, and doesn't answer this any more."
 
 @dataclass(frozen=True)
 class Shape:
-    """How an API tells its errors. event: the same, as the last of a stream that has begun (its status was
-    sent), as bytes; None: such a stream is broken off."""
+    """How an API tells its errors. refuse: what the guard in front of it refuses. fail: what got past all
+    handlers; None: likewise. event: the same, as the last of a stream that has begun (its status was sent),
+    as bytes; None: such a stream is broken off."""
 
     refuse: Refuse
+    fail: Refuse | None = None
     event: Callable[[int, str], bytes] | None = None
 
 
@@ -81,7 +83,7 @@ class ErrorsInShape:
         status, words = (503, f"{ServerEnding(ENDING)}") if closing else (500, UNFORESEEN)
         if not answer.begun:
             headers = {"Retry-After": f"{AWAY:.0f}"} if closing else {}
-            await shape.refuse(status, words, headers)(scope, receive, answer.send)
+            await (shape.fail or shape.refuse)(status, words, headers)(scope, receive, answer.send)
         elif answer.streams and shape.event is not None:
             await answer.send({"type": "http.response.body", "body": shape.event(status, words)})
         else:
@@ -121,6 +123,6 @@ def http_errors(shapes: Mapping[str, Shape]) -> dict[Any, Any]:
         if shape is None:
             return await http_exception_handler(request, error)
         words = f"{request.method} {quoted(request.url.path, 120)[1:-1]}: {error.detail}."
-        return shape.refuse(error.status_code, words, error.headers or {})
+        return (shape.fail or shape.refuse)(error.status_code, words, error.headers or {})
 
     return {HTTPException: in_shape}

@@ -17,11 +17,14 @@ import uvicorn
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
-from api.guard import guarded
+from api.access import Table
+from api.guard import AskForKey, Guard, KeepToTable, Refuse
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
 from api.pictures import PictureFiles
+from api.sites import Sites
 from jobs.queue import Queue
 from tests.conftest import free_port
 from tests.rest import TIMEOUT
@@ -32,14 +35,21 @@ SMALL: dict[str, Any] = {"prompt": "a red apple", "size": "128x128"}
 EXTRAS: dict[str, Any] = {"steps": 4, "seed": 7}
 
 
+def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[str] = ()) -> ASGIApp:
+    """The app behind the guard of all routes, as api/routes.py puts it together."""
+    table = Table()
+    behind = AskForKey(KeepToTable(app, table), [SecretStr(key) for key in keys])
+    return Guard(behind, table, Sites(), {PREFIX: refuse}, refuse, lambda _: bool(keys))
+
+
 @contextlib.contextmanager
 def openai_server(queue: Queue, keys: Sequence[str] = ()) -> Iterator[str]:
     """Gives the server's address."""
     files = PictureFiles(queue.folder.logs)
     app = openai_app(queue, files, lambda _: "", bool(keys))
-    routes = [Mount(PREFIX, guarded(app, refuse, [SecretStr(key) for key in keys]))]
+    guarded_app = guarded(Starlette(routes=[Mount(PREFIX, app)]), refuse, keys)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(guarded_app, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{port}"

@@ -7,15 +7,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from api.guard import BoundBody, access_notice, guarded
+from api.access import ACCESS, POST, Access
+from api.guard import REFUSE, BoundBody, access_notice
 from pipeline.errors import SettingError
 from settings import Settings
 from tests.api.conftest import KEYS, Keyed
-from tests.api.openai_server import client
+from tests.api.openai_server import client, guarded
 from tests.rest import TIMEOUT, call
 
 ASKED = {"prompt": "a fox", "size": "64x64", "extra_body": {"steps": 1}}
@@ -102,7 +102,13 @@ def refuse(status: int, words: str, headers: Any) -> PlainTextResponse:
 
 
 def test_a_body_up_to_the_bound_comes_whole_and_one_byte_more_is_refused() -> None:
-    http = TestClient(BoundBody(echo, refuse, most=10))
+    bound = BoundBody(echo)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        access = Access("/", POST, "everyone", most_bytes=10)
+        await bound({**scope, ACCESS: access, REFUSE: refuse}, receive, send)
+
+    http = TestClient(app)
     for body in (b"", b"x" * 10):
         assert http.post("/", content=body).text == f"{len(body)} False"
         assert http.post("/", content=iter([body[:5], body[5:]])).text == f"{len(body)} False"
@@ -113,9 +119,10 @@ def test_a_body_up_to_the_bound_comes_whole_and_one_byte_more_is_refused() -> No
 
 
 def test_two_authorization_headers_are_none() -> None:
-    http = TestClient(guarded(echo, refuse, [SecretStr("right")]))
+    http = TestClient(guarded(echo, refuse, ["right"]))
     right, wrong = ("authorization", "Bearer right"), ("authorization", "Bearer wrong")
-    assert http.get("/", headers=[right]).status_code == 200
-    assert http.get("/", headers=[("authorization", "bearer  right ")]).status_code == 200
+    models = "/v1/models"
+    assert http.get(models, headers=[right]).status_code == 200
+    assert http.get(models, headers=[("authorization", "bearer  right ")]).status_code == 200
     for headers in ([wrong, right], [right, wrong], [wrong], []):
-        assert http.get("/", headers=headers).status_code == 401
+        assert http.get(models, headers=headers).status_code == 401

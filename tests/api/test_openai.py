@@ -267,18 +267,8 @@ def test_a_client_that_closes_its_stream_ends_the_drawing(server: str, steps: St
     assert (info["phase"], info["steps"]) in [("stopped", 60), ("finished", 4)]
 
 
-@pytest.mark.parametrize(
-    "origin, host, allowed",
-    [
-        ("https://page.example.org", "draw.example.org", True),
-        ("http://localhost:5173", None, True),
-        ("https://page.example.org", None, False),  # not into a server that only this machine reaches
-    ],
-)
-def test_a_page_of_another_origin_may_send_its_key_to_a_public_server(
-    server: str, origin: str, host: str | None, allowed: bool
-) -> None:
-    headers = {"origin": origin} | ({"host": host} if host else {})
+def test_a_page_on_the_visitors_machine_may_call_and_read_what_its_client_goes_by(server: str) -> None:
+    headers = {"origin": "http://localhost:5173"}
     asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     url = f"{server}/v1/images/generations"
     preflight = httpx.options(url, headers=headers | asks, timeout=TIMEOUT)
@@ -288,4 +278,4 @@ def test_a_page_of_another_origin_may_send_its_key_to_a_public_server(
     assert answer.status_code == 400
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
     for response in (preflight, answer):
-        assert response.headers.get("access-control-allow-origin") == (origin if allowed else None)
+        assert response.headers.get("access-control-allow-origin") == headers["origin"]

@@ -1,0 +1,109 @@
+"""One table has every route there is: what it doesn't have is refused, and docs/security.md prints it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import starlette.routing
+from gradio.routes import App
+from pydantic import SecretStr
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from api.access import HUGGING_FACE, NO_LOGIN, PASSWORDS, UNLISTED, Access, Table
+from api.hub_login import HubLogin, Provider
+from api.login import Login
+from api.passwords import Accounts
+from api.routes import app_options
+from jobs.queue import Queue
+from tests.conftest import ROOT
+from ui.login_page import login_page
+from ui.page import build_page
+
+SECURITY = ROOT / "docs" / "security.md"
+
+
+def login_of(kind: str) -> Login | None:
+    if kind == "passwords":
+        return Accounts([SecretStr("ann:secret")])
+    return HubLogin(Provider("client", "secret"), (), login_page) if kind == "huggingface" else None
+
+
+def app_of(queue: Queue, login: Login | None) -> App:
+    demo = build_page(queue, login is not None)
+    demo.queue(api_open=False)
+    return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
+
+
+def routes_of(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route that the app has, those of its mounted apps as well."""
+    for route in app.routes:
+        if (original := getattr(route, "original_router", None)) is not None:
+            yield from routes_of(original, prefix)
+        elif isinstance(route, starlette.routing.Mount):
+            inner: Any = route.app
+            while not hasattr(inner, "routes"):  # behind a wrapper, whose closure has it
+                (inner,) = [c.cell_contents for c in inner.__closure__ if hasattr(c.cell_contents, "routes")
+                            or hasattr(c.cell_contents, "__closure__")][:1]  # fmt: skip
+            yield from routes_of(inner, prefix + route.path)
+        else:
+            for method in route.methods or ("GET", "POST", "DELETE"):
+                yield method, prefix + route.path
+
+
+@pytest.mark.parametrize("kind", ["none", "passwords", "huggingface"])
+def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Queue, kind: str) -> None:
+    login = login_of(kind)
+    table = Table(login.access) if login else Table()
+    used = set()
+    found = list(routes_of(app_of(tiny_queue, login)))
+    assert len(found) > 90
+    for method, path in found:
+        access = table.find(re.sub(r"{\w+(:\w+)?}", "1", path), method)
+        assert access is not UNLISTED, (method, path)
+        # Starlette adds HEAD to every GET of its own routes.
+        assert access.allows(method) or method == "HEAD", (method, path, access)
+        used.add(access)
+    unused = {access for access in table.routes if access not in used and access.methods != ("*",)}
+    assert not [access for access in unused if access.who != "nobody"], unused
+
+
+def test_a_route_that_isnt_in_the_table_is_refused(tiny_queue: Queue) -> None:
+    demo = build_page(tiny_queue)
+    demo.queue(api_open=False)
+    options = app_options(demo, tiny_queue)
+
+    async def forgotten(_: Any) -> PlainTextResponse:
+        raise AssertionError("never asked")
+
+    options["routes"].insert(0, Route("/forgotten", forgotten))
+    http = TestClient(App.create_app(demo, app_kwargs=options))
+    for path in ("/forgotten", "/forgotten/", "/gradio_api/forgotten", "/FORGOTTEN"):
+        assert http.get(path).status_code == 404
+    assert http.delete("/config").status_code == 405
+    assert http.delete("/config").headers["allow"] == "GET"
+
+
+def rows() -> list[tuple[str, ...]]:
+    """docs/security.md's table of routes: its rows' cells."""
+    text = SECURITY.read_text(encoding="utf-8")
+    table = text[text.index("| Route ") :].split("\n\n")[0]
+    return [tuple(cell.strip(" `") for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]
+
+
+def row(access: Access) -> tuple[str, ...]:
+    methods = "any" if access.methods == ("*",) else " ".join(access.methods)
+    size = f"{access.most_bytes // 1024:,} KB"
+    if access.who == "nobody":
+        return access.path, methods, "nobody", "", "", ""
+    return access.path, methods, access.who, access.pages, size, access.often
+
+
+def test_the_documentation_prints_the_table_as_it_is() -> None:
+    tables = [Table(one).routes for one in (PASSWORDS, HUGGING_FACE, NO_LOGIN)]
+    known = dict.fromkeys(access for table in tables for access in table if access not in NO_LOGIN)
+    assert sorted(rows()) == sorted(row(access) for access in known)
