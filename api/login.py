@@ -110,7 +110,8 @@ class AskForLogin:
             answer = scope[REFUSE](away.status, words, headers)
             at_page = get_route_path(scope) == "/" and away.status == 401
             page = self._login.page(Request(scope)) if at_page else None
-            await (page or answer)(scope, receive, send)
+            app = self._app if at_page and page is None else page or answer
+            await app(scope, receive, send)
             return
         await self._app(known, receive, send)
 
