@@ -142,6 +142,9 @@ CLOSED = tuple(
         "/pwa_icon/{size}",
         # Describes Gradio's routes, those too that are closed.
         "/openapi.json",
+        # Where there is no such login.
+        "/login",
+        "/logout",
     )
 )
 """Gradio's routes (6.31) that Stepwise has no use for."""
@@ -159,7 +162,6 @@ HUGGING_FACE = (
     Access("/logout", POST, "everyone", "own"),
 )
 """Of the login with Hugging Face (hub_login.py)."""
-NO_LOGIN = (Access("/login", ANY, "nobody"), Access("/logout", ANY, "nobody"))
 
 OPEN = (*PAGE, *GRADIO, *OPENAI, *MCP, *HEALTH)
 
@@ -167,8 +169,8 @@ OPEN = (*PAGE, *GRADIO, *OPENAI, *MCP, *HEALTH)
 class Table:
     """The routes of one app, found by their paths."""
 
-    def __init__(self, login: Sequence[Access] = NO_LOGIN) -> None:
-        """login: the routes of the login that there is: PASSWORDS, HUGGING_FACE or NO_LOGIN."""
+    def __init__(self, login: Sequence[Access] = ()) -> None:
+        """login: the routes of the login that there is: PASSWORDS, HUGGING_FACE, or none."""
         self.routes = (*OPEN, *login, *CLOSED)
         self._compiled = [(_expression(route.path), route) for route in self.routes]
 

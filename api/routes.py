@@ -34,7 +34,7 @@ from api.pictures import PictureFiles
 from api.refusals import HANDLERS
 from api.shapes import ErrorsInShape, Shape, http_errors
 from api.sites import Sites
-from api.visitor import seen_from_gradio
+from api.visitor import SeenFromGradio
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -101,11 +101,11 @@ def app_options(
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            Below(PREFIX, seen_from_gradio(openai, demo)),
+            Below(PREFIX, SeenFromGradio(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
-            *mcp_routes(seen_from_gradio(mcp, demo)),
+            *mcp_routes(SeenFromGradio(mcp, demo)),
         ],
     }
 

@@ -82,17 +82,18 @@ def _network(host: str) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-def seen_from_gradio(app: ASGIApp, demo: gr.Blocks) -> ASGIApp:
+class SeenFromGradio:
     """The app, its requests seen as Gradio's own are: whose they are, and which server's. `spaces` (0.51)
     closes that server's connections in the processes that it forks."""
 
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        LocalContext.blocks.set(demo)
+    def __init__(self, app: ASGIApp, demo: gr.Blocks) -> None:
+        self.app, self._demo = app, demo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        LocalContext.blocks.set(self._demo)
         if scope["type"] == "http":
             asked_by(Request(scope))
-        await app(scope, receive, send)
-
-    return call
+        await self.app(scope, receive, send)
 
 
 def asked_by(request: Request) -> None:
