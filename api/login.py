@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.guard import LET_IN, AskForKey, Refuse, under
+from api.guard import LET_IN, AskForKey, Refuse, under, waiting
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited
 
@@ -28,8 +28,6 @@ ALWAYS_OPEN = frozenset(
 started, and learns no more."""
 FILES = f"{API_PREFIX}/file="
 """Where the pictures are that /v1 and /mcp give the addresses of: a key that opens these opens it."""
-GUESSES = "5/minute, 50/hour"
-"""Wrong passwords or tokens from one address, after which it is told to wait."""
 
 ASKING: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
 
@@ -44,7 +42,7 @@ class TurnedAway(Exception):
 
 def too_many(error: RateLimited) -> TurnedAway:
     """The refusal of who has guessed too often."""
-    return TurnedAway(429, str(error), {"Retry-After": f"{round(error.retry_after or 60) + 1}"})
+    return TurnedAway(429, str(error), waiting(error))
 
 
 class Login(Protocol):
@@ -144,6 +142,11 @@ class AskForLogin:
             if name is not None and self._login.auth is not None:
                 return {**scope, USER: name}  # the cookie is Gradio's own
         if name is None:
+            try:
+                if programs or files:
+                    self._keys.count(scope)
+            except RateLimited as error:
+                raise too_many(error) from None
             raise TurnedAway(401, self._login.words)
         return self._as(scope, name)
 

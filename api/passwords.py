@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from api.guard import Refuse, digest
-from api.login import ALWAYS_OPEN, ASKING, GUESSES, TurnedAway, too_many
+from api.guard import GUESSES, Refuse, digest
+from api.login import ALWAYS_OPEN, ASKING, TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
 
