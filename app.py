@@ -92,7 +92,7 @@ def serve(started: Started) -> NoReturn:
     with ending.closing(queue, settings.grace) as served:
         demo = served.demo = page_of(queue, settings, login)
         demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
-        listen_at(started.address)
+        listen_at(started.address, settings.proxies)
         if not ending.told:
             try:
                 demo.launch(

@@ -19,12 +19,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ACCESS, UNLISTED, Access, Table
 from api.sites import SITE, Sites, host_of, site_of
-from pipeline.errors import quoted
+from api.visitor import address_of
+from jobs.rate import RateLimit
+from pipeline.errors import RateLimited, quoted
 
 REFUSE = "stepwise.refuse"
 """Of an ASGI scope: how the API that is asked refuses (a Refuse; Guard puts it there)."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
+
+GUESSES = "5/minute, 50/hour"
+"""Wrong passwords, tokens or keys from one address, after which it is told to wait."""
+LONG_KEY = 16
+"""Characters from which on nobody finds a key by guessing: of random letters and digits, at a million a
+second, 10¹⁵ years."""
 
 GZIP = b"\x1f\x8b"
 """How a file of gzip begins, and no JSON."""
@@ -144,17 +152,31 @@ def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
 
 class AskForKey:
     """Lets those through to programs' routes that send `Authorization: Bearer` and one of the keys; everyone
-    where there are no keys."""
+    where there are no keys.
+
+    An address that sent too many wrong keys (GUESSES) is told to wait, as one with wrong passwords. A right
+    key never counts, and a long one is let in meanwhile, too: nobody finds it by guessing, while those behind
+    one NAT, or behind a proxy that isn't named, all have one address, and a stranger's wrong keys would shut
+    them out. A shorter one can be guessed, as a password can: while its address must wait, right or wrong
+    isn't looked at.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
         self._app = app
         # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
         self._keys = [digest(key.get_secret_value().encode()) for key in keys]
+        self._is_long = [len(key.get_secret_value()) >= LONG_KEY for key in keys]
+        self._guesses = RateLimit(GUESSES, doing="wrong keys")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asks = self._keys and scope["type"] == "http" and scope[ACCESS].who == "program"
         if not asks or self.known(scope):
             await self._app(scope, receive, send)
+            return
+        try:
+            self.count(scope)
+        except RateLimited as error:
+            await scope[REFUSE](429, str(error), waiting(error))(scope, receive, send)
             return
         words = (
             "This server asks for a key: send one of its keys as “Authorization: Bearer …”."
@@ -164,13 +186,27 @@ class AskForKey:
         await scope[REFUSE](401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def known(self, scope: Scope) -> bool:
-        """Whether the request has one of the keys."""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        given_digest = digest(key.strip())
-        # A list, not a generator: every key is compared, whichever of them it is.
-        same = any([hmac.compare_digest(given_digest, known) for known in self._keys])  # noqa: C419
-        return same and scheme.lower() == b"bearer"
+        """Whether the request has one of the keys, and its address needn't wait where that is a short one."""
+        given = digest(_bearer(scope))
+        # Every key is compared, whichever of them it is.
+        same = [hmac.compare_digest(given, known) for known in self._keys]
+        if not any(same) or self._is_long[same.index(True)]:
+            return any(same)
+        try:
+            self._guesses.allow(address_of(scope))
+        except RateLimited:
+            return False
+        return True
+
+    def count(self, scope: Scope) -> None:
+        """Counts the key of a request that isn't known, if it has any, as a wrong one. There is no await
+        between the two, so of guesses that come at once each counts.
+
+        Raises:
+            RateLimited: too many wrong ones came from this address; this one isn't counted.
+        """
+        if self._keys and _bearer(scope):
+            self._guesses.check(address_of(scope))
 
 
 class BoundBody:
@@ -236,6 +272,18 @@ class BoundBody:
 def _named(headers: Headers) -> str:
     """Whose page a request says that it is from."""
     return quoted(headers.get("origin") or headers.get("referer") or "another site")
+
+
+def _bearer(scope: Scope) -> bytes:
+    """What the request has as its key; empty: nothing, or two headers, of which none is read."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+def waiting(error: RateLimited) -> dict[str, str]:
+    """The header that says when to come back to who has guessed too often."""
+    return {"Retry-After": f"{round(error.retry_after or 60) + 1}"}
 
 
 def digest(key: bytes) -> bytes:

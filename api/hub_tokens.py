@@ -18,8 +18,8 @@ import httpx
 from huggingface_hub import whoami
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from api.guard import digest
-from api.login import GUESSES, TurnedAway, too_many
+from api.guard import GUESSES, digest
+from api.login import TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
 

@@ -17,13 +17,10 @@ from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import ACCESS, Access
-from api.guard import REFUSE, AskForKey, Refuse
+from api.guard import REFUSE, AskForKey, Refuse, waiting
 from api.sites import SITE, navigates
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited
-
-GUESSES = "5/minute, 50/hour"
-"""Wrong passwords or tokens from one address, after which it is told to wait."""
 
 ASKING: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
 
@@ -38,7 +35,7 @@ class TurnedAway(Exception):
 
 def too_many(error: RateLimited) -> TurnedAway:
     """The refusal of who has guessed too often."""
-    return TurnedAway(429, str(error), {"Retry-After": f"{round(error.retry_after or 60) + 1}"})
+    return TurnedAway(429, str(error), waiting(error))
 
 
 class Login(Protocol):
@@ -134,6 +131,11 @@ class AskForLogin:
             if name is not None and self._login.auth is not None:
                 return {**scope, USER: name}  # the cookie is Gradio's own
         if name is None:
+            try:
+                if access.who in ("program", "file"):
+                    self._keys.count(scope)
+            except RateLimited as error:
+                raise too_many(error) from None
             raise TurnedAway(401, self._login.words)
         return self._as(scope, name)
 

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from api.access import PASSWORDS, Access
-from api.guard import Refuse, digest
-from api.login import ASKING, GUESSES, TurnedAway, too_many
+from api.guard import GUESSES, Refuse, digest
+from api.login import ASKING, TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
 

@@ -4,14 +4,12 @@ Gradio makes that context for its own endpoints; the routes beside Gradio's make
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
 from typing import Any, cast
 
 import gradio as gr
 from gradio.context import LocalContext
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -48,33 +46,13 @@ def asking(first: Collection[str] = ()) -> Owner:
 def address_of(scope: Scope) -> str:
     """The address that this request came from, an IPv6 one as its /64: whoever has one, has all of them.
 
-    A Space's container is asked by the Hub's proxies alone, from addresses within their own network
-    (10.0.0.0/8, seen in public logs); they append to X-Forwarded-For, to which a client may have written
-    anything before. So the last one there that is public is the client's. Elsewhere the socket's counts:
-    uvicorn (0.54) puts the forwarded one in its place only where it is told to trust the proxy
-    (FORWARDED_ALLOW_IPS; this machine's own where that is unset).
+    It is the socket's, or what a named proxy said in its place (forwarded.py): no header is read here.
     """
     client = scope.get("client")
-    hops = [client[0]] if client else []
-    if os.environ.get("SPACE_ID"):
-        values = Headers(scope=scope).getlist("x-forwarded-for")
-        hops = [hop.strip() for value in values for hop in value.split(",")] + hops
-        hops = [hop for hop in hops if _is_public(hop)][-1:] or hops[-1:]
-    return _network(hops[-1]) if hops else "unknown"
-
-
-def _is_public(hop: str) -> bool:
     try:
-        return ip_address(hop).is_global
+        address = ip_address(client[0] if client else "")
     except ValueError:
-        return False
-
-
-def _network(host: str) -> str:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "unknown"  # a Unix socket's; nothing else that connects has a name
+        return "unknown"  # a Unix socket's, or no address though a named proxy says it
     if not isinstance(address, IPv6Address):
         return str(address)
     if address.ipv4_mapped:

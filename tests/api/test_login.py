@@ -35,18 +35,17 @@ DRAW = {"prompt": "a fox", "size": "64x64", "steps": 1, "response_format": "url"
 
 @pytest.fixture(scope="module")
 def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server that asks for a login. It believes a proxy on this machine, as any does that uvicorn runs, so
-    that a test may come from an address of its own, and guess."""
+    """A server that asks for a login. It believes a proxy on this machine, so that a test may come from an
+    address of its own, and guess."""
     folder = tmp_path_factory.mktemp("closed")
     models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
     login = f" {':'.join(ANN)}, {':'.join(BOB)} ,"
-    # As if behind a proxy on this machine, so that a test may come from an address of its own.
     with serve(
         folder,
         STEPWISE_MODELS=str(models),
         STEPWISE_LOGIN=login,
         STEPWISE_API_KEYS=KEY,
-        FORWARDED_ALLOW_IPS="*",
+        STEPWISE_PROXIES="127.0.0.1",
     ) as url:
         yield Keyed(url, folder / "server.log")
 

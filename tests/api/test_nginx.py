@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ def fronts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "STEPWISE_MODELS": str(models_yaml(own, entry(tiny_folder, limits=SHORT))),
         "STEPWISE_LOGIN": ":".join(ANN),
         "STEPWISE_API_KEYS": KEY,
+        "STEPWISE_PROXIES": "127.0.0.1",
     }
     with (
         serve(own, **settings) as plain,
@@ -184,6 +186,24 @@ def test_health_metrics_and_the_openapi_document_are_there(front: str) -> None:
         assert http.get("/v1/openapi.json").json()["servers"] == [{"url": f"{front}/v1"}]
         assert "MCP server" in http.get("/mcp").text
         assert http.get("/gradio_api/info").json()["named_endpoints"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of its own on Linux alone")
+def test_each_visitor_is_who_nginx_saw_whatever_they_write(fronts: Fronts, front: str) -> None:
+    def guesses(address: str) -> list[int]:
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=TIMEOUT) as http:
+            return [
+                http.post(
+                    f"{front}/login",
+                    data={"username": ANN[0], "password": f"guess {number}"},
+                    headers={"x-forwarded-for": f"9.9.9.{number}", "x-real-ip": f"9.9.9.{number}"},
+                ).status_code
+                for number in range(7)
+            ]
+
+    network = f"127.0.{1 + list(fronts.urls.values()).index(front)}"
+    for address in (f"{network}.1", f"{network}.2"):
+        assert guesses(address) == [400] * 5 + [429] * 2
 
 
 PATHS = (

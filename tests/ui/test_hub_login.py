@@ -71,7 +71,7 @@ def guarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             STEPWISE_USERS="Ann, foxes",
             STEPWISE_PRIORITY="ann",
             STEPWISE_API_KEYS=KEY,
-            FORWARDED_ALLOW_IPS="*",  # so that a test may come from an address of its own, and guess
+            STEPWISE_PROXIES="127.0.0.1",  # so that a test may come from an address of its own, and guess
             **hub.environment(),
         ) as url:
             yield Guarded(url, folder / "server.log", hub)
