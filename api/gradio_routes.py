@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobs.private import make_folder
 from pipeline.errors import SettingError
 
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
@@ -73,7 +74,7 @@ def keep_gradio_to(folder: Path) -> None:
     if own := os.environ.get("GRADIO_TEMP_DIR"):
         folder = Path(own)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / "vibe_edit_history").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise SettingError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.private import NotOurs, check_file, close_file, make_file, make_folder
 from pipeline.errors import DiskFull, StoreError
 
 VERSION = 2
@@ -52,6 +53,8 @@ CREATE TABLE served (
 ) WITHOUT ROWID;
 CREATE INDEX served_at ON served (at);
 """
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the file's name for those that it keeps beside it, with the modes of the file."""
 LOCKED_SECONDS = 30.0
 """How long a call waits for another process that holds the file."""
 _REMEDY = "Move its folder away, or set STEPWISE_DATA to another, and start again; it was left as it is."
@@ -74,8 +77,10 @@ class Database:
         # In full for the owner who starts the program; later, visitors read it too.
         self._called = str(path)
         with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # prompts, and ids that let whoever knows them stop a job
+            make_folder(path.parent)
+            make_file(path)  # prompts, and ids that let whoever knows them stop a job
+            for end in BESIDE:
+                close_file(path.with_name(path.name + end))
             self._connection = sqlite3.connect(
                 path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -83,6 +88,9 @@ class Database:
             self._connection.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
             self._open()
+            with self._explained():  # in a folder that isn't ours alone, another may have made one just now
+                for end in BESIDE:
+                    check_file(path.with_name(path.name + end))
         except BaseException:
             self._connection.close()
             raise
@@ -165,6 +173,8 @@ class Database:
         """Turns SQLite's and the disk's errors into ours. By their words: codes came with Python 3.11."""
         try:
             yield
+        except NotOurs as error:
+            raise StoreError(f"{error}. {_REMEDY}") from error
         except (sqlite3.Error, OSError) as error:
             words = str(error)
             if "disk is full" in words or "disk I/O error" in words or "No space left" in words:

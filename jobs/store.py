@@ -96,7 +96,7 @@ class SqliteStore:
                 *(now, choice.job, line),
             )
             if begun != 1:
-                raise ValueError(f"The policy chose {choice.job!r}, which doesn't wait in line {line!r}.")
+                raise ValueError(f"The policy chose {choice.job[:8]!r}, which doesn't wait in line {line!r}.")
             for overtaken in choice.overtakes:
                 self._database.run(
                     "UPDATE jobs SET overtaken = overtaken + 1, since = coalesce(since, ?) "
