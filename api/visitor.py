@@ -13,6 +13,7 @@ from gradio.context import LocalContext
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobs.owner_names import person_of, session_of
 from jobs.record import Owner
 
 USER = "stepwise.user"
@@ -20,7 +21,7 @@ USER = "stepwise.user"
 
 
 def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) -> Owner:
-    """Whose job it is that this request starts.
+    """Whose job it is that this request starts; of a bounded length, whatever the client calls itself.
 
     Args:
         request: Gradio's own or Starlette's; None: there is none, as of a call within this process.
@@ -30,8 +31,9 @@ def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) 
         return Owner("address:local")
     inner: Any = getattr(request, "request", None) or request  # Gradio's wraps one of Starlette's
     name = getattr(request, "username", None) or inner.scope.get(USER)
-    person = f"user:{name}" if name else f"address:{address_of(inner.scope)}"
-    return Owner(person, getattr(request, "session_hash", None) or "", bool(name) and name in first)
+    person = person_of(name) if name else f"address:{address_of(inner.scope)}"
+    session = session_of(getattr(request, "session_hash", None) or "")
+    return Owner(person, session, bool(name) and name in first)
 
 
 def asking(first: Collection[str] = ()) -> Owner:

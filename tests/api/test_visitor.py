@@ -9,7 +9,10 @@ import pytest
 from starlette.requests import Request
 
 from api.visitor import USER, address_of, owner_of
+from jobs.owner_names import session_of
 from jobs.record import Owner
+
+S1 = session_of("s1")
 
 
 def scope(client: str | None = "8.8.8.8", **headers: str) -> dict[str, Any]:
@@ -37,11 +40,11 @@ def test_what_a_request_says_of_itself_is_not_read(monkeypatch: pytest.MonkeyPat
 def test_an_owner_is_the_user_where_someone_is_logged_in_else_the_address() -> None:
     plain = Request(scope())
     assert owner_of(plain) == Owner("address:8.8.8.8")
-    assert owner_of(gr.Request(plain, session_hash="s1")) == Owner("address:8.8.8.8", "s1")
-    assert owner_of(gr.Request(plain, username="ann", session_hash="s1")) == Owner("user:ann", "s1")
+    assert owner_of(gr.Request(plain, session_hash="s1")) == Owner("address:8.8.8.8", S1)
+    assert owner_of(gr.Request(plain, username="ann", session_hash="s1")) == Owner("user:ann", S1)
     known = Request(scope() | {USER: "ann"})
     assert owner_of(known) == Owner("user:ann")
-    assert owner_of(gr.Request(known, username=None, session_hash="s1")) == Owner("user:ann", "s1")
+    assert owner_of(gr.Request(known, username=None, session_hash="s1")) == Owner("user:ann", S1)
 
 
 def test_a_configured_user_goes_first_and_an_address_of_that_name_doesnt() -> None:
