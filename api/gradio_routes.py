@@ -4,6 +4,7 @@ are closed, and nothing is fetched for anyone. The routes beside Gradio's have g
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.guard import BoundBody, under
+from api.joins import BoundNames, JoinRate
 from pipeline.errors import SettingError
 
 CLOSED = re.compile(
@@ -46,8 +48,9 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
 class GuardGradio:
     """The app, guarded as this file says; paths under `others` are left to themselves."""
 
-    def __init__(self, app: ASGIApp, others: tuple[str, ...]) -> None:
-        self._app, self._bounded, self._others = app, BoundBody(app, refuse), others
+    def __init__(self, app: ASGIApp, others: tuple[str, ...], joins: JoinRate) -> None:
+        self._app, self._others, self._joins = app, others, joins
+        self._bounded = BoundBody(BoundNames(app, refuse), refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = get_route_path(scope) if scope["type"] == "http" else ""
@@ -57,6 +60,9 @@ class GuardGradio:
             await refuse(404, NOT_HERE, {})(scope, receive, send)
         elif scope["method"] == "GET" and (call := ANSWER.match(path)) and _is_over(scope["app"], call[1]):
             await refuse(404, NO_CALL, {})(scope, receive, send)
+        elif (error := self._joins.refused(scope)) is not None:
+            headers = {"Retry-After": f"{math.ceil(error.retry_after or 60)}"}
+            await refuse(429, str(error), headers)(scope, receive, send)
         else:
             await self._bounded(scope, receive, send)
 

@@ -24,6 +24,7 @@ from api.guard import Refuse, guarded
 from api.health import PATHS as HEALTH
 from api.health import health_routes
 from api.health import refuse as refuse_as_health
+from api.joins import JoinRate
 from api.login import AskForLogin, Login
 from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse
@@ -68,7 +69,7 @@ def app_options(
         **dict.fromkeys(HEALTH, Shape(refuse_as_health)),
         **{path: Shape(how) for path, how in (login.shapes if login else {}).items()},
     }
-    middleware = [Middleware(GuardGradio, others=tuple(shapes))]
+    middleware = [Middleware(GuardGradio, others=tuple(shapes), joins=JoinRate(queue.rules.rate))]
     if login:
         ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
         middleware.insert(0, ask)  # the outer: who isn't let in sends no body
