@@ -23,8 +23,10 @@ from api.visitor import owner_of
 from jobs.rate import RateLimit, rates
 from pipeline.errors import RateLimited
 
-TIMES = 10
-"""Calls for each drawing that one may start: a program looks at models, follows and stops what it draws."""
+TIMES, TIMES_AT_ONCE = 10, 100
+"""Calls for each drawing that one may start: through the queue (a program also looks at models, follows what
+it draws and stops it), and of those that are answered at once and leave nothing unread. Each open page makes
+30 of these a minute while a model is loaded."""
 MOST_OPEN = 100
 """Calls of one person that wait or run at once, of everybody's 1,000. All behind one address are one."""
 AGAIN = {"Retry-After": "5"}
@@ -35,8 +37,10 @@ take 80 KB at most."""
 LONGEST_NAME = 128
 """Characters of a session's or an event's name. Gradio's page and @gradio/client send 11 for a session, and
 gradio_client 36; the server's own for events have 32."""
-JOIN = re.compile(rf"{API_PREFIX}/(?:queue/join|call|run|api)(?:/|$)", re.IGNORECASE)
-"""Where a call begins."""
+JOIN = re.compile(rf"{API_PREFIX}/(?:queue/join|call)(?:/|$)", re.IGNORECASE)
+"""Where a call joins the queue."""
+AT_ONCE = re.compile(rf"{API_PREFIX}/(?:run|api)(?:/|$)", re.IGNORECASE)
+"""Where it is answered at once."""
 NAMED = re.compile(rf"{API_PREFIX}/(?:queue/join|call|run|api|cancel|reset)(?:/|$)", re.IGNORECASE)
 """Whose bodies have such names."""
 HEARTBEAT = re.compile(rf"{API_PREFIX}/heartbeat/(.*)", re.DOTALL | re.IGNORECASE)
@@ -44,32 +48,38 @@ NAMES = ("session_hash", "event_id")
 
 
 class JoinRate:
-    """How often one person may begin a call: TIMES as often as a drawing."""
+    """How often one person may call: TIMES as often as they may start a drawing."""
 
     def __init__(self, drawings: str) -> None:
         """drawings: the rate of these, as of STEPWISE_RATE; empty: as often as they like."""
-        ten_times = (
-            f"{TIMES * rate.amount} per {rate.multiples} {rate.GRANULARITY.name}"
-            for rate in rates(drawings, "STEPWISE_RATE")
-        )
-        self._limit = RateLimit(", ".join(ten_times), doing="calls")
+        self._limits = {JOIN: _times(TIMES, drawings), AT_ONCE: _times(TIMES_AT_ONCE, drawings)}
 
-    def check(self, person: str) -> None:
-        """Counts one more of this person's.
+    def check(self, path: str, person: str) -> None:
+        """Counts one more of this person's, where what is posted to this path is a call.
 
         Raises:
             RateLimited: there are too many already.
         """
-        self._limit.check(person)
+        for where, limit in self._limits.items():
+            if where.match(path):
+                limit.check(person)
 
     def refused(self, scope: Scope) -> RateLimited | None:
-        """Why this request may begin no call now; None: it may, and is counted, or it begins none."""
-        if scope["method"] == "POST" and JOIN.match(get_route_path(scope)):
+        """Why this request may call nothing now; None: it may, and is counted, or it calls nothing."""
+        if scope["method"] == "POST":
             try:
-                self.check(owner_of(fastapi.Request(scope)).person)
+                self.check(get_route_path(scope), owner_of(fastapi.Request(scope)).person)
             except RateLimited as error:
                 return error
         return None
+
+
+def _times(times: int, drawings: str) -> RateLimit:
+    many = (
+        f"{times * rate.amount} per {rate.multiples} {rate.GRANULARITY.name}"
+        for rate in rates(drawings, "STEPWISE_RATE")
+    )
+    return RateLimit(", ".join(many), doing="calls")
 
 
 class BoundNames:

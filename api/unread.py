@@ -131,6 +131,10 @@ class Messages(asyncio.Queue[Any]):
     def remove(self, entry: Entry) -> None:
         self._entries.remove(entry)  # what is let go is among the first
 
+    def clear(self) -> None:
+        self._entries.clear()
+        self.streams.clear()
+
 
 class Unread:
     """Everybody's unread messages, counted. Of what is too much, what was read longest ago goes first: one's
@@ -186,12 +190,12 @@ class Unread:
         stream.read.set()
 
     def release(self, messages: Messages) -> None:
-        """Counts this session's no longer."""
+        """Counts this session's no longer; who still waits for them gets none."""
         for stream in list(messages.streams.values()):
             del self._among(stream)[stream.event]
             self._count(stream, -stream.bytes)
             stream.read.set()
-        messages.streams.clear()
+        messages.clear()
 
     def _among(self, stream: Stream) -> dict[str, Stream]:
         share = self._shares[stream.person]

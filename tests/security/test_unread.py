@@ -27,6 +27,7 @@ from gradio.server_messages import (
 from gradio_client.utils import apply_diff
 
 from api.gradio_queue import Sessions
+from api.joins import JoinRate
 from tests.conftest import STEPS, running
 from tests.rest import TIMEOUT
 from tests.tiny import SMALL
@@ -207,7 +208,9 @@ def test_what_is_read_or_dropped_is_counted_no_longer() -> None:
         lobby.show(event)
         lobby.end(event)
     lobby.read("0")
+    orphan = lobby.sessions["1"]
     del lobby.sessions["1"]  # as Gradio does where its reader goes
+    assert orphan.empty()
     assert lobby.sessions.messages.bytes > 0
     for number in range(2, 20):
         lobby.read(f"{number}")
@@ -315,7 +318,7 @@ def test_calls_are_limited_to_ten_times_as_many_as_drawings_and_those_of_one_per
     visitors: Visitors,
 ) -> None:
     stranger = visitors.another()
-    paths = ("/call/v2/models", "/call/models", "/queue/join", "/run/models", "/api/models")
+    paths = ("/call/v2/models", "/call/models", "/queue/join")
     found = [stranger.post(paths[number % len(paths)], json={}).status_code for number in range(JOINS)]
     assert 429 not in found
     for path in paths:
@@ -324,7 +327,24 @@ def test_calls_are_limited_to_ten_times_as_many_as_drawings_and_those_of_one_per
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.json()["detail"].startswith("Too many calls from here: at most 200 a minute.")
     assert stranger.get("/info").status_code == 200
+    assert stranger.post("/run/models", json={"data": []}).status_code == 200
     assert visitors.another().post("/call/v2/models", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("queue/join", 10), ("call/v2/a", 10), ("run/a", 100), ("api/a/", 100)]
+)
+def test_every_rate_of_drawings_holds_for_calls_as_many_times(path: str, most: int) -> None:
+    scope = {"type": "http", "method": "POST", "path": f"/gradio_api/{path}", "client": ("192.0.2.1", 1)}
+    scope |= {"headers": [], "query_string": b""}
+    joins = JoinRate("5/second, 1/minute")
+    found = [joins.refused(scope) for _ in range(most + 1)]
+    assert found[:-1] == [None] * most
+    assert f"at most {most} a minute" in str(found[-1])
+    assert joins.refused(scope | {"client": ("192.0.2.2", 1)}) is None
+    assert joins.refused(scope | {"method": "GET"}) is None
+    unlimited = JoinRate("")
+    assert [unlimited.refused(scope) for _ in range(most + 1)] == [None] * (most + 1)
 
 
 def test_one_person_has_a_share_of_the_calls_that_are_open_and_others_have_theirs(
