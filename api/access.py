@@ -24,9 +24,10 @@ Pages = Literal["any", "sites", "own"]
 """Whose pages may send a request from a browser. any: those of every site. sites: the server's own, those of
 the sites that it is open to (sites.py), and, for GET, whoever follows a link. own: its own alone. A program
 that is no browser may always; another site's page never uses the cookie or the password of its visitor."""
-Often = Literal["", "drawings", "joins", "guesses"]
-"""What is counted for each person. drawings: STEPWISE_RATE. joins: ten times that. guesses: wrong passwords,
-tokens and keys, as login.GUESSES. Empty: it is not."""
+Often = Literal["", "drawings", "joins", "calls", "guesses"]
+"""What is counted for each person. drawings: those that are started, STEPWISE_RATE. joins: calls that wait in
+Gradio's queue, ten times as many. calls: those that are answered at once, a hundred times. guesses: wrong
+passwords, tokens and keys, as guard.GUESSES. Empty: nothing is."""
 
 LARGE = 2**20
 """Bytes of the body of a request that draws. The longest has four texts of 10,000 characters; each character
@@ -82,7 +83,11 @@ GRADIO = (
     Access(f"{API_PREFIX}/file={{path:path}}", READ, "file", "any"),
     *(
         Access(f"{API_PREFIX}/{name}", POST, "visitor", "sites", LARGE, "joins")
-        for name in ("queue/join", "call/v2/{name}", "call/{name}", "run/{name}", "api/{name}")
+        for name in ("queue/join", "call/v2/{name}", "call/{name}")
+    ),
+    *(
+        Access(f"{API_PREFIX}/{name}/{{name}}", POST, "visitor", "sites", LARGE, "calls")
+        for name in ("run", "api")
     ),
     *(
         Access(f"{API_PREFIX}/{name}", GET, "visitor")

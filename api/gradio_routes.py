@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.joins import BoundNames
 from jobs.private import make_folder
 from pipeline.errors import SettingError
 
@@ -35,10 +36,10 @@ class GuardGradio:
     """The app, guarded as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._app = BoundNames(app, refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app
+        app: ASGIApp = self._app
         if scope["type"] == "http" and scope["method"] == "GET":
             call = ANSWER.match(get_route_path(scope))
             if call and _is_over(scope["app"], call[1]):

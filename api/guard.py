@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import ACCESS, UNLISTED, Access, Table
+from api.access import ACCESS, UNLISTED, Access, Often, Table
 from api.sites import SITE, Sites, host_of, site_of
-from api.visitor import address_of
+from api.visitor import address_of, owner_of
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited, quoted
 
@@ -112,10 +113,12 @@ class Guard:
 
 class KeepToTable:
     """The app without the routes that the table doesn't have, or has closed, and without methods that it
-    doesn't have of them. Behind who asks for a login: strangers aren't told what there is."""
+    doesn't have of them; no more often than it says. Behind who asks for a login: strangers aren't told what
+    there is."""
 
-    def __init__(self, app: ASGIApp, table: Table) -> None:
-        self._app, self._table = BoundBody(app), table
+    def __init__(self, app: ASGIApp, table: Table, counted: Mapping[Often, RateLimit] | None = None) -> None:
+        """counted: how often each person may do what the table says is counted."""
+        self._app, self._table, self._counted = BoundBody(app), table, counted or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._app
@@ -130,6 +133,11 @@ class KeepToTable:
                 allowed = ", ".join(self._table.methods(path))
                 words = f"There is no {asked} here; this address answers {allowed}."
                 app = scope[REFUSE](405, words, {"Allow": allowed})
+            elif (limit := self._counted.get(access.often)) is not None:
+                try:
+                    limit.check(owner_of(Request(scope)).person)
+                except RateLimited as error:
+                    app = scope[REFUSE](429, str(error), waiting(error))
         await app(scope, receive, send)
 
 

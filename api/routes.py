@@ -25,6 +25,7 @@ from api.guard import AskForKey, Guard, KeepToTable
 from api.health import PATHS as HEALTH
 from api.health import health_routes
 from api.health import refuse as refuse_as_health
+from api.joins import call_rates
 from api.login import AskForLogin, Login
 from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse
@@ -94,7 +95,7 @@ def app_options(
                 asks=asks,
             ),
             Middleware(AskForLogin, login=login, keys=keys) if login else Middleware(AskForKey, keys=keys),
-            Middleware(KeepToTable, table=table),
+            Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.private import NotOurs, check_file, close_file, make_file, make_folder
 from jobs.owner_names import person_of, session_of
+from jobs.private import NotOurs, check_file, close_file, make_file, make_folder
 from pipeline.errors import DiskFull, StoreError
 
 log = logging.getLogger("stepwise")
