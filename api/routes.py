@@ -18,6 +18,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from api.behind_proxy import BehindProxy
+from api.browser_login import EndWithLogin
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import Refuse, guarded
@@ -71,7 +72,8 @@ def app_options(
     middleware = [Middleware(GuardGradio, others=tuple(shapes))]
     if login:
         ask = Middleware(AskForLogin, login=login, keys=keys, shapes=shapes, other=refuse_as_gradio)
-        middleware.insert(0, ask)  # the outer: who isn't let in sends no body
+        # The outer: who isn't let in sends no body.
+        middleware = [Middleware(EndWithLogin, logins=login.browsers), ask, *middleware]
     in_shape = Middleware(
         ErrorsInShape, shapes=failures, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
     )
