@@ -156,7 +156,8 @@ CLOSED = tuple(
 
 PASSWORDS = (
     Access("/login", POST, "everyone", "own", SMALL, "guesses"),
-    Access("/logout", GET, "everyone"),
+    Access("/login", READ, "everyone"),
+    Access("/logout", READ, "everyone"),
     Access("/logout", POST, "everyone", "own"),
 )
 """Of the login with names and passwords (passwords.py)."""

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from api.access import Access, Table
 from api.behind_proxy import BehindProxy
+from api.browser_login import EndWithLogin
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import AskForKey, Guard, KeepToTable
@@ -94,7 +95,14 @@ def app_options(
                 other=refuse_as_gradio,
                 asks=asks,
             ),
-            Middleware(AskForLogin, login=login, keys=keys) if login else Middleware(AskForKey, keys=keys),
+            *(
+                [
+                    Middleware(EndWithLogin, logins=login.browsers),
+                    Middleware(AskForLogin, login=login, keys=keys),
+                ]
+                if login
+                else [Middleware(AskForKey, keys=keys)]
+            ),
             Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
             Middleware(GuardGradio),
         ],

@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from pipeline.errors import SettingError, quoted
 
 SITE = "stepwise.site"
-"""Of an ASGI scope: its Site (guard.py puts it there)."""
-Site = Literal["own", "link", "other", "unknown"]
+"""Of an ASGI scope: its Sender (guard.py puts it there)."""
+Sender = Literal["own", "link", "other", "unknown"]
 """own: the server's page sent it, or its visitor typed the address. link: a page of another site leads to it,
 whose script can't read the answer. other: a page of another site sent it. unknown: nothing says that a
 browser sent it."""
@@ -89,7 +89,7 @@ class Sites:
         return " ".join(("frame-ancestors", "'self'", *self.frames))
 
 
-def site_of(headers: Headers, method: str, host: str) -> Site:
+def site_of(headers: Headers, method: str, host: str) -> Sender:
     """Whose page sent this request.
 
     Args:

@@ -50,7 +50,7 @@ IN_HEAD = ("visit.js", "pictures.js", "fields.js")
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
-WHO = """<b></b> <a href="logout">Log out</a>"""
+WHO = """<b></b> <form action="logout" method="post"><button>Log out</button></form>"""
 SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
 LONGEST_SEED = 100
 _WHOLE = re.compile(r"-?\d+")
@@ -278,7 +278,8 @@ async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[
 
 
 _WHO = """const name = window.gradio_config?.username ?? "", who = element.querySelector("b");
-who.textContent = who.title = name;"""
+who.textContent = who.title = name;
+element.querySelector("form").addEventListener("submit", () => window.stepwise.visit.out());"""
 """As text: a name is whatever its owner chose."""
 _BEGIN = "(prompt, job, ...settings) => [prompt, window.stepwise.begin(), ...settings]"
 _PROMPT = """() => {

@@ -16,11 +16,12 @@ from gradio.routes import App
 from starlette.testclient import TestClient
 
 from api.access import Table
-from api.hub_login import BEGIN, CALLBACK, LOGOUT, HubLogin, Provider
+from api.browser_login import LOGOUT
+from api.hub_login import BEGIN, CALLBACK, HubLogin, Provider
 from api.routes import app_options
 from jobs.queue import Queue
 from tests.api.openai_server import TINY
-from ui.login_page import login_page
+from ui.login_page import login_page, logout_page
 from ui.page import build_page
 
 MEANINGLESS = ("Traceback", "Error:", "Exception", "RuntimeError", "secret")
@@ -113,7 +114,7 @@ def test_an_answer_that_is_cut_because_the_server_ends_says_in_each_routes_shape
 def test_what_fails_in_front_of_the_routes_is_answered_in_shape_and_to_people_as_a_page(
     tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = app_of(tiny_queue, HubLogin(Provider("client", "secret"), (), login_page))
+    app = app_of(tiny_queue, HubLogin(Provider("client", "secret"), (), login_page, logout_page))
     break_routes(monkeypatch, lambda: RuntimeError("a secret"))
 
     async def fails(*_: Any) -> None:
