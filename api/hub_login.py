@@ -109,7 +109,6 @@ class HubLogin:
         "This server asks for a login with Hugging Face: log in on its page, or send a Hub token "
         f"({TOKENS}) as “Authorization: Bearer hf_…” (gradio_client: token=…)."
     )
-    auth = None
 
     def __init__(
         self,

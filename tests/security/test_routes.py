@@ -22,7 +22,7 @@ from api.routes import app_options
 from api.visitor import SeenFromGradio
 from jobs.queue import Queue
 from tests.conftest import ROOT
-from ui.login_page import login_page
+from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page
 
 SECURITY = ROOT / "docs" / "security.md"
@@ -30,8 +30,8 @@ SECURITY = ROOT / "docs" / "security.md"
 
 def login_of(kind: str) -> Login | None:
     if kind == "passwords":
-        return Accounts([SecretStr("ann:secret")])
-    return HubLogin(Provider("client", "secret"), (), login_page) if kind == "huggingface" else None
+        return Accounts([SecretStr("ann:secret")], password_page, logout_page)
+    return HubLogin(Provider("client", "secret"), (), login_page, logout_page) if kind == "huggingface" else None
 
 
 def app_of(queue: Queue, login: Login | None) -> App:
