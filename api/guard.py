@@ -196,15 +196,15 @@ class AskForKey:
     def known(self, scope: Scope) -> bool:
         """Whether the request has one of the keys, and its address needn't wait where that is a short one."""
         given = digest(_bearer(scope))
-        # Every key is compared, whichever of them it is.
-        same = [hmac.compare_digest(given, known) for known in self._keys]
-        if not any(same) or self._is_long[same.index(True)]:
-            return any(same)
         try:
             self._guesses.allow(address_of(scope))
         except RateLimited:
-            return False
-        return True
+            waits = True
+        else:
+            waits = False
+        # Every key is compared, whichever of them it is.
+        same = [hmac.compare_digest(given, known) for known in self._keys]
+        return any([one and (long or not waits) for one, long in zip(same, self._is_long, strict=True)])  # noqa: C419
 
     def count(self, scope: Scope) -> None:
         """Counts the key of a request that isn't known, if it has any, as a wrong one. There is no await

@@ -200,6 +200,12 @@ def test_forged_entries_before_the_proxys_own_are_nobody_else(behind: str, chain
     assert statuses == [400] * 5 + [429] * 2
 
 
+def test_thousands_of_entries_before_the_proxys_own_are_nobody_else(behind: str) -> None:
+    chains = [f"{'9.9.9.9,' * 5000}9.9.0.{number}, 8.1.1.6" for number in range(7)]  # 40 KB
+    statuses = [guess(behind, number, {"x-forwarded-for": chain}) for number, chain in enumerate(chains)]
+    assert statuses == [400] * 5 + [429] * 2
+
+
 def test_the_addresses_are_those_that_a_named_proxy_says(behind: str) -> None:
     headers = bearer(LONG) | {"x-forwarded-host": f"{EVIL}, draw.example.org", "x-forwarded-proto": "https"}
     document = httpx.get(f"{behind}/v1/openapi.json", headers=headers, timeout=TIMEOUT)
