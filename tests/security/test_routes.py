@@ -31,7 +31,9 @@ SECURITY = ROOT / "docs" / "security.md"
 def login_of(kind: str) -> Login | None:
     if kind == "passwords":
         return Accounts([SecretStr("ann:secret")], password_page, logout_page)
-    return HubLogin(Provider("client", "secret"), (), login_page, logout_page) if kind == "huggingface" else None
+    return (
+        HubLogin(Provider("client", "secret"), (), login_page, logout_page) if kind == "huggingface" else None
+    )
 
 
 def app_of(queue: Queue, login: Login | None) -> App:

@@ -14,13 +14,14 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from api.guard import LET_IN, LONG_KEY, AskForKey, guarded
-from api.login import AskForLogin, Login
+from api.guard import LONG_KEY, AskForKey
 from api.passwords import Accounts
 from pipeline.errors import RateLimited
+from tests.api.openai_server import guarded
+from ui.login_page import logout_page, password_page
 
 LONG, SHORT = "k" * LONG_KEY, "k" * (LONG_KEY - 1)
-KEYS = [SecretStr(LONG), SecretStr(SHORT)]
+KEYS = [LONG, SHORT]
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -31,14 +32,17 @@ def refuse(status: int, words: str, headers: Any) -> PlainTextResponse:
     return PlainTextResponse(words, status, dict(headers))
 
 
-def status(app: ASGIApp, authorization: str = "", address: str = "8.8.8.8", path: str = "/v1") -> int:
+def status(app: ASGIApp, authorization: str = "", address: str = "8.8.8.8", path: str = "/v1/models") -> int:
     headers = {"authorization": authorization} if authorization else {}
     return TestClient(app, client=(address, 4711)).get(path, headers=headers).status_code
 
 
-def behind_login(keys: list[SecretStr]) -> ASGIApp:
-    login: Login = Accounts([SecretStr("ann:a horse")])
-    inner = AskForLogin(hello, login, keys, {"/v1": refuse}, refuse)
+def accounts(*logins: str) -> Accounts:
+    return Accounts([SecretStr(login) for login in logins], password_page, logout_page)
+
+
+def behind_login(keys: list[str]) -> ASGIApp:
+    inner = guarded(hello, refuse, keys, accounts("ann:a horse"))
 
     class App:
         """What AskForLogin needs of Gradio's."""
@@ -71,9 +75,10 @@ def test_wrong_keys_are_limited_and_a_long_right_one_is_let_in_meanwhile(login: 
 def test_a_refusal_is_the_same_for_a_wrong_key_and_for_a_short_right_one() -> None:
     http = TestClient(guarded(hello, refuse, KEYS))
     for _ in range(5):
-        http.get("/", headers={"authorization": "Bearer wrong"})
+        http.get("/v1/models", headers={"authorization": "Bearer wrong"})
     wrong, right = (
-        http.get("/", headers={"authorization": f"Bearer {key}"}) for key in (SHORT[:-1] + "x", SHORT)
+        http.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        for key in (SHORT[:-1] + "x", SHORT)
     )
     assert (wrong.status_code, wrong.text) == (right.status_code, right.text)
     assert wrong.headers.keys() == right.headers.keys()
@@ -128,15 +133,6 @@ def test_where_there_are_no_keys_a_bearer_is_none() -> None:
     assert status(guarded(hello, refuse), "Bearer wrong") == 200
 
 
-def test_who_is_let_in_already_needs_no_key() -> None:
-    inner = guarded(hello, refuse, KEYS)
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await inner({**scope, LET_IN: True}, receive, send)
-
-    assert [status(app, "Bearer wrong") for _ in range(8)] == [200] * 8
-
-
 class Compared:
     """Counts comparisons, and how long what they compared was."""
 
@@ -163,7 +159,7 @@ KNOWN = [SecretStr(key) for key in ("first-key-0123456789", "b", "third-key-0123
     "key", [*(key.get_secret_value() for key in KNOWN), "first-key-012345678x", "", "x" * 999]
 )
 def test_a_key_is_compared_with_every_one_whatever_it_is(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    asks, compared = AskForKey(hello, refuse, KNOWN), Compared(monkeypatch)
+    asks, compared = AskForKey(hello, KNOWN), Compared(monkeypatch)
     scope = {"client": ("8.8.8.8", 1), "headers": [(b"authorization", f"Bearer {key}".encode())]}
     assert asks.known(scope) == (key in [one.get_secret_value() for one in KNOWN])
     assert compared.take() == [(32, 32)] * len(KNOWN)
@@ -176,17 +172,17 @@ def test_a_key_is_compared_with_every_one_whatever_it_is(monkeypatch: pytest.Mon
 def test_a_name_and_a_password_are_compared_with_every_one_whatever_they_are(
     monkeypatch: pytest.MonkeyPatch, name: str, password: str
 ) -> None:
-    accounts = Accounts([SecretStr("ann:a horse"), SecretStr("bob:a much longer password")])
+    two = accounts("ann:a horse", "bob:a much longer password")
     compared = Compared(monkeypatch)
-    accounts.check(name, password, "8.8.8.8")
+    two.check(name, password, "8.8.8.8")
     assert compared.take() == [(32, 32)] * 4
 
 
 def test_beyond_the_limit_no_password_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    accounts, compared = Accounts([SecretStr("ann:a horse")]), Compared(monkeypatch)
+    one, compared = accounts("ann:a horse"), Compared(monkeypatch)
     for number in range(5):
-        accounts.check("ann", f"{number}", "8.8.8.8")
+        one.check("ann", f"{number}", "8.8.8.8")
     compared.take()
     with pytest.raises(RateLimited):
-        accounts.check("ann", "a horse", "8.8.8.8")
+        one.check("ann", "a horse", "8.8.8.8")
     assert compared.take() == []
