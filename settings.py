@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     """The folder that jobs and their pictures are kept in; a Space's attached storage or the user's data
     directory where unset."""
     keep_gb: Annotated[float, Field(gt=0, le=MOST_GB)] = 2
-    """GB (10⁹ bytes) of jobs' previews and pictures that are kept; those used longest ago go first."""
+    """GB (10⁹ bytes) of jobs that are kept, their previews, pictures and records; those used longest ago go
+    first."""
     keep_hours: Annotated[float, Field(gt=0, le=100_000)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
     log_prompts: bool = False

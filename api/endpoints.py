@@ -44,7 +44,8 @@ AGAIN = 5.0
 sends it something; else a killed client would keep its place in the line."""
 JOB = """Follows a job by its id: streams what /generate does, from the start of its drawing to its end, also
 after a reload, a restart of the server, or for a second reader. An id that isn't known gets phase unknown."""
-JOBS = "The caller's own jobs, the newest first: those of the user who is logged in, else of this session."
+JOBS = """The caller's own jobs, the newest first, at most 200: those of the user who is logged in, else of
+this session."""
 ID = "The job's id, as info gives it."
 STOP = "Ends the job with this id within one step, and no other; answers how it ended."
 

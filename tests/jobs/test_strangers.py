@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import strangers
 from jobs.database import LOG_BYTES
 from jobs.journal import Journal
 from jobs.log_names import log_path
@@ -429,3 +430,15 @@ def test_those_who_wait_come_in_the_order_that_all_turns_ever_had_would_give(
             if record is not None:
                 ever[record.owner.person] = ever[record.owner.person, record.owner.session] = clock.now
     store.close()
+
+
+def test_the_benchmark_says_what_strangers_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "CLAIMS", 3)
+    coming = strangers.Strangers(tmp_path, "a fox")
+    coming.come(5)
+    left = coming.left()
+    assert left.size < 500_000
+    assert len(left.claims) == 3
+    coming.keep(seconds=0)
+    assert coming.store.ended() == []
+    coming.store.close()
