@@ -82,16 +82,17 @@ def _may_be_closed(path: Path) -> bool:
 
 
 def close_contents(path: Path) -> None:
-    """Closes what Stepwise has in its folder, as an older version may have left it.
+    """Closes what Stepwise has in its folder, as an older version may have left it; and makes the folders
+    that are used later, so that nobody else can do so in one that isn't ours alone.
 
     Raises:
         NotOurs, OSError.
     """
     for one in (*(path / name for name in FILES), *path.glob(f"{PACE}.*")):
         close_file(one)
-    events = path / EVENTS
-    for folder in (path / name for name in FOLDERS):
-        if folder == events or os.path.lexists(folder):
+    events, gradio, temporary = (path / name for name in FOLDERS)
+    for folder in (events, gradio, temporary):
+        if folder != temporary or os.path.lexists(folder):
             close_folder(folder)
             close_below(folder)
     if events.stat().st_mode & OTHERS:

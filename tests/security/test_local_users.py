@@ -22,6 +22,8 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError, ValidationError
 
 from api.gradio_routes import keep_gradio_to
 from cli.files import Target
@@ -43,6 +45,7 @@ from tests.conftest import running
 from tests.queues import begin
 from tests.rest import TIMEOUT
 from tests.steps import Steps
+from tests.tiny import SMALL
 
 STRANGER = 12345
 """The number of an account that there isn't."""
@@ -375,6 +378,26 @@ def test_what_another_account_made_under_a_name_of_ours_is_refused(place: Path, 
 
 
 @needs_root
+def test_what_is_used_later_in_a_folder_that_many_share_is_ours_from_the_start(place: Path) -> None:
+    """A server takes its folder seconds before it uses all of it."""
+    data = place / "data"
+    data.mkdir()
+    data.chmod(0o1777)
+    folder = DataFolder(data)
+    for name in ("events", "gradio", "lock", "pid"):
+        assert as_stranger((data / name).unlink) == as_stranger((data / name).rmdir) == "PermissionError"
+        assert as_stranger(lambda name=name: (data / name).rename(data / "away")) == "PermissionError"  # type: ignore[misc]
+    write_costs(place / "outside", {"a: line": DeviceCosts()})
+    theirs = (place / "outside").read_bytes()
+    assert as_stranger(lambda: (data / "pace.json").write_bytes(theirs)) == repr(len(theirs))
+    assert as_stranger(lambda: (data / "jobs.sqlite").touch(0o666)) == "None"
+    assert read_costs(folder.pace) == {}
+    with pytest.raises(StoreError, match=r"jobs\.sqlite belongs to another account"):
+        SqliteStore(folder.database)
+    folder.close()
+
+
+@needs_root
 def test_a_folder_of_another_account_and_a_link_of_theirs_to_one_of_ours_are_refused(place: Path) -> None:
     open_to_all, ours = place / "open", place / "ours"
     open_to_all.mkdir()
@@ -480,6 +503,11 @@ def test_another_account_gets_nothing_from_a_server_that_draws(place: Path) -> N
         )
         assert answer.status_code == 200, answer.text
         job = answer.headers["x-request-id"]
+        client = Client(url, verbose=False)
+        for wrong in ({"prompt": PROMPT * 2000}, {"prompt": PROMPT, "steps": -1}):
+            with pytest.raises((AppError, ValidationError)):
+                client.predict(**SMALL | wrong, api_name="/generate")
+        assert client.predict(job, api_name="/stop")
         assert open_ones(data) == [] and mode(data) == 0o700
         there = [data, *data.rglob("*")]
         assert any(path.name.endswith(".1.events") for path in there)
@@ -556,7 +584,8 @@ def test_a_workers_threads_have_no_jobs_key_in_their_names() -> None:
     while not (names := [thread.name for thread in threading.enumerate() if thread.name[:5] == "tells"]):
         pass
     drawing.finish("finished")
-    ours.recv()
+    while ours.recv().changes.get("phase") != "finished":
+        pass  # all of it: a worker whose pipe is closed ends its process
     assert names == [f"tells {ID[:8]}"]
     ours.close()
 
