@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     running_each: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Drawings of one person that are drawn at the same time, where several GPUs or providers draw."""
     rate: str | None = None
-    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; empty: as many as they like.
-    60/minute on a Space where unset, none elsewhere."""
+    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; of calls of Gradio's API, ten
+    times as many; empty: as many as they like. 60/minute on a Space where unset, none elsewhere."""
     max_wait: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 6 * 3600
     """Seconds after which a drawing fails that waits for its turn."""
     max_draw: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 3600

@@ -6,7 +6,6 @@ API's default. Their names, parameters and outputs are a contract (README, "Use 
 # No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from api.visitor import asking
 from jobs.record import Kept
 from jobs.record import describe as describe_job
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.request import job_id
 
 if TYPE_CHECKING:
     from jobs.following import Following
@@ -157,8 +157,8 @@ async def find_job(queue: "Queue", job: Any) -> "Following | None":
 def _known_id(job: Any) -> str | None:
     """The id as a job has it, however the client wrote it; None: no job can have it."""
     try:
-        return str(uuid.UUID(job))
-    except (ValueError, AttributeError, TypeError):
+        return job_id(job)
+    except ValueError:
         return None
 
 

@@ -32,8 +32,9 @@ MOST_OPEN = 100
 AGAIN = {"Retry-After": "5"}
 """Seconds until one of them has probably ended."""
 MOST_DATA = 256 * 1024
-"""Bytes of a call's data, which is kept as long as the call waits and runs. Two texts of 10,000 characters
-take 80 KB at most."""
+"""Bytes of what an event of the page brings with it, or any call beside its parameters: it is kept as long as
+the call waits and runs. Two texts of 10,000 characters take 80 KB at most. What is wrong with a parameter of
+the API, its functions say in words of their own."""
 LONGEST_NAME = 128
 """Characters of a session's or an event's name. Gradio's page and @gradio/client send 11 for a session, and
 gradio_client 36; the server's own for events have 32."""
@@ -134,12 +135,18 @@ def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
                 f"{most} calls from here are open already, the most for one: read their answers, then go on."
             )
             raise fastapi.HTTPException(429, words, AGAIN)
-        if weight((body.data, body.event_data)) > MOST_DATA:
+        known = queue.blocks.fns.get(body.fn_index)
+        page = known is not None and known.api_visibility == "private"
+        if weight((body.event_data, body.data if page else ())) > MOST_DATA:
             words = f"The call's data is larger than {MOST_DATA:,} bytes, the most that is kept of one."
             raise fastapi.HTTPException(413, words)
         entering[person] += 1
         try:
-            return await push(body, bare, username)
+            success, call, _ = answer = await push(body, bare, username)
+            event = queue.event_ids_to_events.get(str(call)) if success else None
+            if event is not None and event.data is not None:
+                del event.data.data[len(event.fn.inputs) :]  # nobody reads them
+            return answer
         finally:
             entering[person] -= 1
             if not entering[person]:

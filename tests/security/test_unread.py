@@ -409,12 +409,22 @@ def test_the_longest_name_is_taken(visitors: Visitors, functions: dict[str, int]
     assert [one["msg"] for one in answers(http, name)][-2:] == ["process_completed", "close_stream"]
 
 
-def test_a_call_with_more_data_than_is_kept_of_one_is_refused_in_words(
+def test_an_event_with_more_data_than_is_kept_of_one_is_refused_in_words(
     visitors: Visitors, functions: dict[str, int]
 ) -> None:
     http = visitors.another()
-    body = {"data": ["a red apple"], "fn_index": functions["generate"], "session_hash": "stranger"}
-    for more in ({"event_data": "x" * 300_000}, {"data": ["a red apple", *["x" * 300_000] * 2]}):
-        refused = http.post("/queue/join", json=body | more)
+    long = {"data": [], "event_data": "x" * 300_000, "session_hash": "stranger"}
+    for name, more in (("job", {"data": ["none"]}), ("resume", {}), ("run", {"data": ["x" * 300_000] * 2})):
+        refused = http.post("/queue/join", json=long | {"fn_index": functions[name]} | more)
         assert refused.status_code == 413
         assert "larger than 262,144 bytes" in refused.json()["detail"]
+
+
+def test_an_id_as_long_as_a_book_is_no_jobs(visitors: Visitors) -> None:
+    http, job = visitors.another(), str(uuid.uuid4())
+    long = "-" * 100_000 + job
+    assert http.post("/call/v2/generate", json=SMALL | {"job": long}).status_code == 422
+    http.post("/call/v2/generate", json=SMALL | {"job": job})
+    assert drawn(http, job)["phase"] == "finished"
+    assert drawn(http, f"urn:uuid:{{{job.upper()}}}")["phase"] == "finished"
+    assert drawn(http, long) == {"job": None, "phase": "unknown"}
