@@ -38,7 +38,7 @@
 
   // One login is that of all tabs of a browser: where one of them logs out, or in as somebody else, the others
   // look again. (The page where one logs in, login.html, says "", or ":out" after a logout.)
-  const login = window.BroadcastChannel && new BroadcastChannel("stepwise-login");
+  const login = window.BroadcastChannel && new BroadcastChannel(`stepwise-login:${new URL("./", location).pathname}`);
   const meet = () => {
     const name = window.gradio_config?.username;
     if (!login || !name) return;
