@@ -38,17 +38,19 @@
 
   // One login is that of all tabs of a browser: where one of them logs out, or in as somebody else, the others
   // look again. (The page where one logs in, login.html, says "", or ":out" after a logout.)
-  const login = window.BroadcastChannel && new BroadcastChannel("stepwise-login");
-  window.addEventListener("load", () => {
-    const name = window.gradio_config?.username ?? null;
-    if (!login || name === null) return;
+  const login = window.BroadcastChannel && new BroadcastChannel(`stepwise-login:${new URL("./", location).pathname}`);
+  const meet = () => {
+    const name = window.gradio_config?.username;
+    if (!login || !name) return;
     login.onmessage = ({ data }) => {
       if (data === ":out") page.visit.forget();
       if (data === "" || data === ":out") page.visit.answers();
       else if (data !== name) location.reload();
     };
     login.postMessage(name);
-  });
+  };
+  if (document.readyState === "complete") meet();  // Gradio may have put this into the page late
+  else window.addEventListener("load", meet);
 
   // What the server answered to the last drawing that was asked for: Gradio (6.31) tells its failures apart to nobody.
   const plain = window.fetch;
