@@ -21,6 +21,9 @@ from pipeline.errors import quoted
 
 LET_IN = "stepwise.let_in"
 """Of an ASGI scope: it is there where who asks has shown who they are already (login.py)."""
+KEY = "stepwise.key"
+"""Of an ASGI scope: which of the keys was sent, by the first 16 hex digits of its digest; not there where
+none was."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
@@ -82,7 +85,10 @@ class AskForKey:
         given_digest = digest(key.strip())
         # A list, not a generator: every key is compared, whichever of them it is.
         same = any([hmac.compare_digest(given_digest, known) for known in self._keys])  # noqa: C419
-        return same and scheme.lower() == b"bearer"
+        is_known = same and scheme.lower() == b"bearer"
+        if is_known:
+            scope[KEY] = given_digest.hex()[:16]
+        return is_known
 
 
 class BoundBody:

@@ -95,6 +95,7 @@ def seen_from_gradio(app: ASGIApp, demo: gr.Blocks) -> ASGIApp:
     return call
 
 
-def asked_by(request: Request) -> None:
-    """From here on, in this context, this request is the one that asks."""
+def asked_by(request: Request | None) -> None:
+    """From here on, in this context, this request is the one that asks; None: none does, and what begins in
+    this context and lasts keeps none."""
     LocalContext.request.set(cast(Any, request))  # Gradio's own wraps one of these; only its headers are read
