@@ -46,8 +46,8 @@ ONE_STREAM = "This session has its stream open already; there is one for each."
 METHODS = "GET, POST, DELETE"
 
 
-class Refused(Exception):
-    """The request goes no further: what it is answered."""
+class Answered(Exception):
+    """The request goes no further than here: its answer, mostly a refusal."""
 
     def __init__(self, answer: Response) -> None:
         self.answer = answer
@@ -109,8 +109,8 @@ class McpApp:
         request, send = Request(scope, receive), _exposing(send)
         try:
             await self._handle(request, send)
-        except Refused as refused:
-            await refused.answer(scope, receive, send)
+        except Answered as answered:
+            await answered.answer(scope, receive, send)
         except ClientDisconnect:
             return
 
@@ -121,9 +121,9 @@ class McpApp:
                 f"Pages of other sites may not call this server; this request is from {quoted(origin)}. "
                 "Clients that are no web pages may, and pages on this machine (http://localhost)."
             )
-            raise Refused(refusal(403, words))
+            raise Answered(refusal(403, words))
         if request.method in ("GET", "HEAD") and "text/event-stream" not in accepted:
-            raise Refused(PlainTextResponse(ABOUT))
+            raise Answered(PlainTextResponse(ABOUT))
         if request.method == "POST":
             await self._post(request, send)
         elif request.method == "GET":
@@ -134,13 +134,13 @@ class McpApp:
                 await self._transport.answer(session, request.scope, request.receive, send)
         else:
             words = f"{quoted(request.method)[1:-1]} is not of this protocol; it has {METHODS}."
-            raise Refused(refusal(405, words, {"Allow": METHODS}))
+            raise Answered(refusal(405, words, {"Allow": METHODS}))
 
     async def _stream(self, request: Request, send: Send) -> None:
         """A session's stream of notifications."""
         session = self._session_of(request)
         if session.streams:
-            raise Refused(refusal(409, ONE_STREAM))
+            raise Answered(refusal(409, ONE_STREAM))
         # No news are kept for who comes back, so it begins anew: asked for older ones, the SDK (1.30) would
         # not answer at all.
         last = LAST_EVENT_ID_HEADER.encode()
@@ -152,60 +152,60 @@ class McpApp:
 
     async def _post(self, request: Request, send: Send) -> None:
         message = await _message(request)
-        new = message.opens and MCP_SESSION_ID_HEADER not in request.headers
-        session = None if new else self._session_of(request)
+        receive = again(message.body, request.receive)
+        if message.opens and MCP_SESSION_ID_HEADER not in request.headers:
+            self._check(message)
+            await self._open(request, receive, send)
+            return
+        session = self._session_of(request)
         self._check(message, session)
         visit = request.state.visit = Visit()
-        receive = again(message.body, request.receive)
-        try:
-            # Returns when the answer is sent, and also when the client has closed the connection. By the
-            # protocol, closing alone is no cancelling: a client might come back for the answer. Here it
-            # can't, for no answer is kept to be fetched again: drawing on would be for nobody.
-            if session is None:
-                await self._open(request, receive, send)
-                return
-            with self._sessions.answering(session, message.call):
+        with self._sessions.answering(session, message.call):
+            try:
+                # Returns when the answer is sent, and also when the client has closed the connection. By the
+                # protocol, closing alone is no cancelling: a client might come back for the answer. Here it
+                # can't, for no answer is kept to be fetched again: drawing on would be for nobody.
                 await self._transport.answer(session, request.scope, receive, send)
-                await self._transport.lighten(session, request, len(message.body))
-        finally:
-            visit.leave()
+            finally:
+                visit.leave()
+            await self._transport.lighten(session, request, len(message.body))
 
     def _session_of(self, request: Request) -> Session:
         """The session that the request is for.
 
         Raises:
-            Refused: it names none, or none of this person's.
+            Answered: it names none, or none of this person's.
         """
         named = request.headers.get(MCP_SESSION_ID_HEADER)
         if named is None:
-            raise Refused(refusal(400, NO_SESSION))
+            raise Answered(refusal(400, NO_SESSION))
         session = self._sessions.find(named, _person(request))
         if session is None:
-            raise Refused(refusal(404, NOT_FOUND))
+            raise Answered(refusal(404, NOT_FOUND))
         return session
 
-    def _check(self, message: ClientMessage, session: Session | None) -> None:
+    def _check(self, message: ClientMessage, session: Session | None = None) -> None:
         """
         Raises:
-            Refused: the message is answered without the SDK.
+            Answered: the message is answered without the SDK.
         """
         if message.id is None:
             if not message.means_something():
-                raise Refused(Response(status_code=202))
+                raise Answered(Response(status_code=202))
             return
         error = message.error(self._server.request_handlers)
         if error is not None:
-            raise Refused(_rpc(message.id, error, 200))
+            raise Answered(_rpc(message.id, error, 200))
         if session is not None and message.call in (*session.calls, GET_STREAM_KEY):
             words = f"The id {quoted(message.id)} is taken: another request in this session has it."
-            raise Refused(refusal(400, words))
+            raise Answered(refusal(400, words))
 
     async def _open(self, request: Request, receive: Receive, send: Send) -> None:
         """A session more, where there is room for one."""
         try:
             session, gone = self._sessions.open(_person(request))
         except NoRoom as error:
-            raise Refused(refusal(error.status, str(error), {"Retry-After": f"{AGAIN}"})) from error
+            raise Answered(refusal(error.status, str(error), {"Retry-After": f"{AGAIN}"})) from error
         try:
             if gone is not None:
                 await self._transport.end(gone)
@@ -288,20 +288,20 @@ async def _message(request: Request) -> ClientMessage:
     """What the client sent.
 
     Raises:
-        Refused: it doesn't say that it is JSON, is too long, or is no message.
+        Answered: it doesn't say that it is JSON, is too long, or is no message.
         ClientDisconnect: the client has left.
     """
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
-        raise Refused(refusal(400, NOT_JSON))  # the SDK (1.30) would, too, and log what it was sent
+        raise Answered(refusal(400, NOT_JSON))  # the SDK (1.30) would, too, and log what it was sent
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise Refused(refusal(413, TOO_LONG))
+            raise Answered(refusal(413, TOO_LONG))
     try:
         return read_message(bytes(body))
     except NoMessage as error:
-        raise Refused(refusal(400, str(error))) from error
+        raise Answered(refusal(400, str(error))) from error
 
 
 def _exposing(send: Send) -> Send:
