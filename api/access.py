@@ -32,6 +32,8 @@ passwords, tokens and keys, as guard.GUESSES. Empty: nothing is."""
 LARGE = 2**20
 """Bytes of the body of a request that draws. The longest has four texts of 10,000 characters; each character
 written as two \\u escapes, that is 480 KB."""
+MESSAGE = 2**18
+"""Bytes of a message of MCP's. The longest has two such texts."""
 SMALL = 2**14
 """Bytes of any other body: of a name and a password, or of none."""
 
@@ -118,7 +120,7 @@ OPENAI = (
         )
     ),
 )
-MCP = (Access("/mcp", ("GET", "HEAD", "POST", "DELETE"), "program", "sites", LARGE, "drawings"),)
+MCP = (Access("/mcp", ("GET", "HEAD", "POST", "DELETE"), "program", "sites", MESSAGE, "drawings"),)
 HEALTH = (
     Access("/livez", READ, "everyone", "any"),
     Access("/readyz", READ, "everyone", "any"),

@@ -26,6 +26,9 @@ from pipeline.errors import RateLimited, quoted
 
 REFUSE = "stepwise.refuse"
 """Of an ASGI scope: how the API that is asked refuses (a Refuse; Guard puts it there)."""
+KEY = "stepwise.key"
+"""Of an ASGI scope: which of the keys was sent, by the first 16 hex digits of its digest; not there where
+none was."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
@@ -204,7 +207,10 @@ class AskForKey:
             waits = False
         # Every key is compared, whichever of them it is.
         same = [hmac.compare_digest(given, known) for known in self._keys]
-        return any([one and (long or not waits) for one, long in zip(same, self._is_long, strict=True)])  # noqa: C419
+        is_known = any([one and (long or not waits) for one, long in zip(same, self._is_long, strict=True)])  # noqa: C419
+        if is_known:
+            scope[KEY] = given.hex()[:16]
+        return is_known
 
     def count(self, scope: Scope) -> None:
         """Counts the key of a request that isn't known, if it has any, as a wrong one. There is no await

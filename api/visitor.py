@@ -76,6 +76,7 @@ class SeenFromGradio:
         await self.app(scope, receive, send)
 
 
-def asked_by(request: Request) -> None:
-    """From here on, in this context, this request is the one that asks."""
+def asked_by(request: Request | None) -> None:
+    """From here on, in this context, this request is the one that asks; None: none does, and what begins in
+    this context and lasts keeps none."""
     LocalContext.request.set(cast(Any, request))  # Gradio's own wraps one of these; only its headers are read
