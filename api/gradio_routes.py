@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gradio_bodies import NO_FILES, StrictBodies
 from api.guard import BoundBody, under
 from pipeline.errors import SettingError
 
@@ -34,7 +35,6 @@ CLOSED = re.compile(
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
 NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
-NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
 NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
 
 
@@ -47,7 +47,8 @@ class GuardGradio:
     """The app, guarded as this file says; paths under `others` are left to themselves."""
 
     def __init__(self, app: ASGIApp, others: tuple[str, ...]) -> None:
-        self._app, self._bounded, self._others = app, BoundBody(app, refuse), others
+        self._app, self._others = app, others
+        self._bounded = BoundBody(StrictBodies(app, refuse), refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = get_route_path(scope) if scope["type"] == "http" else ""

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from api.addressed import Addressed
 from api.behind_proxy import BehindProxy
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
@@ -53,8 +54,9 @@ def app_options(
     """
 
     def root_url(request: Request) -> str:
-        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH.
-        return get_root_url(request, request.url.path, demo.root_path)
+        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH. Not from the
+        # path that was asked for, in which anything may stand.
+        return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", demo.root_path)
 
     files = PictureFiles(queue.folder.logs)
     closed = bool(keys or login)
@@ -75,9 +77,10 @@ def app_options(
     in_shape = Middleware(
         ErrorsInShape, shapes=failures, other=Shape(refuse_as_gradio), closing=lambda: queue.closing
     )
+    addressed = Middleware(Addressed, shapes=failures, other=Shape(refuse_as_gradio))
     return {
         # The first is the outermost: all others see one way to write a path.
-        "middleware": [Middleware(BehindProxy), in_shape, *middleware],
+        "middleware": [Middleware(BehindProxy), in_shape, addressed, *middleware],
         "exception_handlers": HANDLERS | http_errors(failures),
         "lifespan": mcp.lifespan,
         "routes": [
