@@ -46,10 +46,9 @@ class PunctualProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        with contextlib.suppress(h11.LocalProtocolError):  # an answer has begun, or, as HEAD's, has no body
             super().send_400_response(msg)
-        else:
-            self.transport.close()
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -31,7 +31,7 @@ MOST_DEPTH = 500
 NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
 
 _JSON = re.compile(r"application/([^;]*\+)?json\s*(;|$)", re.IGNORECASE)
-_NAMED = re.compile(rf"{API_PREFIX}/call/v2/([^/]*)/?")
+_NAMED = re.compile(rf"{API_PREFIX}/call/v2/([^/]+)/?")
 _CALL = re.compile(rf"{API_PREFIX}/call/([^/]*)/?")
 _RUN = re.compile(rf"{API_PREFIX}/(?:run|api)/([^/]*)/?")
 _JOIN = f"{API_PREFIX}/queue/join"

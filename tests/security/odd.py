@@ -156,3 +156,13 @@ HEADERS: Mapping[str, Sequence[str]] = {
     "X-Api-Key": ("a",),
     "User-Agent": ("", "é", "x" * 3000),
 }  # fmt: skip
+FAMILIES = (
+    ("Mcp-Session-Id", "Accept", "Last-Event-ID"),
+    ("Mcp-Session-Id", "Accept", "Mcp-Protocol-Version"),
+    ("Range", "If-Range", "Accept-Encoding"),
+    ("If-None-Match", "If-Modified-Since"),
+    ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"),
+    ("X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For"),
+    ("Content-Type", "Content-Encoding"),
+)
+"""Headers that mean something together."""

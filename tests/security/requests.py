@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tests.security.odd import (
+    FAMILIES,
     HEADERS,
     HOSTS,
     KEYS,
@@ -165,7 +166,9 @@ def headers(real: Mapping[str, str]) -> SearchStrategy[tuple[tuple[str, str], ..
         return st.tuples(st.just(name), value)
 
     one = st.sampled_from(sorted(HEADERS)).flatmap(named)
-    return st.lists(one, max_size=4, unique_by=lambda pair: pair[0]).map(tuple)
+    some = st.lists(one, max_size=4, unique_by=lambda pair: pair[0]).map(tuple)
+    family = st.sampled_from(FAMILIES).flatmap(lambda names: st.tuples(*map(named, names)))
+    return st.one_of(some, some, family)
 
 
 def values() -> SearchStrategy[str]:
