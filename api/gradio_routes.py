@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gradio_bodies import NO_FILES, StrictBodies
 from api.joins import BoundNames
 from jobs.private import make_folder
 from pipeline.errors import SettingError
@@ -24,7 +25,6 @@ from pipeline.errors import SettingError
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
 NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
-NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
@@ -36,7 +36,7 @@ class GuardGradio:
     """The app, guarded as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = BoundNames(app, refuse)
+        self._app = BoundNames(StrictBodies(app, refuse), refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._app

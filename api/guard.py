@@ -19,7 +19,7 @@ from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ACCESS, UNLISTED, Access, Often, Table
-from api.sites import SITE, Sites, host_of, site_of
+from api.sites import SITE, Sites, host_of, is_host, site_of
 from api.visitor import address_of, owner_of
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited, quoted
@@ -38,6 +38,8 @@ LONG_KEY = 16
 """Characters from which on nobody finds a key by guessing: of random letters and digits, at a million a
 second, 10¹⁵ years."""
 
+LONGEST = 8192
+"""Characters of a path and its query, as nginx reads; httpx (0.28) makes no address of more than 65,536."""
 GZIP = b"\x1f\x8b"
 """How a file of gzip begins, and no JSON."""
 MOST_SECONDS = 60.0
@@ -83,7 +85,15 @@ class Guard:
         site = site_of(headers, method, host)
         found = {**scope, ACCESS: access, SITE: site, REFUSE: refuse}
         app: ASGIApp = self._app
-        if access.pages != "any" and not self._sites.answers_to(host):
+        length = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if length > LONGEST:
+            words = f"The address has {length:,} characters; {LONGEST:,} are the most that are read."
+            app = refuse(414, words, {})
+        elif host and not is_host(host):
+            app = refuse(
+                400, f"{quoted(host)} is no host: the client, or the proxy in front, must name one.", {}
+            )
+        elif access.pages != "any" and not self._sites.answers_to(host):
             words = (
                 f"This server isn't known by the name {quoted(host)}. Its owner can add the name to "
                 "STEPWISE_HOSTS."

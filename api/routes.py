@@ -62,8 +62,9 @@ def app_options(
     """
 
     def root_url(request: Request) -> str:
-        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH.
-        return get_root_url(request, request.url.path, demo.root_path)
+        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH. Not from the
+        # path that was asked for, in which anything may stand.
+        return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", demo.root_path)
 
     files = PictureFiles(queue.folder.logs)
     openai = openai_app(queue, files, root_url, bool(keys or login))

@@ -30,6 +30,8 @@ _PRIVATE = (".localhost", ".local", ".internal", ".home.arpa", ".test")
 """What names end with that the public DNS doesn't have (RFC 6761, 6762, 8375; ICANN's .internal): no site can
 make one of its own point to this server."""
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
+_AUTHORITY = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+"""As a browser writes a Host: a name (one with other letters in Punycode) or an address, and a port."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,14 @@ def _own_names() -> list[str]:
     return [name for name in names if name.strip(".")]
 
 
+def is_host(host: str) -> bool:
+    """Whether a browser can have written this Host. Gradio and httpx make addresses of it."""
+    return bool(_AUTHORITY.fullmatch(host)) and _authority(f"//{host}") is not None
+
+
 def _name(host: str) -> str | None:
     """The name in a Host header, without its port; None: it holds none."""
-    authority = _authority(f"//{host}")
+    authority = _authority(f"//{host}") if is_host(host) else None
     return None if authority is None else authority[0].rstrip(".")
 
 

@@ -174,11 +174,11 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                 yield value
 
         async def resume(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
-            async for value in _resume(queue, files, event.job):
+            async for value in _resume(queue, files, _job_of(event)):
                 yield value
 
         async def halt(event: gr.EventData) -> None:
-            await stop_job(queue, event.job)
+            await stop_job(queue, _job_of(event))
 
         def look() -> tuple[Any, Any]:
             models = engine.models()
@@ -245,6 +245,11 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,
         "show_error": True,
     }
+
+
+def _job_of(event: gr.EventData) -> Any:
+    """The job that the page names; None where a program sends something else."""
+    return event._data.get("job") if isinstance(event._data, dict) else None
 
 
 async def _draw(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import starlette.routing
 from gradio.routes import App
 from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
@@ -19,9 +17,9 @@ from api.hub_login import HubLogin, Provider
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
-from api.visitor import SeenFromGradio
 from jobs.queue import Queue
 from tests.conftest import ROOT
+from tests.security.routes import every_route
 from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page
 
@@ -36,31 +34,12 @@ def login_of(kind: str) -> Login | None:
     )
 
 
-def app_of(queue: Queue, login: Login | None) -> App:
-    demo = build_page(queue, login is not None)
-    demo.queue(api_open=False)
-    return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
-
-
-def routes_of(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Method and path of every route that the app has, those of its mounted apps as well."""
-    for route in app.routes:
-        if (original := getattr(route, "original_router", None)) is not None:
-            yield from routes_of(original, prefix)
-        elif isinstance(route, starlette.routing.Mount):
-            inner = route.app.app if isinstance(route.app, SeenFromGradio) else route.app
-            yield from routes_of(inner, prefix + route.path)
-        else:
-            for method in route.methods or ("GET", "POST", "DELETE"):
-                yield method, prefix + route.path
-
-
 @pytest.mark.parametrize("kind", ["none", "passwords", "huggingface"])
 def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Queue, kind: str) -> None:
     login = login_of(kind)
     table = Table(login.access) if login else Table()
     used = set()
-    found = list(routes_of(app_of(tiny_queue, login)))
+    found = every_route(tiny_queue, login)
     assert len(found) > 90
     for method, path in found:
         access = table.find(re.sub(r"{\w+(:\w+)?}", "1", path), method)
