@@ -151,11 +151,6 @@ class Unread:
         self._shares: dict[str, Share] = {}
         self.bytes = 0
 
-    def of(self, person: str) -> int:
-        """Bytes of this person's."""
-        share = self._shares.get(person)
-        return share.bytes if share else 0
-
     def stream_of(self, messages: Messages, message: Any) -> Stream | None:
         """The stream that this message belongs to; None: to none, as a heartbeat."""
         if message.event_id is None:
