@@ -109,6 +109,7 @@ def test_the_page_asks_for_the_login_draws_and_finds_its_picture_after_a_reload(
         expect(tab.page.locator("pre:visible").filter(has_text=f'Client("{front}').first).to_be_visible()
         # Gradio's page asks for a favicon and its own MCP server, which is off.
         tab.allow("404 \\(Not Found\\)", reason="the page looks for Gradio's own MCP server, which is off")
+        tab.page.goto(f"{front}/logout")
         tab.page.get_by_role("button", name="Log out").click()
         expect(tab.page.get_by_label("Password")).to_be_visible(timeout=SLOW)
         assert tab.page.url.rstrip("/") == front
