@@ -65,15 +65,15 @@ UNLISTED = Access("{path:path}", ANY, "nobody")
 PAGE = (
     Access("/", READ, "visitor"),
     Access("/config", GET, "visitor"),
-    Access("/assets/{path:path}", GET, "everyone", "any"),
-    Access("/static/{path:path}", GET, "everyone", "any"),
-    Access("/svelte/{path:path}", GET, "everyone", "any"),
+    Access("/assets/{path:path}", GET, "visitor", "any"),
+    Access("/static/{path:path}", GET, "visitor", "any"),
+    Access("/svelte/{path:path}", GET, "visitor", "any"),
+    Access("/theme.css", GET, "visitor", "any"),
     Access("/favicon.ico", GET, "everyone", "any"),
     Access("/manifest.json", GET, "everyone", "any"),
     Access("/robots.txt", GET, "everyone", "any"),
-    Access("/theme.css", GET, "everyone", "any"),
 )
-"""The page, and what a browser fetches for it: the same on every server, and without its cookies."""
+"""The page, and what a browser fetches for it, some of it without its cookies."""
 
 GRADIO = (
     *(
@@ -81,7 +81,7 @@ GRADIO = (
         for name in ("info", "openapi.json", "user", "login_check", "token", "app_id", "queue/status")
     ),
     Access(f"{API_PREFIX}/startup-events", GET, "everyone", "any"),  # Gradio looks whether it has started
-    Access(f"{API_PREFIX}/theme.css", GET, "everyone", "any"),
+    Access(f"{API_PREFIX}/theme.css", GET, "visitor", "any"),
     Access(f"{API_PREFIX}/file={{path:path}}", READ, "file", "any"),
     *(
         Access(f"{API_PREFIX}/{name}", POST, "visitor", "sites", LARGE, "joins")

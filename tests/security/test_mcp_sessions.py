@@ -17,17 +17,16 @@ import httpx
 import pytest
 from diffusers import SD3Transformer2DModel
 from mcp import McpError
-from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import MESSAGE
-from api.guard import guarded
 from api.mcp_http import refusal
 from api.mcp_messages import MOST_DEEP, MOST_ID, MOST_VALUES
 from api.mcp_sessions import MOST_SESSIONS, SHARE, NoRoom, Session, Sessions
 from api.mcp_transport import quiet_transport
 from api.visitor import USER
 from jobs.queue import Queue
+from tests.api.openai_server import guarded
 from tests.mcp import ACCEPT, INITIALIZE, connected, mcp_over
 from tests.rest import TIMEOUT
 from tests.tiny import SMALL, hold
@@ -286,7 +285,7 @@ def test_another_address_gets_404_for_a_session_as_for_one_that_does_not_exist(
 
 
 def test_another_key_gets_404_and_the_same_key_may_come_from_elsewhere(tiny_queue: Queue) -> None:
-    keys = [SecretStr("first-key-0000"), SecretStr("second-key-0000")]
+    keys = ["first-key-0000", "second-key-0000"]
     with (
         mcp_over(tiny_queue, lambda app: guarded(app, refusal, keys)) as (url, _),
         at(url, ONE, Authorization="Bearer first-key-0000") as one,

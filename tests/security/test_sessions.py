@@ -47,7 +47,9 @@ def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("sessions")
     models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
     login = f"{':'.join(ANN)},{':'.join(BOB)}"
-    with serve(folder, STEPWISE_MODELS=str(models), STEPWISE_LOGIN=login, FORWARDED_ALLOW_IPS="*") as url:
+    with serve(
+        folder, STEPWISE_MODELS=str(models), STEPWISE_LOGIN=login, STEPWISE_PROXIES="127.0.0.1"
+    ) as url:
         yield Keyed(url, folder / "server.log")
 
 
