@@ -388,11 +388,15 @@ def test_a_session_or_an_event_with_a_name_that_no_client_sends_is_refused_in_wo
     for path, body in bodies.items():
         content = json.dumps(body).encode()
         refused = http.post(path, content=content, headers={"content-type": "application/json"})
+        if len(content) > Table().find(f"/gradio_api{path}", "POST").most_bytes:
+            assert refused.status_code == 413, path
+            continue
         assert refused.status_code == 400, path
-        assert "is a name of at most 128" in refused.json()["detail"]
+        words = "half of a surrogate pair" if name == "\ud800" else "is a name of at most 128"
+        assert words in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("name", ["x" * 129, "a%0Ab", "%C3%A4"])
+@pytest.mark.parametrize("name", ["x" * 129, "%C3%A4"])
 def test_a_reader_of_a_session_with_such_a_name_is_refused_in_words(visitors: Visitors, name: str) -> None:
     http = visitors.another()
     for path in (f"/queue/data?session_hash={name}", f"/heartbeat/{name}"):
@@ -413,7 +417,7 @@ def test_an_event_with_more_data_than_is_kept_of_one_is_refused_in_words(
 ) -> None:
     http = visitors.another()
     long = {"data": [], "event_data": "x" * 300_000, "session_hash": "stranger"}
-    for name, more in (("job", {"data": ["none"]}), ("resume", {}), ("run", {"data": ["x" * 300_000] * 2})):
+    for name, more in (("job", {"data": ["none"]}), ("resume", {}), ("job", {"data": ["x" * 300_000]})):
         refused = http.post("/queue/join", json=long | {"fn_index": functions[name]} | more)
         assert refused.status_code == 413
         assert "larger than 262,144 bytes" in refused.json()["detail"]

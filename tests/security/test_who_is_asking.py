@@ -49,7 +49,12 @@ def alone(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def behind(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server behind a proxy on this machine, and one in front of that."""
     folder = tmp_path_factory.mktemp("behind")
-    with serve(folder, STEPWISE_PROXIES="127.0.0.1, 10.9.0.0/16", **settings(folder, tiny_folder)) as url:
+    with serve(
+        folder,
+        STEPWISE_PROXIES="127.0.0.1, 10.9.0.0/16",
+        STEPWISE_HOSTS="draw.example.org",
+        **settings(folder, tiny_folder),
+    ) as url:
         yield url
 
 
