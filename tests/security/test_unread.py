@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,10 +270,13 @@ def answers(http: httpx.Client, session: str) -> Iterator[dict[str, Any]]:
 
 
 def drawn(http: httpx.Client, job: str) -> dict[str, Any]:
-    """Follows a job to its end; its last info."""
-    event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
-    *_, (_, (_, info)) = events(http, "job", event)
-    return info
+    """Follows a job to its end, once Gradio's queue has begun it; its last info."""
+    while True:
+        event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
+        *_, (_, (_, info)) = events(http, "job", event)
+        if info["phase"] != "unknown":
+            return info
+        time.sleep(0.1)
 
 
 def events(http: httpx.Client, endpoint: str, event: str) -> Iterator[tuple[str, Any]]:
