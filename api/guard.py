@@ -18,7 +18,8 @@ from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ACCESS, UNLISTED, Access, Table
-from api.sites import SITE, Sites, host_of, site_of
+from api.refused_page import refused_page
+from api.sites import SITE, Sites, host_of, navigates, setting_for, site_of
 from pipeline.errors import quoted
 
 REFUSE = "stepwise.refuse"
@@ -32,6 +33,16 @@ MOST_SECONDS = 60.0
 """For one body to arrive in: 17 KB a second, for the longest."""
 
 
+PROXY = (
+    " If that is this server's own address, the proxy in front of it doesn't hand on the Host header: see "
+    "docs/proxy.md."
+)
+NOT_LET_IN = (
+    "Pages of other sites may not call this server; this request is from {}. Clients that are no web pages "
+    "may, and pages on this machine (http://localhost). Its owner can let a site in by STEPWISE_ORIGINS."
+    f"{PROXY}"
+)
+NOT_OWN = f"Only the server's own page may ask for this; this request is from {{}}.{PROXY}"
 NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
 
 
@@ -71,19 +82,20 @@ class Guard:
         site = site_of(headers, method, host)
         found = {**scope, ACCESS: access, SITE: site, REFUSE: refuse}
         app: ASGIApp = self._app
-        if access.pages != "any" and not self._sites.answers_to(host):
+        words, status, setting = "", 0, ""
+        # Both: a page may write X-Forwarded-Host, but no Host.
+        unknown = [name for name in (headers.get("host", ""), host) if not self._sites.answers_to(name)]
+        if access.pages != "any" and unknown:
+            status, setting = 421, setting_for(unknown[0])
             words = (
-                f"This server isn't known by the name {quoted(host)}. Its owner can add the name to "
+                f"This server isn't known by the name {quoted(unknown[0])}. Its owner can add the name to "
                 "STEPWISE_HOSTS."
             )
-            app = refuse(421, words, {})
         elif not self._may(access, site, headers.get("origin")):
-            words = (
-                f"Pages of other sites may not call this server; this request is from {_named(headers)}. "
-                "Clients that are no web pages may, and pages on this machine (http://localhost). Its owner "
-                "can let a site in by STEPWISE_ORIGINS."
-            )
-            app = refuse(403, words, {})
+            status, words = 403, (NOT_OWN if access.pages == "own" else NOT_LET_IN).format(_named(headers))
+        if status:
+            shown = navigates(headers)
+            app = refused_page(status, words, setting) if shown else refuse(status, words, {})
         await app(found, receive, self._marked(send))
 
     def _may(self, access: Access, site: str, origin: str | None) -> bool:

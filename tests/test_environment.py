@@ -53,6 +53,9 @@ WRONG = {
     "api_keys": (",", "two words", NOT_TEXT),
     "login": (",", "ann", "ann:", ":word", "huggingface,ann:word", "ann:a,ann:b", NOT_TEXT),
     "users": (",", "b b", NOT_TEXT),
+    "hosts": ("a b", "https://draw.example.org", "draw.example.org:80", NOT_TEXT),
+    "origins": ("example.org", "https://example.org/page", "ftp://example.org", NOT_TEXT),
+    "frames": ("'self'; script-src *", "https://a.example https://b.example", NOT_TEXT),
 }  # fmt: skip
 SECRETS = ("api_keys", "login")
 CASES = [(field, value) for field, values in WRONG.items() for value in values]
