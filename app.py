@@ -41,6 +41,7 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
 from typing import TYPE_CHECKING, NoReturn
 
+from api.browser_login import Site, space_host
 from api.connections import expect_headers, raise_file_limit
 from api.ending import expect_cuts, leave
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
@@ -54,7 +55,7 @@ from api.sites import Sites
 from jobs.journal import print_journal
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
-from ui.login_page import login_page
+from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page, launch_options
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def serve(started: Started) -> NoReturn:
     with ending.closing(queue, settings.grace) as served:
         demo = served.demo = page_of(queue, settings, login)
         demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
-        listen_at(started.address)
+        listen_at(started.address, settings.proxies)
         if not ending.told:
             try:
                 demo.launch(
@@ -100,7 +101,6 @@ def serve(started: Started) -> NoReturn:
                     max_threads=MOST_CALLS,
                     state_session_capacity=MOST_SESSIONS,
                     mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
-                    auth=login.auth if login else None,
                     app_kwargs=app_options(
                         demo,
                         queue,
@@ -144,14 +144,16 @@ def login_of(settings: Settings) -> Login | None:
     """How one logs in; None: nobody need.
 
     Raises:
-        SettingError: what the Hugging Face login needs isn't there.
+        SettingError: what the Hugging Face login needs isn't there, or a password is too long.
     """
+    root_path = os.environ.get("GRADIO_ROOT_PATH", "")  # as Gradio's launch reads it
     if settings.hub_login:
         from api.hub_login import HubLogin, Provider  # its libraries, for those who need them
 
-        root_path = os.environ.get("GRADIO_ROOT_PATH", "")  # as Gradio's launch reads it
-        return HubLogin(Provider.from_environment(), settings.users, login_page, root_path)
-    return Accounts(settings.login) if settings.login else None
+        return HubLogin(Provider.from_environment(), settings.users, login_page, logout_page, root_path)
+    if not settings.login:
+        return None
+    return Accounts(settings.login, password_page, logout_page, Site(root_path, space_host()))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from unicodedata import normalize
@@ -65,8 +66,8 @@ class Settings(BaseSettings):
     running_each: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Drawings of one person that are drawn at the same time, where several GPUs or providers draw."""
     rate: str | None = None
-    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; empty: as many as they like.
-    60/minute on a Space where unset, none elsewhere."""
+    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; of calls of Gradio's API, ten
+    times as many; empty: as many as they like. 60/minute on a Space where unset, none elsewhere."""
     max_wait: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 6 * 3600
     """Seconds after which a drawing fails that waits for its turn."""
     max_draw: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 3600
@@ -86,7 +87,8 @@ class Settings(BaseSettings):
     """The folder that jobs and their pictures are kept in; a Space's attached storage or the user's data
     directory where unset."""
     keep_gb: Annotated[float, Field(gt=0, le=MOST_GB)] = 2
-    """GB (10⁹ bytes) of jobs' previews and pictures that are kept; those used longest ago go first."""
+    """GB (10⁹ bytes) of jobs that are kept, their previews, pictures and records; those used longest ago go
+    first."""
     keep_hours: Annotated[float, Field(gt=0, le=100_000)] = 24
     """Hours for which pictures can be fetched again from the server, before their files are deleted."""
     log_prompts: bool = False
@@ -101,6 +103,10 @@ class Settings(BaseSettings):
     users: Annotated[tuple[str, ...], NoDecode] = ()
     """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
     none, everyone with an account."""
+    proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
+    """Addresses and networks of the proxies that are believed who asks, and at which address
+    (api/forwarded.py), separated by commas; empty: none. Where unset, those of uvicorn's FORWARDED_ALLOW_IPS;
+    where that is, too, a Space's own on a Space, and none elsewhere, not this machine's either."""
 
     hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names under which the server is reached, as draw.example.org, separated by commas; besides addresses in
@@ -201,6 +207,18 @@ class Settings(BaseSettings):
             if names.count(name) > 1:
                 raise SettingError(f"STEPWISE_LOGIN: login {number} has a name that was there before.")
         return tuple(accounts)
+
+    @field_validator("proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return _proxies(value, "STEPWISE_PROXIES") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _uvicorns_proxies(self) -> Self:
+        value = os.environ.get("FORWARDED_ALLOW_IPS", "")
+        if self.proxies is None and value.strip():
+            self.proxies = _proxies(value, "FORWARDED_ALLOW_IPS")
+        return self
 
     @model_validator(mode="after")
     def _whom(self) -> Self:
@@ -310,3 +328,24 @@ class Settings(BaseSettings):
                     f"commas, of: {', '.join(known)}."
                 )
         return list(self.preload)
+
+
+def _proxies(value: str, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The addresses and networks in this variable.
+
+    Raises:
+        SettingError: an entry is none, or is everyone: then a visitor could write any address.
+    """
+    networks = []
+    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            network = None
+        if network is None or not network.prefixlen:
+            raise SettingError(
+                f"{name}: {quoted(entry)}, entry {number}, is not the address of a proxy, as 10.0.0.7, nor a "
+                "network of proxies, as 10.0.0.0/24. Separate them by commas."
+            )
+        networks.append(network)
+    return tuple(networks)

@@ -24,13 +24,16 @@ Pages = Literal["any", "sites", "own"]
 """Whose pages may send a request from a browser. any: those of every site. sites: the server's own, those of
 the sites that it is open to (sites.py), and, for GET, whoever follows a link. own: its own alone. A program
 that is no browser may always; another site's page never uses the cookie or the password of its visitor."""
-Often = Literal["", "drawings", "joins", "guesses"]
-"""What is counted for each person. drawings: STEPWISE_RATE. joins: ten times that. guesses: wrong passwords,
-tokens and keys, as login.GUESSES. Empty: it is not."""
+Often = Literal["", "drawings", "joins", "calls", "guesses"]
+"""What is counted for each person. drawings: those that are started, STEPWISE_RATE. joins: calls that wait in
+Gradio's queue, ten times as many. calls: those that are answered at once, a hundred times. guesses: wrong
+passwords, tokens and keys, as guard.GUESSES. Empty: nothing is."""
 
 LARGE = 2**20
 """Bytes of the body of a request that draws. The longest has four texts of 10,000 characters; each character
 written as two \\u escapes, that is 480 KB."""
+MESSAGE = 2**18
+"""Bytes of a message of MCP's. The longest has two such texts."""
 SMALL = 2**14
 """Bytes of any other body: of a name and a password, or of none."""
 
@@ -62,15 +65,15 @@ UNLISTED = Access("{path:path}", ANY, "nobody")
 PAGE = (
     Access("/", READ, "visitor"),
     Access("/config", GET, "visitor"),
-    Access("/assets/{path:path}", GET, "everyone", "any"),
-    Access("/static/{path:path}", GET, "everyone", "any"),
-    Access("/svelte/{path:path}", GET, "everyone", "any"),
+    Access("/assets/{path:path}", GET, "visitor", "any"),
+    Access("/static/{path:path}", GET, "visitor", "any"),
+    Access("/svelte/{path:path}", GET, "visitor", "any"),
+    Access("/theme.css", GET, "visitor", "any"),
     Access("/favicon.ico", GET, "everyone", "any"),
     Access("/manifest.json", GET, "everyone", "any"),
     Access("/robots.txt", GET, "everyone", "any"),
-    Access("/theme.css", GET, "everyone", "any"),
 )
-"""The page, and what a browser fetches for it: the same on every server, and without its cookies."""
+"""The page, and what a browser fetches for it, some of it without its cookies."""
 
 GRADIO = (
     *(
@@ -78,11 +81,15 @@ GRADIO = (
         for name in ("info", "openapi.json", "user", "login_check", "token", "app_id", "queue/status")
     ),
     Access(f"{API_PREFIX}/startup-events", GET, "everyone", "any"),  # Gradio looks whether it has started
-    Access(f"{API_PREFIX}/theme.css", GET, "everyone", "any"),
+    Access(f"{API_PREFIX}/theme.css", GET, "visitor", "any"),
     Access(f"{API_PREFIX}/file={{path:path}}", READ, "file", "any"),
     *(
         Access(f"{API_PREFIX}/{name}", POST, "visitor", "sites", LARGE, "joins")
-        for name in ("queue/join", "call/v2/{name}", "call/{name}", "run/{name}", "api/{name}")
+        for name in ("queue/join", "call/v2/{name}", "call/{name}")
+    ),
+    *(
+        Access(f"{API_PREFIX}/{name}/{{name}}", POST, "visitor", "sites", LARGE, "calls")
+        for name in ("run", "api")
     ),
     *(
         Access(f"{API_PREFIX}/{name}", GET, "visitor")
@@ -113,7 +120,7 @@ OPENAI = (
         )
     ),
 )
-MCP = (Access("/mcp", ("GET", "HEAD", "POST", "DELETE"), "program", "sites", LARGE, "drawings"),)
+MCP = (Access("/mcp", ("GET", "HEAD", "POST", "DELETE"), "program", "sites", MESSAGE, "drawings"),)
 HEALTH = (
     Access("/livez", READ, "everyone", "any"),
     Access("/readyz", READ, "everyone", "any"),
@@ -142,13 +149,17 @@ CLOSED = tuple(
         "/pwa_icon/{size}",
         # Describes Gradio's routes, those too that are closed.
         "/openapi.json",
+        # Where there is no such login.
+        "/login",
+        "/logout",
     )
 )
 """Gradio's routes (6.31) that Stepwise has no use for."""
 
 PASSWORDS = (
     Access("/login", POST, "everyone", "own", SMALL, "guesses"),
-    Access("/logout", GET, "everyone"),
+    Access("/login", READ, "everyone"),
+    Access("/logout", READ, "everyone"),
     Access("/logout", POST, "everyone", "own"),
 )
 """Of the login with names and passwords (passwords.py)."""
@@ -159,7 +170,6 @@ HUGGING_FACE = (
     Access("/logout", POST, "everyone", "own"),
 )
 """Of the login with Hugging Face (hub_login.py)."""
-NO_LOGIN = (Access("/login", ANY, "nobody"), Access("/logout", ANY, "nobody"))
 
 OPEN = (*PAGE, *GRADIO, *OPENAI, *MCP, *HEALTH)
 
@@ -167,8 +177,8 @@ OPEN = (*PAGE, *GRADIO, *OPENAI, *MCP, *HEALTH)
 class Table:
     """The routes of one app, found by their paths."""
 
-    def __init__(self, login: Sequence[Access] = NO_LOGIN) -> None:
-        """login: the routes of the login that there is: PASSWORDS, HUGGING_FACE or NO_LOGIN."""
+    def __init__(self, login: Sequence[Access] = ()) -> None:
+        """login: the routes of the login that there is: PASSWORDS, HUGGING_FACE, or none."""
         self.routes = (*OPEN, *login, *CLOSED)
         self._compiled = [(_expression(route.path), route) for route in self.routes]
 

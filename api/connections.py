@@ -9,6 +9,7 @@ import contextlib
 from typing import Any
 
 import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,6 +28,10 @@ class PunctualProtocol(H11Protocol):
     """Seconds."""
     _deadline: asyncio.TimerHandle | None = None
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.app = _with_host(self.app)
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()
@@ -34,6 +39,16 @@ class PunctualProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """For what is no HTTP. Where it is in the body, a route has been asked, and may have answered: its
+        answer and this one on one connection are an error for whoever comes second (uvicorn logs it)."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        with contextlib.suppress(h11.LocalProtocolError):  # an answer has begun, or, as HEAD's, has no body
+            super().send_400_response(msg)
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -59,6 +74,20 @@ class PunctualProtocol(H11Protocol):
         self._deadline = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _with_host(app: Any) -> Any:
+    """The app, each of whose requests has a Host: HTTP/1.0 does without (HAProxy's health checks), and
+    Gradio's CORS (6.31), which is before all of ours, fails at it."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not any(name == b"host" for name, _ in scope["headers"]):
+            host, port = scope["server"] or ("localhost", 80)  # a Unix socket's
+            name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            scope = {**scope, "headers": [*scope["headers"], (b"host", name.encode())]}
+        await app(scope, receive, send)
+
+    return call
 
 
 def expect_headers() -> None:

@@ -6,7 +6,6 @@ API's default. Their names, parameters and outputs are a contract (README, "Use 
 # No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from api.visitor import asking
 from jobs.record import Kept
 from jobs.record import describe as describe_job
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.request import job_id
 
 if TYPE_CHECKING:
     from jobs.following import Following
@@ -44,7 +44,8 @@ AGAIN = 5.0
 sends it something; else a killed client would keep its place in the line."""
 JOB = """Follows a job by its id: streams what /generate does, from the start of its drawing to its end, also
 after a reload, a restart of the server, or for a second reader. An id that isn't known gets phase unknown."""
-JOBS = "The caller's own jobs, the newest first: those of the user who is logged in, else of this session."
+JOBS = """The caller's own jobs, the newest first, at most 200: those of the user who is logged in, else of
+this session."""
 ID = "The job's id, as info gives it."
 STOP = "Ends the job with this id within one step, and no other; answers how it ended."
 
@@ -156,8 +157,8 @@ async def find_job(queue: "Queue", job: Any) -> "Following | None":
 def _known_id(job: Any) -> str | None:
     """The id as a job has it, however the client wrote it; None: no job can have it."""
     try:
-        return str(uuid.UUID(job))
-    except (ValueError, AttributeError, TypeError):
+        return job_id(job)
+    except ValueError:
         return None
 
 

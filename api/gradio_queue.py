@@ -5,6 +5,7 @@ them were read in its source or met in a test; each says what must change in Gra
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from gradio import queueing
 from gradio.state_holder import SessionState
+
+from api.joins import open_events, share_calls
+from api.unread import MOST, MOST_EACH, Messages, Unread, in_step
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -24,7 +28,8 @@ UNREAD = 300.0
 """Seconds after its last event for which a session's unread messages are kept: a REST caller may fetch them
 late, or never."""
 MOST_UNREAD = 300
-"""Sessions that are kept so at once, of 10 to 80 KB; those that were over first go first."""
+"""Sessions that are kept so at once; of whoever has the most of them, those that were over first go first.
+Their bytes are bounded in unread.py."""
 ASLEEP = 1.0
 """Seconds that the queue sleeps at a time while nothing waits in it: as late as this it notices what came
 another way than by `push`, of which Gradio has none."""
@@ -42,6 +47,10 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     queue = demo._queue
     sessions = Sessions(demo, unread, most_unread)
     queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
+    for function in demo.fns.values():
+        if inspect.isasyncgenfunction(function.fn):
+            function.fn = in_step(function.fn, sessions.messages)
+    share_calls(queue)
     _sleep_until_asked(queue)
     # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
     queue.ANALYTICS_MAX_EVENTS = 1
@@ -93,8 +102,9 @@ _ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
 """What Gradio's queue takes for asyncio."""
 
 
-class Sessions(dict[str, "asyncio.Queue[Any]"]):
-    """Each session's messages that are still to be sent: takes the place of Gradio's `LRUCache(2000)`.
+class Sessions(dict[str, Messages]):
+    """Each session's messages that are still to be sent: takes the place of Gradio's `LRUCache(2000)`, and
+    of the queues that Gradio puts there.
 
     That one forgets the oldest session when the 2001st comes, whether or not it waits for something; the
     next message to it raises in the task that starts everyone's events, and every later join is answered
@@ -103,8 +113,21 @@ class Sessions(dict[str, "asyncio.Queue[Any]"]):
     forgets sessions that are over, and only these.
     """
 
-    def __init__(self, demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
+    def __init__(
+        self,
+        demo: gr.Blocks,
+        unread: float = UNREAD,
+        most_unread: int = MOST_UNREAD,
+        each: int = MOST_EACH,
+        most: int = MOST,
+    ) -> None:
+        """
+        Args:
+            unread, most_unread: see UNREAD and MOST_UNREAD.
+            each, most: bytes, as of `Unread`.
+        """
         super().__init__()
+        self.messages = Unread(demo._queue, self._drop, each, most)
         self._demo, self._queue = demo, demo._queue
         self._unread, self._most = unread, most_unread
         self._over: dict[str, tuple[int, float]] = {}  # unread messages, and since when there are that many
@@ -113,11 +136,15 @@ class Sessions(dict[str, "asyncio.Queue[Any]"]):
     def __missing__(self, session: str) -> asyncio.Queue[Any]:
         return asyncio.Queue()  # its client is gone: what is put here, nobody reads
 
+    def __delitem__(self, session: str) -> None:
+        self.messages.release(self.pop(session))
+        self._over.pop(session, None)
+
     def __setitem__(self, session: str, messages: asyncio.Queue[Any]) -> None:
         self._begun += 1
         if self._begun >= self._most // 4 or time.monotonic() - self._looked >= 1:
             self.tidy()
-        super().__setitem__(session, messages)
+        super().__setitem__(session, Messages(session, self.messages))
 
     def tidy(self) -> None:
         """Drops what is over, wherever Gradio keeps it."""
@@ -141,22 +168,26 @@ class Sessions(dict[str, "asyncio.Queue[Any]"]):
                 self._over[session] = (left, since) if left == messages.qsize() else (messages.qsize(), now)
                 if now - self._over[session][1] >= self._unread:
                     self._drop(session)
-        for session in list(self._over)[: max(0, len(self._over) - self._most)]:
-            self._drop(session)
+        self._drop_most()
         for session in known.keys() - self.keys():
             if not known[session] & events:
                 del known[session]
 
     def _live(self) -> set[str]:
         """The ids of the events that wait or run."""
-        waiting = {
-            one._id for line in self._queue.event_queue_per_concurrency_id.values() for one in line.queue
-        }
-        return waiting | {one._id for events in self._queue.active_jobs if events for one in events}
+        return {event._id for event in open_events(self._queue)}
+
+    def _drop_most(self) -> None:
+        """Down to as many of those that are over as may be."""
+        left: dict[str, list[str]] = {}
+        for session in reversed(self._over):
+            left.setdefault(self[session].person, []).append(session)
+        for _ in range(len(self._over) - self._most):
+            self._drop(max(left.values(), key=len).pop())
 
     def _drop(self, session: str) -> None:
-        self.pop(session, None)
-        self._over.pop(session, None)
+        if session in self:
+            del self[session]
         self._queue.pending_event_ids_session.pop(session, None)
 
     def _free_slots(self) -> None:

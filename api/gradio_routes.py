@@ -17,12 +17,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gradio_bodies import NO_FILES, StrictBodies
+from api.joins import BoundNames
+from jobs.private import make_folder
 from pipeline.errors import SettingError
 
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
 NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
-NO_FILES = "Stepwise takes no files and fetches none: send text and numbers."
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
@@ -34,10 +36,10 @@ class GuardGradio:
     """The app, guarded as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._app = BoundNames(StrictBodies(app, refuse), refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app
+        app: ASGIApp = self._app
         if scope["type"] == "http" and scope["method"] == "GET":
             call = ANSWER.match(get_route_path(scope))
             if call and _is_over(scope["app"], call[1]):
@@ -73,7 +75,7 @@ def keep_gradio_to(folder: Path) -> None:
     if own := os.environ.get("GRADIO_TEMP_DIR"):
         folder = Path(own)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / "vibe_edit_history").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise SettingError(

@@ -13,20 +13,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import ACCESS, UNLISTED, Access, Table
+from api.access import ACCESS, UNLISTED, Access, Often, Table
 from api.refused_page import refused_page
-from api.sites import SITE, Sites, host_of, navigates, setting_for, site_of
-from pipeline.errors import quoted
+from api.sites import SITE, Sites, host_of, is_host, navigates, setting_for, site_of
+from api.visitor import address_of, owner_of
+from jobs.rate import RateLimit
+from pipeline.errors import RateLimited, quoted
 
 REFUSE = "stepwise.refuse"
 """Of an ASGI scope: how the API that is asked refuses (a Refuse; Guard puts it there)."""
+KEY = "stepwise.key"
+"""Of an ASGI scope: which of the keys was sent, by the first 16 hex digits of its digest; not there where
+none was."""
 Refuse = Callable[[int, str, Mapping[str, str]], Response]
 """Renders a refusal: its status, its words and its headers."""
 
+GUESSES = "5/minute, 50/hour"
+"""Wrong passwords, tokens or keys from one address, after which it is told to wait."""
+LONG_KEY = 16
+"""Characters from which on nobody finds a key by guessing: of random letters and digits, at a million a
+second, 10¹⁵ years."""
+
+LONGEST = 8192
+"""Characters of a path and its query, as nginx reads; httpx (0.28) makes no address of more than 65,536."""
 GZIP = b"\x1f\x8b"
 """How a file of gzip begins, and no JSON."""
 MOST_SECONDS = 60.0
@@ -81,21 +95,31 @@ class Guard:
         access, host = self._table.find(path, method), host_of(headers)
         site = site_of(headers, method, host)
         found = {**scope, ACCESS: access, SITE: site, REFUSE: refuse}
+
+        def refused(status: int, words: str, setting: str) -> Response:
+            shown = navigates(headers)
+            return refused_page(status, words, setting) if shown else refuse(status, words, {})
+
         app: ASGIApp = self._app
-        words, status, setting = "", 0, ""
+        length = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
         # Both: a page may write X-Forwarded-Host, but no Host.
         unknown = [name for name in (headers.get("host", ""), host) if not self._sites.answers_to(name)]
-        if access.pages != "any" and unknown:
-            status, setting = 421, setting_for(unknown[0])
+        if length > LONGEST:
+            words = f"The address has {length:,} characters; {LONGEST:,} are the most that are read."
+            app = refuse(414, words, {})
+        elif host and not is_host(host):
+            app = refuse(
+                400, f"{quoted(host)} is no host: the client, or the proxy in front, must name one.", {}
+            )
+        elif access.pages != "any" and unknown:
             words = (
                 f"This server isn't known by the name {quoted(unknown[0])}. Its owner can add the name to "
                 "STEPWISE_HOSTS."
             )
+            app = refused(421, words, setting_for(unknown[0]))
         elif not self._may(access, site, headers.get("origin")):
-            status, words = 403, (NOT_OWN if access.pages == "own" else NOT_LET_IN).format(_named(headers))
-        if status:
-            shown = navigates(headers)
-            app = refused_page(status, words, setting) if shown else refuse(status, words, {})
+            words = NOT_OWN if access.pages == "own" else NOT_LET_IN
+            app = refused(403, words.format(_named(headers)), "")
         await app(found, receive, self._marked(send))
 
     def _may(self, access: Access, site: str, origin: str | None) -> bool:
@@ -116,10 +140,12 @@ class Guard:
 
 class KeepToTable:
     """The app without the routes that the table doesn't have, or has closed, and without methods that it
-    doesn't have of them. Behind who asks for a login: strangers aren't told what there is."""
+    doesn't have of them; no more often than it says. Behind who asks for a login: strangers aren't told what
+    there is."""
 
-    def __init__(self, app: ASGIApp, table: Table) -> None:
-        self._app, self._table = BoundBody(app), table
+    def __init__(self, app: ASGIApp, table: Table, counted: Mapping[Often, RateLimit] | None = None) -> None:
+        """counted: how often each person may do what the table says is counted."""
+        self._app, self._table, self._counted = BoundBody(app), table, counted or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._app
@@ -134,6 +160,11 @@ class KeepToTable:
                 allowed = ", ".join(self._table.methods(path))
                 words = f"There is no {asked} here; this address answers {allowed}."
                 app = scope[REFUSE](405, words, {"Allow": allowed})
+            elif (limit := self._counted.get(access.often)) is not None:
+                try:
+                    limit.check(owner_of(Request(scope)).person)
+                except RateLimited as error:
+                    app = scope[REFUSE](429, str(error), waiting(error))
         await app(scope, receive, send)
 
 
@@ -156,17 +187,31 @@ def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
 
 class AskForKey:
     """Lets those through to programs' routes that send `Authorization: Bearer` and one of the keys; everyone
-    where there are no keys."""
+    where there are no keys.
+
+    An address that sent too many wrong keys (GUESSES) is told to wait, as one with wrong passwords. A right
+    key never counts, and a long one is let in meanwhile, too: nobody finds it by guessing, while those behind
+    one NAT, or behind a proxy that isn't named, all have one address, and a stranger's wrong keys would shut
+    them out. A shorter one can be guessed, as a password can: while its address must wait, right or wrong
+    isn't looked at.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
         self._app = app
         # Digests: equally long, so that the time of a comparison doesn't tell a key's length.
         self._keys = [digest(key.get_secret_value().encode()) for key in keys]
+        self._is_long = [len(key.get_secret_value()) >= LONG_KEY for key in keys]
+        self._guesses = RateLimit(GUESSES, doing="wrong keys")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asks = self._keys and scope["type"] == "http" and scope[ACCESS].who == "program"
         if not asks or self.known(scope):
             await self._app(scope, receive, send)
+            return
+        try:
+            self.count(scope)
+        except RateLimited as error:
+            await scope[REFUSE](429, str(error), waiting(error))(scope, receive, send)
             return
         words = (
             "This server asks for a key: send one of its keys as “Authorization: Bearer …”."
@@ -176,13 +221,30 @@ class AskForKey:
         await scope[REFUSE](401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def known(self, scope: Scope) -> bool:
-        """Whether the request has one of the keys."""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        given_digest = digest(key.strip())
-        # A list, not a generator: every key is compared, whichever of them it is.
-        same = any([hmac.compare_digest(given_digest, known) for known in self._keys])  # noqa: C419
-        return same and scheme.lower() == b"bearer"
+        """Whether the request has one of the keys, and its address needn't wait where that is a short one."""
+        given = digest(_bearer(scope))
+        try:
+            self._guesses.allow(address_of(scope))
+        except RateLimited:
+            waits = True
+        else:
+            waits = False
+        # Every key is compared, whichever of them it is.
+        same = [hmac.compare_digest(given, known) for known in self._keys]
+        is_known = any([one and (long or not waits) for one, long in zip(same, self._is_long, strict=True)])  # noqa: C419
+        if is_known:
+            scope[KEY] = given.hex()[:16]
+        return is_known
+
+    def count(self, scope: Scope) -> None:
+        """Counts the key of a request that isn't known, if it has any, as a wrong one. There is no await
+        between the two, so of guesses that come at once each counts.
+
+        Raises:
+            RateLimited: too many wrong ones came from this address; this one isn't counted.
+        """
+        if self._keys and _bearer(scope):
+            self._guesses.check(address_of(scope))
 
 
 class BoundBody:
@@ -248,6 +310,18 @@ class BoundBody:
 def _named(headers: Headers) -> str:
     """Whose page a request says that it is from."""
     return quoted(headers.get("origin") or headers.get("referer") or "another site")
+
+
+def _bearer(scope: Scope) -> bytes:
+    """What the request has as its key; empty: nothing, or two headers, of which none is read."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+def waiting(error: RateLimited) -> dict[str, str]:
+    """The header that says when to come back to who has guessed too often."""
+    return {"Retry-After": f"{round(error.retry_after or 60) + 1}"}
 
 
 def digest(key: bytes) -> bytes:

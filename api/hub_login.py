@@ -10,51 +10,42 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.base_client.errors import MismatchingStateError
-from authlib.integrations.starlette_client import OAuth
-from gradio.route_utils import get_root_url
-from joserfc.errors import JoseError
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import HUGGING_FACE, Access
-from api.behind_proxy import path_of
-from api.guard import Refuse, digest
+from api.browser_login import COOKIE, LOGOUT, BrowserLogins, LogoutPage, Site, page_of, space_host
+from api.guard import Refuse
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
 from api.login import TurnedAway
-from api.sites import SITE
+from api.openid import OpenId, Untrue, Unusable
 from api.visitor import address_of
 from pipeline.errors import SettingError, quoted
 
-BEGIN, CALLBACK, LOGOUT = "/login/huggingface", "/login/callback", "/logout"
-COOKIE = "stepwise-login"
-SCOPE = "openid profile"
-"""What is asked of the account: its name and organisations, nothing to be done with it."""
-HOURS = 8.0
-"""For which a login holds where the provider doesn't say it: the Hub's own default."""
-MOST_LOGINS = 10_000
-"""That are kept; of more, the oldest end."""
+BEGIN, CALLBACK = "/login/huggingface", "/login/callback"
 MINUTES = 10
 """Within which one must come back from the provider."""
 PATIENCE = 10.0
-"""Seconds for one answer of the provider's."""
+"""Seconds in which the provider must have answered all that one step of a login asks it."""
 
-AGAIN = "That login was begun in another browser, or more than ten minutes ago. Log in once more."
+AGAIN = (
+    "That login was begun in another browser, more than ten minutes ago, or again since in another tab. "
+    "Log in once more."
+)
 DENIED = "Hugging Face didn't log you in: it was refused there, or the answer is none of its own."
-UNREACHABLE = "Hugging Face can't be reached from this server right now: try again a little later."
+UNREACHABLE = (
+    "Hugging Face can't be reached from this server right now, or its answer can't be read: try again a "
+    "little later."
+)
 
 LoginPage = Callable[[str, str], str]
 """Renders the login page: where its button leads, and what went wrong, or nothing."""
@@ -97,8 +88,7 @@ class Provider:
             os.environ["OAUTH_CLIENT_ID"],
             os.environ["OAUTH_CLIENT_SECRET"],
             url.rstrip("/"),
-            # A list where the Space has a domain of its own; the Hub sends people back to the first.
-            os.environ.get("SPACE_HOST", "").split(",")[0].strip(),
+            space_host(),
         )
 
 
@@ -119,27 +109,24 @@ class HubLogin:
         "This server asks for a login with Hugging Face: log in on its page, or send a Hub token "
         f"({TOKENS}) as “Authorization: Bearer hf_…” (gradio_client: token=…)."
     )
-    auth = None
 
     def __init__(
-        self, provider: Provider, users: Collection[str], page: LoginPage, root_path: str = ""
+        self,
+        provider: Provider,
+        users: Collection[str],
+        page: LoginPage,
+        logout: LogoutPage,
+        root_path: str = "",
     ) -> None:
         """
         Args:
             users: names of users and organisations that may come in; none: everyone with an account.
-            root_path: where a proxy says that the app is. Its cookies are for that path alone: another one
-                may stand on the same host.
+            root_path: where a proxy says that the app is.
         """
-        self._provider, self._members, self._page, self._root_path = provider, Members(users), page, root_path
-        self._cookies_below = path_of(root_path) or "/"
-        self._tokens, self._guesses, self._logins = HubTokens(), Guesses("failed logins"), Logins()
-        self._oauth: Any = OAuth().register(
-            name="huggingface",
-            client_id=provider.client_id,
-            client_secret=provider.client_secret,
-            client_kwargs={"scope": SCOPE, "code_challenge_method": "S256", "timeout": PATIENCE},
-            server_metadata_url=f"{provider.url}/.well-known/openid-configuration",
-        )
+        self._provider, self._members, self._page = provider, Members(users), page
+        self.browsers = BrowserLogins(Site(root_path, provider.host), logout)
+        self._tokens, self._guesses = HubTokens(), Guesses("failed logins")
+        self._openid = OpenId(provider.client_id, provider.client_secret, provider.url, PATIENCE)
         self.shapes: Mapping[str, Refuse] = dict.fromkeys((BEGIN, CALLBACK, LOGOUT), self._refuse)
         whom = f"those in STEPWISE_USERS ({len(users)})" if users else "everyone with an account may"
         self.who = f"with Hugging Face ({whom}): people on the page, programs with a Hub token"
@@ -153,34 +140,30 @@ class HubLogin:
                 return self._members.let_in(await self._tokens.person(token.strip(), address))
         return None
 
-    def remembered(self, app: Any, cookies: Mapping[str, str]) -> str | None:
-        return self._logins.name(cookies.get(COOKIE, ""))
+    def remembered(self, request: Request) -> str | None:
+        return self.browsers.name(request)
 
     def page(self, request: Request) -> Response | None:
         return self._answer() if request.method in ("GET", "HEAD") else None
 
     def routes(self) -> list[BaseRoute]:
-        # Of the way to the provider and back alone; kept by the browser, signed, as authlib wants it.
-        state = Middleware(
-            SessionMiddleware,
-            secret_key=secrets.token_urlsafe(32),
-            session_cookie=f"{COOKIE}-state",
-            max_age=MINUTES * 60,
-            path=self._cookies_below,
-            https_only=bool(self._provider.host),
-        )
+        state = Middleware(StateCookie, site=self.browsers.site, secret=secrets.token_urlsafe(32))
         return [
             Route(BEGIN, self._begin, middleware=[state]),
             Route(CALLBACK, self._callback, middleware=[state]),
-            Route(LOGOUT, self._logout),
+            *self.browsers.routes(),
         ]
 
     async def _begin(self, request: Request) -> Response:
         try:
-            return await self._oauth.authorize_redirect(request, self._address(request, CALLBACK))
-        except (httpx.HTTPError, AuthlibBaseError, ValueError) as error:
+            answer: Response = await self._openid.way_there(
+                request, self.browsers.site.address(request) + CALLBACK
+            )
+        except Unusable as error:
             _log(error)
             return self._answer(UNREACHABLE, 502)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     async def _callback(self, request: Request) -> Response:
         try:
@@ -189,58 +172,27 @@ class HubLogin:
             name = self._members.let_in(person)
         except TurnedAway as away:
             return self._answer(away.words, away.status, away.headers)
-        answer = RedirectResponse("../", 303)
-        secure = self._secure(request)
-        answer.set_cookie(
-            COOKIE,
-            self._logins.begin(name, seconds),
-            max_age=round(seconds),
-            path=self._cookies_below,
-            secure=secure,
-            httponly=True,
-            samesite="none" if secure else "lax",  # a Space's page stands in a frame of another site
-        )
+        answer = RedirectResponse("../", 303, {"Cache-Control": "no-store"})
+        self.browsers.begin(request, answer, name, seconds, lasts=True)
         return answer
 
     async def _person(self, request: Request) -> tuple[Person, float]:
-        """Who comes back from the provider, and the seconds for which it says so.
+        """As `OpenId.person`.
 
         Raises:
-            TurnedAway: nobody does. With 401 it may have been a guess.
+            TurnedAway: nobody comes back. With 401 it may have been a guess.
         """
+        # First: a stranger's link must not count as a guess of who opens it.
+        if not await self._openid.begun(request):
+            raise TurnedAway(400, AGAIN)
         try:
-            token = await self._oauth.authorize_access_token(request)
-            about = await self._oauth.userinfo(token=token)
-            # The same one's (OpenID Connect Core 1.0, 5.3.2); `userinfo` is what the signed ID token says.
-            if about["sub"] != token["userinfo"]["sub"]:
-                raise TurnedAway(401, DENIED)
-            # One who must still satisfy an organisation's security rules isn't in it yet.
-            theirs = [one for one in about.get("orgs") or () if not one.get("securityRestrictions")]
-            organisations = frozenset(str(one["preferred_username"]) for one in theirs)
-            seconds = float(token.get("expires_in") or HOURS * 3600)
-            return Person(str(about["preferred_username"]), organisations), seconds
-        except MismatchingStateError:
-            raise TurnedAway(400, AGAIN) from None
-        except httpx.TransportError as error:
+            return await self._openid.person(request)
+        except Unusable as error:
             _log(error)
             raise TurnedAway(502, UNREACHABLE) from None
-        except (httpx.HTTPError, AuthlibBaseError, JoseError, KeyError, TypeError, ValueError) as error:
+        except Untrue as error:
             _log(error)
             raise TurnedAway(401, DENIED) from None
-
-    async def _logout(self, request: Request) -> Response:
-        answer = RedirectResponse("./", 303)
-        if request.scope[SITE] in ("own", "unknown"):
-            self._logins.end(request.cookies.get(COOKIE, ""))
-            secure = self._secure(request)
-            answer.delete_cookie(
-                COOKIE,
-                path=self._cookies_below,
-                secure=secure,
-                httponly=True,
-                samesite="none" if secure else "lax",
-            )
-        return answer
 
     def _answer(
         self, words: str = "", status: int = 200, headers: Mapping[str, str] | None = None
@@ -248,48 +200,33 @@ class HubLogin:
         # Whole where the Hub sends people back to one of several hosts: the way there must begin at that one.
         host = self._provider.host
         link = f"https://{host}{BEGIN}" if host else f".{BEGIN}" if not words else f"..{BEGIN}"
-        kept = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
-        return HTMLResponse(self._page(link, words), status, kept)
+        return page_of(self._page(link, words), status, headers)
 
     def _refuse(self, status: int, words: str, headers: Mapping[str, str]) -> Response:
         return self._answer(words, status, headers)
 
-    def _address(self, request: Request, path: str) -> str:
-        if self._provider.host:
-            return f"https://{self._provider.host}{path}"
-        return get_root_url(request, request.url.path, self._root_path) + path
 
-    def _secure(self, request: Request) -> bool:
-        return self._address(request, "").startswith("https:")
+class StateCookie:
+    """An app with a session (starlette's) in a cookie of the browser's, signed: of the way to the provider
+    and back alone, as authlib wants it. It keeps one login that was begun; a second takes its place."""
 
+    def __init__(self, app: ASGIApp, site: Site, secret: str) -> None:
+        self._app, self._site, self._secret = app, site, secret
 
-class Logins:
-    """The logins that hold: each has a name that can't be guessed, which its browser alone keeps."""
-
-    def __init__(self) -> None:
-        self._names: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
-
-    def begin(self, name: str, seconds: float) -> str:
-        """What the browser shall keep."""
-        token = secrets.token_urlsafe(32)
-        self._names[digest(token.encode())] = time.monotonic() + seconds, name
-        if len(self._names) > MOST_LOGINS:
-            self._names.popitem(last=False)
-        return token
-
-    def name(self, token: str) -> str | None:
-        """Whose it is; None: nobody's, or no longer."""
-        key = digest(token.encode("utf-8", "surrogatepass"))
-        until, name = self._names.get(key, (0.0, None))
-        if name is not None and until <= time.monotonic():
-            del self._names[key]
-            return None
-        return name
-
-    def end(self, token: str) -> None:
-        self._names.pop(digest(token.encode("utf-8", "surrogatepass")), None)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        session = SessionMiddleware(
+            self._app,
+            secret_key=self._secret,
+            session_cookie=self._site.cookie(f"{COOKIE}-state", request),
+            max_age=MINUTES * 60,
+            path=self._site.path,
+            https_only=self._site.secure(request),
+        )
+        await session(scope, receive, send)
 
 
 def _log(error: Exception) -> None:
     """For the owner: which step failed. Not the error's own words, which may hold a code or a token."""
-    logging.getLogger("stepwise").warning("A login with Hugging Face failed: %s", type(error).__name__)
+    cause = type(error.__cause__ or error).__name__
+    logging.getLogger("stepwise").warning("A login with Hugging Face failed: %s", cause)

@@ -6,20 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-import httpx
+import httpx2
 from huggingface_hub import whoami
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from api.guard import digest
-from api.login import GUESSES, TurnedAway, too_many
+from api.guard import GUESSES, digest
+from api.login import TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
 
@@ -38,12 +39,25 @@ WRONG = (
 )
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+"""Of a user or an organisation, as the Hub lets one choose it."""
+
+
 @dataclass(frozen=True)
 class Person:
     """A Hub account: its name, and those of the organisations it is in."""
 
     name: str
     organisations: frozenset[str] = frozenset()
+
+
+def person_of(name: object, organisations: Collection[object] = ()) -> Person | None:
+    """An account, as the Hub names it; None: that is no account's name. Organisations whose name is none
+    don't count."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return None
+    named = (one for one in organisations if isinstance(one, str) and _NAME.fullmatch(one))
+    return Person(name, frozenset(named))
 
 
 class Members:
@@ -133,7 +147,9 @@ class HubTokens:
             if error.response.status_code in (401, 403):
                 raise TurnedAway(401, WRONG) from None
             words = f"The Hub couldn't say whose token this is (HTTP {error.response.status_code})"
-        except (httpx.HTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            words = "The Hub's answer, whose token this is, can't be read"
+        except (httpx2.HTTPError, OfflineModeIsEnabled, OSError):
             words = "The Hub, which knows whose token this is, can't be reached from here"
         raise TurnedAway(503, f"{words}: try again a little later.", AGAIN)
 
@@ -145,10 +161,17 @@ def _may_be_one(token: str) -> bool:
     return rest != token and rest.isascii() and rest.isalnum() and 16 <= len(rest) <= 256
 
 
-def _owner(answer: Mapping[str, Any]) -> Person:
+def _owner(answer: Any) -> Person:
     """Whose token it is, as of /api/whoami-v2. One that another app got by OAuth says who its user is, too:
-    taken for a login, it would let that app in under the user's name."""
+    taken for a login, it would let that app in under the user's name.
+
+    Raises:
+        TurnedAway: nobody's who may log in.
+        TypeError, AttributeError: that is no answer of whoami's.
+    """
     if answer.get("type") != "user" or (answer.get("auth") or {}).get("type") != "access_token":
         raise TurnedAway(401, WRONG)
-    organisations = frozenset(str(one["name"]) for one in answer.get("orgs") or () if "name" in one)
-    return Person(str(answer["name"]), organisations)
+    person = person_of(answer.get("name"), [one.get("name") for one in answer.get("orgs") or ()])
+    if person is None:
+        raise TypeError
+    return person

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 from gradio import http_server
 
 from api.address import ANY, Address
+from api.forwarded import NamedProxies, Network
 
 
 class Server(http_server.Server):
@@ -29,16 +31,26 @@ class Server(http_server.Server):
             time.sleep(0.01)
 
 
-def listen_at(address: Address) -> None:
+def listen_at(address: Address, proxies: Sequence[Network] | None) -> None:
     """Makes Gradio's next launch listen there, whatever it is given and the environment says.
 
     It raises `address.listen`'s SettingError then.
+
+    Args:
+        proxies: as of `NamedProxies`.
     """
 
     def start_server(app: Any, *_: Any, **__: Any) -> tuple[str, int, str, http_server.Server]:
         sockets = address.listen(lambda words: print(words, flush=True))
         port = sockets[0].getsockname()[1]
-        server = Server(uvicorn.Config(app, host=address.host, port=port, log_level="warning"), sockets)
+        config = uvicorn.Config(
+            NamedProxies(app, proxies),
+            host=address.host,
+            port=port,
+            log_level="warning",
+            proxy_headers=False,  # its own believes this machine, or what FORWARDED_ALLOW_IPS says
+        )
+        server = Server(config, sockets)
         server.run_in_thread()
         host = address.url_host()
         if address.host in ANY:

@@ -5,25 +5,25 @@ leaves some open and sets no limit to guesses. How one logs in stands in passwor
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
-from starlette.requests import Request, cookie_parser
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import ACCESS, Access
-from api.guard import REFUSE, AskForKey, Refuse
+from api.guard import REFUSE, AskForKey, Refuse, waiting
 from api.sites import SITE, is_browser
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited
 
-GUESSES = "5/minute, 50/hour"
-"""Wrong passwords or tokens from one address, after which it is told to wait."""
+if TYPE_CHECKING:
+    from api.browser_login import BrowserLogins
 
 ASKING: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
 
@@ -38,16 +38,15 @@ class TurnedAway(Exception):
 
 def too_many(error: RateLimited) -> TurnedAway:
     """The refusal of who has guessed too often."""
-    return TurnedAway(429, str(error), {"Retry-After": f"{round(error.retry_after or 60) + 1}"})
+    return TurnedAway(429, str(error), waiting(error))
 
 
 class Login(Protocol):
     """A way to log in.
 
     access: its own routes, in the table (access.py). challenge: for a program's WWW-Authenticate. words: how
-    to come in, for who is refused. who: may log in, for the line at the start. auth: for `Blocks.launch`;
-    None: Gradio has no part in it. shapes: how those of its paths refuse that people come to, by what they
-    begin with.
+    to come in, for who is refused. who: may log in, for the line at the start. shapes: how those of its paths
+    refuse that people come to, by what they begin with. browsers: the logins of people.
     """
 
     access: tuple[Access, ...]
@@ -59,7 +58,7 @@ class Login(Protocol):
     def shapes(self) -> Mapping[str, Refuse]: ...
 
     @property
-    def auth(self) -> Callable[[str, str], bool] | None: ...
+    def browsers(self) -> BrowserLogins: ...
 
     async def sent(self, headers: Headers, address: str) -> str | None:
         """The user whose secret the request carries in a header; None: it carries none.
@@ -68,14 +67,14 @@ class Login(Protocol):
             TurnedAway: it carries a wrong one, or too many wrong ones came from this address.
         """
 
-    def remembered(self, app: Any, cookies: Mapping[str, str]) -> str | None:
+    def remembered(self, request: Request) -> str | None:
         """The user who logged in with this browser; None: nobody did."""
 
     def page(self, request: Request) -> Response | None:
-        """The page at `/` for who isn't logged in; None: it is the app's own."""
+        """The page at `/` for who isn't logged in; None: this is no request for one."""
 
     def routes(self) -> list[BaseRoute]:
-        """What the login page needs."""
+        """The routes to log in and out."""
 
 
 class AskForLogin:
@@ -110,8 +109,7 @@ class AskForLogin:
             answer = scope[REFUSE](away.status, words, headers)
             at_page = get_route_path(scope) == "/" and away.status == 401
             page = self._login.page(Request(scope)) if at_page else None
-            app = self._app if at_page and page is None else page or answer
-            await app(scope, receive, send)
+            await (page or answer)(scope, receive, send)
             return
         await self._app(known, receive, send)
 
@@ -130,10 +128,13 @@ class AskForLogin:
         if not (lent and _is_basic(headers)):
             name = await self._login.sent(headers, ASKING.get())
         if name is None and access.who != "program" and not lent:
-            name = self._login.remembered(scope["app"], cookie_parser(headers.get("cookie", "")))
-            if name is not None and self._login.auth is not None:
-                return {**scope, USER: name}  # the cookie is Gradio's own
+            name = self._login.remembered(Request(scope))
         if name is None:
+            try:
+                if access.who in ("program", "file"):
+                    self._keys.count(scope)
+            except RateLimited as error:
+                raise too_many(error) from None
             raise TurnedAway(401, self._login.words)
         return self._as(scope, name)
 
@@ -141,7 +142,7 @@ class AskForLogin:
         """This user's request; the empty name is a key's, which Gradio takes for a user without a name."""
         app: Any = scope["app"]
         token = self._tokens.setdefault(name, secrets.token_urlsafe(32))
-        app.tokens[token] = name  # /logout forgets all of a user's
+        app.tokens[token] = name
         cookie = (b"cookie", f"access-token-{app.cookie_id}={token}".encode())
         headers = [header for header in scope["headers"] if header[0] != b"cookie"] + [cookie]
         return {**scope, "headers": headers, **({USER: name} if name else {})}

@@ -1,5 +1,5 @@
-"""Login by name and password (STEPWISE_LOGIN=name:password,…): Gradio's own page (6.31) for people, HTTP
-Basic for programs. What asks for it stands in login.py.
+"""Login by name and password (STEPWISE_LOGIN=name:password,…): a page of ours for people, which programs may
+post to as well (gradio_client, @gradio/client); HTTP Basic for others. What asks for it stands in login.py.
 """
 
 from __future__ import annotations
@@ -8,40 +8,69 @@ import base64
 import binascii
 import hmac
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
-from fastapi import HTTPException
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from api.access import PASSWORDS, Access
-from api.guard import Refuse, digest
-from api.login import ASKING, GUESSES, TurnedAway, too_many
+from api.browser_login import BrowserLogins, LogoutPage, Site, page_of
+from api.guard import GUESSES, Refuse, digest
+from api.login import TurnedAway, too_many
+from api.visitor import address_of
 from jobs.rate import RateLimit
-from pipeline.errors import RateLimited
+from pipeline.errors import RateLimited, SettingError
+
+LOGIN = "/login"
+LONGEST = 1_000
+"""Characters of a name or of a password. Composing a text (NFC) takes time with the square of its length:
+0.4 s for 24,000 accents on one letter."""
+DAYS = 30.0
+"""For which a login holds, if its browser isn't closed before."""
+WRONG = "Incorrect credentials."
+"""Gradio's own words (6.31), which its clients expect."""
+WRONG_ON_PAGE = "That name and password don't belong together. Check both, and try again."
+
+PasswordPage = Callable[[str], str]
+"""Renders the login page: what went wrong, or nothing."""
 
 
 class Accounts:
-    """Who may log in. Gives `Blocks.launch` its `auth`."""
+    """Who may log in."""
 
     access: tuple[Access, ...] = PASSWORDS
+    shapes: Mapping[str, Refuse] = MappingProxyType({})  # /login refuses as Gradio does
     challenge = 'Basic realm="Stepwise", charset="UTF-8"'
     words = (
         "This server asks for a login: log in on its page, or send a user's name and password as HTTP "
         "Basic (gradio_client: auth=(name, password))."
     )
 
-    shapes: Mapping[str, Refuse] = MappingProxyType({})  # the page's own path is Gradio's
+    def __init__(
+        self, accounts: Sequence[SecretStr], page: PasswordPage, logout: LogoutPage, site: Site | None = None
+    ) -> None:
+        """
+        Args:
+            accounts: each a name, a colon, and a password.
+            site: where browsers find the server; None: where it listens.
 
-    def __init__(self, accounts: Sequence[SecretStr]) -> None:
-        """accounts: each a name, a colon, and a password."""
+        Raises:
+            SettingError: one is too long.
+        """
+        self._page = page
+        self.browsers = BrowserLogins(site or Site(), logout)
         parts = [account.get_secret_value().partition(":") for account in accounts]
         self._accounts = [(composed(name), _secret(name), _secret(password)) for name, _, password in parts]
+        for number, (name, _, password) in enumerate(parts, 1):
+            if max(len(name), len(password)) > LONGEST:
+                raise SettingError(
+                    f"STEPWISE_LOGIN: login {number} has a name or a password of more than {LONGEST:,} "
+                    "characters, the most that is read."
+                )
         self._guesses = RateLimit(GUESSES, doing="wrong passwords")
         self.who = f"one of the {len(parts)} in STEPWISE_LOGIN: people on the page, programs as HTTP Basic"
 
@@ -53,7 +82,8 @@ class Accounts:
             RateLimited: too many wrong ones came from this address; right or wrong, this isn't looked at.
         """
         self._guesses.allow(address)
-        given = _secret(name), _secret(password)
+        long = max(len(name), len(password)) > LONGEST  # nobody's; looked up as the empty name, which is none
+        given = _secret("" if long else name), _secret("" if long else password)
         found = None
         for known, *secrets in self._accounts:  # every one is compared, whichever of them it is
             # Apart: joined by a colon, the name “ann:x” and the password “y” would be “ann” and “x:y”.
@@ -62,14 +92,6 @@ class Accounts:
         if found is None:
             self._guesses.count(address)
         return found
-
-    def auth(self, name: str, password: str) -> bool:
-        """Gradio's login page asks this, within the request."""
-        try:
-            return self.check(name, password, ASKING.get()) is not None
-        except RateLimited as error:
-            refusal = too_many(error)
-            raise HTTPException(refusal.status, refusal.words, refusal.headers) from None
 
     async def sent(self, headers: Headers, address: str) -> str | None:
         """As of `login.Login`: by HTTP Basic."""
@@ -84,22 +106,52 @@ class Accounts:
             raise TurnedAway(401, self.words)
         return name
 
-    def remembered(self, app: Any, cookies: Mapping[str, str]) -> str | None:
-        """As of `login.Login`: by Gradio's cookie."""
-        tokens = [cookies.get(f"access-token-{kind}{app.cookie_id}") for kind in ("", "unsecure-")]
-        token = next((token for token in tokens if token in app.tokens), None)
-        if token is None:
-            return None
-        app.tokens[token] = composed(app.tokens[token])  # Gradio knows the name as it was typed
-        return app.tokens[token]
+    def remembered(self, request: Request) -> str | None:
+        """As of `login.Login`."""
+        return self.browsers.name(request)
 
     def page(self, request: Request) -> Response | None:
-        """As of `login.Login`: Gradio has one."""
-        return None
+        """As of `login.Login`."""
+        return page_of(self._page("")) if request.method in ("GET", "HEAD") else None
 
     def routes(self) -> list[BaseRoute]:
-        """As of `login.Login`: Gradio has them."""
-        return []
+        """As of `login.Login`."""
+        return [
+            Route(LOGIN, self._log_in, methods=["POST"]),
+            Route(LOGIN, self._to_page, methods=["GET"]),
+            *self.browsers.routes(),
+        ]
+
+    async def _to_page(self, request: Request) -> Response:
+        """Who made a mistake is at this address, and may ask for it again."""
+        return RedirectResponse("./", 303)
+
+    async def _log_in(self, request: Request) -> Response:
+        """The login page's form; and programs as Gradio's own clients send it, which are answered as Gradio
+        (6.31) does."""
+        person = "text/html" in request.headers.get("accept", "")
+        async with request.form(max_files=0, max_fields=20) as form:
+            name, password = (str(form.get(field, "")) for field in ("username", "password"))
+        try:
+            known = self.check(name.strip(), password, address_of(request.scope))
+        except RateLimited as error:
+            away = too_many(error)
+            return self._turned_away(person, away.status, away.words, away.headers)
+        if known is None:
+            return self._turned_away(person, 400, WRONG_ON_PAGE if person else WRONG)
+        answer = RedirectResponse("./", 303) if person else JSONResponse({"success": True})
+        answer.headers["Cache-Control"] = "no-store"
+        self.browsers.begin(request, answer, known, DAYS * 24 * 3600, lasts=False)
+        return answer
+
+    def _turned_away(
+        self, person: bool, status: int, words: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        return (
+            page_of(self._page(words), status, headers)
+            if person
+            else JSONResponse({"detail": words}, status, headers)
+        )
 
 
 def composed(text: str) -> str:

@@ -1,5 +1,6 @@
 """Refusals for REST calls that Gradio (6.31) answers with a bare 500: a parameter that is missing or
-unknown, and an endpoint that doesn't exist. What is wrong with a parameter's value is endpoints.py's.
+unknown, and an endpoint that doesn't exist. What is wrong with a parameter's value is endpoints.py's; what is
+wrong with the body around it, gradio_bodies.py's.
 """
 
 from __future__ import annotations
@@ -35,13 +36,11 @@ async def _parameter(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": words + hint}, 422)
 
 
-async def _endpoint(request: Request, error: Exception) -> JSONResponse:
-    call = _NAMED_CALL.search(request.url.path)
-    if call is None or call[1] in ENDPOINTS:
-        raise error
-    known = ", ".join(f"/{name}" for name in ENDPOINTS)
-    return JSONResponse({"detail": f"There is no endpoint /{call[1]}; there are: {known}."}, 404)
+def no_endpoint(name: str) -> str:
+    """Why there is no answer to a call of this name."""
+    known = ", ".join(f"/{one}" for one in ENDPOINTS)
+    return f"There is no endpoint /{quoted(name)[1:-1]}; there are: {known}."
 
 
-HANDLERS: dict[Any, Any] = {TypeError: _parameter, KeyError: _endpoint}
+HANDLERS: dict[Any, Any] = {TypeError: _parameter}
 """What `Blocks.launch` is given as `app_kwargs["exception_handlers"]`."""

@@ -19,12 +19,14 @@ from starlette.types import ASGIApp
 
 from api.access import Access, Table
 from api.behind_proxy import BehindProxy
+from api.browser_login import EndWithLogin
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
 from api.guard import AskForKey, Guard, KeepToTable
 from api.health import PATHS as HEALTH
 from api.health import health_routes
 from api.health import refuse as refuse_as_health
+from api.joins import call_rates
 from api.login import AskForLogin, Login
 from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse
@@ -34,7 +36,7 @@ from api.pictures import PictureFiles
 from api.refusals import HANDLERS
 from api.shapes import ErrorsInShape, Shape, http_errors
 from api.sites import Sites
-from api.visitor import seen_from_gradio
+from api.visitor import SeenFromGradio
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -60,8 +62,9 @@ def app_options(
     """
 
     def root_url(request: Request) -> str:
-        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH.
-        return get_root_url(request, request.url.path, demo.root_path)
+        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH. Not from the
+        # path that was asked for, in which anything may stand.
+        return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", demo.root_path)
 
     files = PictureFiles(queue.folder.logs)
     openai = openai_app(queue, files, root_url, bool(keys or login))
@@ -93,19 +96,26 @@ def app_options(
                 other=refuse_as_gradio,
                 asks=asks,
             ),
-            Middleware(AskForLogin, login=login, keys=keys) if login else Middleware(AskForKey, keys=keys),
-            Middleware(KeepToTable, table=table),
+            *(
+                [
+                    Middleware(EndWithLogin, logins=login.browsers),
+                    Middleware(AskForLogin, login=login, keys=keys),
+                ]
+                if login
+                else [Middleware(AskForKey, keys=keys)]
+            ),
+            Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            Below(PREFIX, seen_from_gradio(openai, demo)),
+            Below(PREFIX, SeenFromGradio(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
-            *mcp_routes(seen_from_gradio(mcp, demo)),
+            *mcp_routes(SeenFromGradio(mcp, demo)),
         ],
     }
 

@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from pipeline.errors import SettingError, quoted
 
 SITE = "stepwise.site"
-"""Of an ASGI scope: its Site (guard.py puts it there)."""
-Site = Literal["own", "link", "other", "unknown"]
+"""Of an ASGI scope: its Sender (guard.py puts it there)."""
+Sender = Literal["own", "link", "other", "unknown"]
 """own: the server's page sent it, or its visitor typed the address. link: a page of another site leads to it,
 whose script can't read the answer. other: a page of another site sent it. unknown: nothing says that a
 browser sent it."""
@@ -30,6 +30,8 @@ _PRIVATE = (".localhost", ".local", ".internal", ".home.arpa", ".test")
 """What names end with that the public DNS doesn't have (RFC 6761, 6762, 8375; ICANN's .internal): no site can
 make one of its own point to this server."""
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
+_AUTHORITY = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+"""As a browser writes a Host: a name (one with other letters in Punycode) or an address, and a port."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Sites:
         return " ".join(("frame-ancestors", "'self'", *self.frames))
 
 
-def site_of(headers: Headers, method: str, host: str) -> Site:
+def site_of(headers: Headers, method: str, host: str) -> Sender:
     """Whose page sent this request.
 
     Args:
@@ -182,9 +184,14 @@ def _own_names() -> list[str]:
     return [name for name in names if name.strip(".")]
 
 
+def is_host(host: str) -> bool:
+    """Whether a browser can have written this Host. Gradio and httpx make addresses of it."""
+    return bool(_AUTHORITY.fullmatch(host)) and _authority(f"//{host}") is not None
+
+
 def _name(host: str) -> str | None:
     """The name in a Host header, without its port; None: it holds none."""
-    authority = _authority(f"//{host}")
+    authority = _authority(f"//{host}") if is_host(host) else None
     return None if authority is None else authority[0].rstrip(".")
 
 

@@ -4,17 +4,16 @@ Gradio makes that context for its own endpoints; the routes beside Gradio's make
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
 from typing import Any, cast
 
 import gradio as gr
 from gradio.context import LocalContext
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobs.owner_names import person_of, session_of
 from jobs.record import Owner
 
 USER = "stepwise.user"
@@ -22,7 +21,7 @@ USER = "stepwise.user"
 
 
 def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) -> Owner:
-    """Whose job it is that this request starts.
+    """Whose job it is that this request starts; of a bounded length, whatever the client calls itself.
 
     Args:
         request: Gradio's own or Starlette's; None: there is none, as of a call within this process.
@@ -32,8 +31,9 @@ def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) 
         return Owner("address:local")
     inner: Any = getattr(request, "request", None) or request  # Gradio's wraps one of Starlette's
     name = getattr(request, "username", None) or inner.scope.get(USER)
-    person = f"user:{name}" if name else f"address:{address_of(inner.scope)}"
-    return Owner(person, getattr(request, "session_hash", None) or "", bool(name) and name in first)
+    person = person_of(name) if name else f"address:{address_of(inner.scope)}"
+    session = session_of(getattr(request, "session_hash", None) or "")
+    return Owner(person, session, bool(name) and name in first)
 
 
 def asking(first: Collection[str] = ()) -> Owner:
@@ -48,33 +48,13 @@ def asking(first: Collection[str] = ()) -> Owner:
 def address_of(scope: Scope) -> str:
     """The address that this request came from, an IPv6 one as its /64: whoever has one, has all of them.
 
-    A Space's container is asked by the Hub's proxies alone, from addresses within their own network
-    (10.0.0.0/8, seen in public logs); they append to X-Forwarded-For, to which a client may have written
-    anything before. So the last one there that is public is the client's. Elsewhere the socket's counts:
-    uvicorn (0.54) puts the forwarded one in its place only where it is told to trust the proxy
-    (FORWARDED_ALLOW_IPS; this machine's own where that is unset).
+    It is the socket's, or what a named proxy said in its place (forwarded.py): no header is read here.
     """
     client = scope.get("client")
-    hops = [client[0]] if client else []
-    if os.environ.get("SPACE_ID"):
-        values = Headers(scope=scope).getlist("x-forwarded-for")
-        hops = [hop.strip() for value in values for hop in value.split(",")] + hops
-        hops = [hop for hop in hops if _is_public(hop)][-1:] or hops[-1:]
-    return _network(hops[-1]) if hops else "unknown"
-
-
-def _is_public(hop: str) -> bool:
     try:
-        return ip_address(hop).is_global
+        address = ip_address(client[0] if client else "")
     except ValueError:
-        return False
-
-
-def _network(host: str) -> str:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "unknown"  # a Unix socket's; nothing else that connects has a name
+        return "unknown"  # a Unix socket's, or no address though a named proxy says it
     if not isinstance(address, IPv6Address):
         return str(address)
     if address.ipv4_mapped:
@@ -82,19 +62,21 @@ def _network(host: str) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-def seen_from_gradio(app: ASGIApp, demo: gr.Blocks) -> ASGIApp:
+class SeenFromGradio:
     """The app, its requests seen as Gradio's own are: whose they are, and which server's. `spaces` (0.51)
     closes that server's connections in the processes that it forks."""
 
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        LocalContext.blocks.set(demo)
+    def __init__(self, app: ASGIApp, demo: gr.Blocks) -> None:
+        self.app, self._demo = app, demo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        LocalContext.blocks.set(self._demo)
         if scope["type"] == "http":
             asked_by(Request(scope))
-        await app(scope, receive, send)
-
-    return call
+        await self.app(scope, receive, send)
 
 
-def asked_by(request: Request) -> None:
-    """From here on, in this context, this request is the one that asks."""
+def asked_by(request: Request | None) -> None:
+    """From here on, in this context, this request is the one that asks; None: none does, and what begins in
+    this context and lasts keeps none."""
     LocalContext.request.set(cast(Any, request))  # Gradio's own wraps one of these; only its headers are read

@@ -178,7 +178,7 @@ def with_job(data: Path) -> None:
     engine = EngineSpec(ROOT / "models.yaml").engine()
     job = engine.check(LONG)
     store = SqliteStore(data / "jobs.sqlite")
-    store.forget([record.job.id for record in store.ended()])
+    store.forget([ended.job for ended in store.ended()])
     store.add(job, engine.line(job.model), Owner("user:bench"), "always", 1, 1)
     store.close()
 

@@ -108,7 +108,7 @@ def _slug(prompt: str) -> str:
 def _free(path: Path) -> Path:
     """This path, or the first of path-2, path-3, … that isn't taken."""
     stem, number = path.stem, 1
-    while path.exists():
+    while os.path.lexists(path):  # a link to nothing, too: it would be written through
         number += 1
         path = path.with_stem(f"{stem}-{number}")
     return path

@@ -14,6 +14,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from jobs.private import open_file
+
 log = logging.getLogger("stepwise")
 
 LAST = 9
@@ -163,7 +165,8 @@ def read_costs(path: Path) -> dict[str, DeviceCosts]:
     """What a file has, by device (`Engine.device`); nothing where there is none, or a damaged one, which the
     log says."""
     try:
-        devices = _Devices.validate_json(path.read_bytes())
+        with open_file(path) as file:
+            devices = _Devices.validate_json(file.read())
         # An entry that names no line is an older file's: it was of all lines at once, so it is learned anew.
         return {device: costs for device, costs in devices.items() if ": " in device}
     except FileNotFoundError:

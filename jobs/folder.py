@@ -1,5 +1,5 @@
 """Where jobs are kept: STEPWISE_DATA, a Space's attached storage, or the user's own data directory; used by
-one server at a time.
+one server at a time, and closed to other accounts of the machine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 
+from jobs.closing import DATABASE, EVENTS, GRADIO, LOCK, OWNER, PACE, TEMPORARY, close_contents, look_at
+from jobs.private import NotOurs, check_file, close_folder, followed, make_folder, open_file, write_file
 from pipeline.errors import SettingError
 
 log = logging.getLogger("stepwise")
@@ -24,12 +26,10 @@ SPACE_STORAGE = Path("/data")
 PATIENCE = 45.0
 """Seconds to wait for the folder's last server to end: it may be finishing its drawing, which takes as long
 as STEPWISE_GRACE, 30 s, and some more to close."""
-OWNER = "pid"
-"""The file that says which process has the folder, or had it last."""
 MOST_SERVERS = 100
 """Of one user and machine, without a STEPWISE_DATA of their own."""
-TEMPORARY = "stepwise-"
-"""What the names of temporary folders begin with."""
+MADE_UP = "stepwise-"
+"""What the names of temporary data folders begin with."""
 
 
 class DataFolder:
@@ -44,12 +44,12 @@ class DataFolder:
             patience: seconds to wait for a `path` that is in use.
 
         Raises:
-            SettingError: it can't be written to, or another server uses it. Where that is waited for, the log
-                says so at once.
+            SettingError: it can't be written to, another account has a hand in it, or another server uses
+                it. Where that is waited for, the log says so at once.
         """
         self._temporary = False
         if path is not None:
-            self.path, self._lock = path, _locked(path, patience)
+            self.path, self._lock = _locked(path, patience)
             return
         try:
             self.path, self._lock = _first_free(usual_path())
@@ -60,21 +60,21 @@ class DataFolder:
 
     @property
     def database(self) -> Path:
-        return self.path / "jobs.sqlite"
+        return self.path / DATABASE
 
     @property
     def logs(self) -> Path:
         """The folder of the jobs' events."""
-        return self.path / "events"
+        return self.path / EVENTS
 
     @property
     def pace(self) -> Path:
-        return self.path / "pace.json"
+        return self.path / PACE
 
     @property
     def gradio(self) -> Path:
         """What Gradio may have for itself."""
-        return self.path / "gradio"
+        return self.path / GRADIO
 
     def close(self) -> None:
         """Lets the next server have it."""
@@ -123,10 +123,12 @@ def ensure_temporary(data: Path | None) -> None:
         return
     except FileNotFoundError as error:
         why = error
-    folder = (usual_path() if data is None else data.expanduser()) / "tmp"
+    folder = usual_path() if data is None else data.expanduser()
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = followed(folder) / TEMPORARY
+        make_folder(folder.parent)
+        look_at(folder.parent, ours=data is None)
+        close_folder(folder)
         os.environ["TMPDIR"] = str(folder)
         tempfile.gettempdir()
     except OSError as error:
@@ -141,9 +143,7 @@ def _first_free(usual: Path) -> tuple[Path, FileLock]:
     for number in range(1, MOST_SERVERS + 1):
         path = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
         with contextlib.suppress(_InUse):
-            lock = _locked(path, 0)
-            _close_to_others(path)  # by its name it is ours
-            return path, lock
+            return _locked(path, 0, ours=True)
     raise SettingError(f"{MOST_SERVERS} servers use {usual} and its neighbours; set STEPWISE_DATA.")
 
 
@@ -154,40 +154,35 @@ def _made_up(why: SettingError) -> tuple[Path, FileLock]:
         SettingError: there is no place for it either.
     """
     try:
-        for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        for path in Path(tempfile.gettempdir()).glob(f"{MADE_UP}*"):
             _delete_left(path)
-        path = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+        path = Path(tempfile.mkdtemp(prefix=MADE_UP))
     except OSError as error:
         words = f"{why} Nor can they be kept among the temporary files: {error.strerror or error}."
         raise SettingError(words) from error
-    return path, _locked(path, 0)
+    return _locked(path, 0, ours=True)
 
 
 def _delete_left(path: Path) -> None:
-    """Deletes a temporary folder of this account's that no server has any more."""
+    """Deletes a temporary folder of this account's that no server has any more. Others could put nothing
+    into it: then it would be something else of ours, and the lock in it theirs."""
     with contextlib.suppress(OSError, Timeout):
         status = path.lstat()
-        ours = stat.S_ISDIR(status.st_mode) and os.name == "posix" and status.st_uid == os.getuid()
-        if ours and (path / "lock").exists():
-            with FileLock(path / "lock", timeout=0):
+        ours = stat.S_ISDIR(status.st_mode) and os.name == "posix" and status.st_uid == os.geteuid()
+        if ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (path / LOCK).exists():
+            with FileLock(path / LOCK, timeout=0):
                 shutil.rmtree(path)
 
 
-def _close_to_others(folder: Path) -> None:
-    """Where other accounts can look into a folder, they can't any more."""
+def _locked(named: Path, patience: float, ours: bool = False) -> tuple[Path, FileLock]:
+    """The folder, without symbolic links, closed and locked. ours: by its name it is Stepwise's alone."""
     try:
-        if folder.stat().st_mode & 0o077:
-            folder.chmod(0o700)
-    except OSError as error:  # another account's, or a disk without accounts
-        log.warning("Other accounts of this machine may look into %s: %s.", folder, error.strerror)
-
-
-def _locked(path: Path, patience: float) -> FileLock:
-    events = path / "events"
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        events.mkdir(mode=0o700, exist_ok=True)
-        lock = FileLock(path / "lock", mode=0o600, thread_local=False)  # whichever thread closes it
+        path = followed(named)
+        make_folder(path)
+        look_at(path, ours)
+        for name in (LOCK, OWNER):
+            check_file(path / name)
+        lock = FileLock(path / LOCK, mode=0o600, thread_local=False)  # whichever thread closes it
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -195,24 +190,33 @@ def _locked(path: Path, patience: float) -> FileLock:
                 raise
             log.warning("%s; waiting up to %g s for its end.", _in_use(path), patience)
             lock.acquire(timeout=patience)
-        with contextlib.suppress(OSError):  # a full disk, which others say: it is for words only
-            (path / OWNER).touch(mode=0o600)
-            (path / OWNER).write_text(f"{os.getpid()}\n", encoding="ascii")
+        try:
+            close_contents(path)
+            with contextlib.suppress(OSError):  # a full disk, which others say: it is for words only
+                write_file(path / OWNER, f"{os.getpid()}\n".encode("ascii"))
+        except BaseException:
+            lock.release()
+            raise
     except Timeout:
-        raise _InUse(f"{_in_use(path)}: end that one, or set STEPWISE_DATA to another folder.") from None
+        raise _InUse(f"{_in_use(named)}: end that one, or set STEPWISE_DATA to another folder.") from None
+    except NotOurs as error:
+        raise _Unusable(
+            f"Jobs can't be kept in {named} without other accounts of this machine: {error}. Put that right, "
+            "or set STEPWISE_DATA to a folder of this account's own."
+        ) from error
     except OSError as error:
         raise _Unusable(
-            f"Jobs can't be kept in {path}: {error.strerror or error}. Set STEPWISE_DATA to a folder that "
+            f"Jobs can't be kept in {named}: {error.strerror or error}. Set STEPWISE_DATA to a folder that "
             "can be written to."
         ) from error
-    _close_to_others(events)
-    return lock
+    return path, lock
 
 
 def _in_use(path: Path) -> str:
     """That another server has this folder, and which process that is, as far as it has said so."""
     try:
-        number = (path / OWNER).read_text(encoding="ascii").strip()
+        with open_file(path / OWNER) as file:
+            number = file.read(20).decode("ascii").strip()
     except (OSError, ValueError):
         number = ""
     return f"Another Stepwise uses the folder {path}" + (f" (process {number})" if number.isdecimal() else "")

@@ -1,12 +1,12 @@
-"""How much of what was drawn stays on disk: jobs' event files live within a bound of size and one of age,
-and what was used longest ago goes first. A job is called here by its name in the files (log.name_of); what
-the records say of it is the store's affair."""
+"""How much of what was drawn stays: jobs' event files and records live within a bound of size, one of age and
+one of their number, and what was used longest ago goes first. A job is called here by its name in the files
+(log.name_of); what the records say of it is the store's affair."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,14 @@ from jobs.log_names import job_of
 
 log = logging.getLogger("stepwise")
 
+MOST_JOBS = 10_000
+"""Jobs that ended and are kept, whatever their size: each look goes through all of them."""
+
 
 @dataclass
 class _Files:
-    """Those of one job, of all its attempts. used: when one of them was last written or begun to be read,
-    in seconds since the epoch. size: bytes."""
+    """Those of one job, of all its attempts. used: when it ended, or one of them was last written or begun to
+    be read, in seconds since the epoch. size: bytes."""
 
     paths: list[Path] = field(default_factory=list)
     used: float = 0.0
@@ -31,26 +34,43 @@ def size(folder: Path) -> int:
 
 
 def keep(
-    folder: Path, most_bytes: int, most_seconds: float, busy: Collection[str], old: Collection[str] = ()
+    folder: Path,
+    most_bytes: int,
+    most_seconds: float,
+    busy: Collection[str],
+    ended: Mapping[str, float] | None = None,
+    records: int = 0,
+    forget: Callable[[str], int] = lambda _: 0,
 ) -> list[str]:
-    """Deletes event files, those of one job together, until both bounds hold or only busy jobs are left.
+    """Deletes event files, those of one job together, and has its record forgotten, until all bounds hold or
+    only busy jobs are left.
 
     Args:
-        most_bytes: of all files together. most_seconds: since a job's files were last used.
+        most_bytes: of all files and records together. most_seconds: since a job was last used; one that ended
+            longer ago goes, however lately somebody looked at it.
         busy: the jobs that stay whatever their size and age: queued, running, being read.
-        old: those that go, however lately somebody looked at them.
+        ended: of those that have a record, when they ended, in seconds since the epoch.
+        records: bytes that all of these take. forget: removes one, and gives the bytes that this frees.
 
     Returns:
-        The jobs whose files are gone now, the one used longest ago first.
+        The jobs that are gone now, the one used longest ago first.
     """
+    ended = ended or {}
     jobs = _jobs(folder)
-    total, oldest = sum(files.size for files in jobs.values()), time.time() - most_seconds
+    for job, at in ended.items():
+        files = jobs.setdefault(job, _Files())
+        files.used = max(files.used, at)
+    total = records + sum(files.size for files in jobs.values())
+    number, oldest = len(ended), time.time() - most_seconds
     gone = []
     for job, files in sorted(jobs.items(), key=lambda one: one[1].used):
-        if total <= most_bytes and files.used >= oldest and job not in old:
-            continue
-        if job not in busy and _delete(files):
+        too_old = min(files.used, ended.get(job, files.used)) < oldest
+        too_many = number > MOST_JOBS and job in ended
+        if (total > most_bytes or too_many or too_old) and job not in busy and _delete(files):
             total -= files.size
+            if job in ended:
+                total -= forget(job)
+                number -= 1
             gone.append(job)
     return gone
 

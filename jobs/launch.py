@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 _ROOT = Path(__file__).parent.parent
+SERVERS_OWN = frozenset({"STEPWISE_API_KEYS", "STEPWISE_LOGIN", "OAUTH_CLIENT_SECRET"})
+"""Secrets of who may come in, which nobody who draws need know."""
 GRACE = 2.0
 """Seconds that a worker whose pipe is closed has to end by itself."""
 
@@ -64,10 +66,12 @@ def launch(number: int) -> Launched:
 
 
 def _environment(number: int) -> dict[str, str]:
-    """A worker's environment: this one, with one of its GPUs and the way to this code."""
+    """A worker's environment: this one, without the server's secrets, with one of its GPUs and the way to
+    this code."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     # Safe path (Python 3.11 on): what lies in the current folder doesn't come before the libraries.
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name.upper() not in SERVERS_OWN}
+    environment = {**inherited, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     gpus = torch.cuda.device_count()
     if number < gpus:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")

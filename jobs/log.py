@@ -22,6 +22,7 @@ from zlib import crc32
 
 from pydantic import ValidationError
 
+from jobs.private import open_file
 from pipeline.events import Event, Phase
 from pipeline.request import Job
 
@@ -204,13 +205,11 @@ class LogReader:
         """What is there behind the last event that was read, as far as it is whole."""
         if self._file is None:
             try:
-                self._file = self._path.open("rb", buffering=0)
+                self._file = open_file(self._path)
             except FileNotFoundError:
                 return
-            with contextlib.suppress(
-                OSError
-            ):  # another account's file, or just deleted: read it all the same
-                os.utime(self._path)
+            with contextlib.suppress(OSError):  # a disk that takes nothing more: read it all the same
+                os.utime(self._file.fileno() if os.utime in os.supports_fd else self._path)
         size = os.fstat(self._file.fileno()).st_size
         place, job = self._next, self._job
         while place + _HEADER <= size:

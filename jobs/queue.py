@@ -142,7 +142,7 @@ class Queue:
         return self._register.find(job)
 
     def of(self, owner: Owner) -> list[Record]:
-        """Jobs of a logged-in user, else of this very session; the newest first."""
+        """Jobs of a logged-in user, else of this very session; the newest first, as many as are listed."""
         return self._store.of(owner)
 
     def not_ready(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.request import Job
 
@@ -16,6 +16,8 @@ State = Literal["queued", "running", "finished", "stopped", "failed"]
 ENDED = ("finished", "stopped", "failed")
 WITH_VISITOR = "zerogpu"
 """The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
+MOST_LISTED = 200
+"""Jobs of one owner that are listed: each may have a prompt of 10,000 characters."""
 Kept = Literal["always", "visit", "call"]
 """What becomes of a job that nobody follows any more. always: its client chose its id, and comes back with
 it. visit: it was started on the page, whose visitor may be reloading. call: nobody else knows its id."""
@@ -24,7 +26,8 @@ it. visit: it was started on the page, whose visitor may be reloading. call: nob
 @dataclass(frozen=True)
 class Owner:
     """Whose job it is. person: "user:NAME" of who is logged in, else "address:IP"; session: which of that
-    person's, empty where there is none. first: goes before everyone who doesn't."""
+    person's, empty where there is none; both as owner_names.py bounds them. first: goes before everyone who
+    doesn't."""
 
     person: str
     session: str = ""
@@ -62,6 +65,13 @@ class Record:
     code: str | None = None
 
 
+class Ended(NamedTuple):
+    """A job that ended. job: its id. at: seconds since the epoch."""
+
+    job: str
+    at: float
+
+
 def describe(record: Record) -> dict[str, Any]:
     """A job as `/jobs` lists it."""
     return {
@@ -80,7 +90,8 @@ def describe(record: Record) -> dict[str, Any]:
 class Sight:
     """What the policy knows besides who waits.
 
-    served: when each person, and each (person, session), was last given a turn; who never was isn't in it.
+    served: when each person, and each (person, session), of those who wait was last given a turn; who never
+    was isn't in it.
     running: persons, once for each of their jobs that is being drawn. resident: models that are ready on the
     device that asks. now: seconds since the epoch.
     """
@@ -152,17 +163,27 @@ class Store(Protocol):
     def running(self) -> list[Record]:
         """In all lines."""
 
-    def sight(self, line: str, resident: Collection[str]) -> Sight:
-        """As of now, for whoever wants to foresee the policy."""
+    def sight(self, waiting: Sequence[Record], resident: Collection[str]) -> Sight:
+        """As of now, for whoever wants to foresee the policy for these."""
 
     def of(self, owner: Owner) -> list[Record]:
-        """The newest first: all of a logged-in user's; else those of this very session."""
+        """The newest first, as many as are listed: of a logged-in user's; else of this very session's."""
 
-    def ended(self) -> list[Record]:
+    def ended(self) -> list[Ended]:
         """All that ended, those that ended first in front."""
 
-    def forget(self, jobs: Collection[str]) -> None:
-        """Removes jobs that ended."""
+    def forget(self, jobs: Collection[str]) -> int:
+        """Removes jobs that ended.
+
+        Returns:
+            Bytes that `tidy` will give back for it.
+        """
+
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+
+    def tidy(self) -> None:
+        """Forgets turns that are too many, and gives back to the disk what holds nothing."""
 
     def close(self) -> None:
         """Everything is on disk."""

@@ -280,18 +280,34 @@ class Register:
         self._journal.write(record, last)
 
     def keep(self, most_bytes: int, most_seconds: float) -> float:
-        """Deletes what is past these bounds (`Rules`) of jobs that ended, files and records together.
+        """Deletes what is past these bounds (`Rules`), or too many, of jobs that ended: files and records
+        together. On a full disk the files go, and the records when there is room again.
 
         Returns:
             Seconds until the next of them passes its age; infinite where there is none.
+
+        Raises:
+            StoreError, DiskFull: the records can't be read.
         """
+        self._tidy()  # so that the size is that of what is in it
+        ended = {_file_name(job): (job, at) for job, at in self.store.ended()}
+
+        def forget(name: str) -> int:
+            with self._logged("That a job is forgotten"):
+                return self.store.forget([ended[name][0]])
+            return 0
+
         busy = [name_of(job) for job in list(self._active)]
-        ended = {name_of(one.job.id): one for one in self.store.ended()}
-        oldest = time.time() - most_seconds
-        old = [name for name, one in ended.items() if (one.ended or 0) < oldest]
-        gone = keep(self.logs, most_bytes, most_seconds, busy, old)
-        self.store.forget([ended.pop(name).job.id for name in {*gone, *old} & ended.keys()])
-        return min(((one.ended or 0) - oldest for one in ended.values()), default=math.inf)
+        ends = {name: at for name, (_, at) in ended.items()}
+        gone = keep(self.logs, most_bytes, most_seconds, busy, ends, self.store.size(), forget)
+        if gone:
+            self._tidy()
+        oldest, left = time.time() - most_seconds, ends.keys() - set(gone)
+        return min((ends[name] - oldest for name in left), default=math.inf)
+
+    def _tidy(self) -> None:
+        with self._logged("What is forgotten"):
+            self.store.tidy()
 
     def _stop(self, active: Active) -> None:
         """A job is asked to stop, in any thread, an event loop's too: so it is the watch that writes it down.
@@ -331,3 +347,11 @@ class Register:
             return
         if after is None or after.state == "stopped":  # it waited, whatever it did when it was asked
             self.leave(active, last)
+
+
+def _file_name(job: str) -> str:
+    """As `name_of`; an id that a bad disk has changed stands for itself, for no file is called by it."""
+    try:
+        return name_of(job)
+    except ValueError:
+        return job

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from jobs.record import Kept, Owner, Record, State
+from jobs.record import Ended, Kept, Owner, Record, State
 from pipeline.errors import quoted
 from pipeline.request import Job
 
@@ -60,6 +60,12 @@ def record_of(row: tuple) -> Record:
         error=None if error is None else _text(error),
         code=None if code is None else _text(code),
     )
+
+
+def ended_of(row: tuple) -> Ended:
+    """The job whose id and end these are, whatever is in them."""
+    id_, ended = row
+    return Ended(_text(id_), _seconds(ended) or 0.0)
 
 
 def fault(row: tuple) -> str:

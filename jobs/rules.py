@@ -16,8 +16,9 @@ class Rules:
     job ends that nobody follows any more; None: as soon as its caller has gone, and never where it was
     started on the page. wait, draw: seconds after which a job fails that waits, or is drawn. rate:
     jobs that one person may start, as of rate.RateLimit; empty: as many as they like. first:
-    names of logged-in users who go before everyone else. most_bytes, most_seconds: what is kept of jobs that
-    ended. log_prompts: whether the line that is logged of an ended job has its prompt.
+    names of logged-in users who go before everyone else. most_bytes, most_seconds: what is kept of jobs,
+    their records included, and for how long after their end. log_prompts: whether the line that is logged of
+    an ended job has its prompt.
     """
 
     room: int = 50

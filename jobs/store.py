@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.database import Database
-from jobs.record import ENDED, Kept, Owner, Policy, Record, Sight, State
-from jobs.rows import COLUMNS, fault, record_of
+from jobs.record import ENDED, MOST_LISTED, Ended, Kept, Owner, Policy, Record, Sight, State
+from jobs.rows import COLUMNS, ended_of, fault, record_of
 from pipeline.errors import Busy, StoreError
 from pipeline.request import Job
 
@@ -21,7 +21,7 @@ log = logging.getLogger("stepwise")
 CHANGING = "place, attempt, kills, lost, overtaken, since"
 """What may change of a job while it waits, behind its place."""
 MOST_SERVED = 2000
-"""Sessions whose last turn is remembered. Who is forgotten counts as never served, and would have been the
+"""Sessions whose last turn `tidy` leaves. Who is forgotten counts as never served, and would have been the
 first of those remembered anyway."""
 LATEST = 1e12
 """Seconds since the epoch that no clock shows."""
@@ -86,7 +86,7 @@ class SqliteStore:
             waiting = self._waiting(line)
             if not waiting:
                 return None
-            sight = self._sight(resident, now)
+            sight = self._sight(waiting, resident, now)
             choice = policy(waiting, sight)
             if choice is None:
                 return None
@@ -96,7 +96,7 @@ class SqliteStore:
                 *(now, choice.job, line),
             )
             if begun != 1:
-                raise ValueError(f"The policy chose {choice.job!r}, which doesn't wait in line {line!r}.")
+                raise ValueError(f"The policy chose {choice.job[:8]!r}, which doesn't wait in line {line!r}.")
             for overtaken in choice.overtakes:
                 self._database.run(
                     "UPDATE jobs SET overtaken = overtaken + 1, since = coalesce(since, ?) "
@@ -105,14 +105,10 @@ class SqliteStore:
                 )
             record = self._known(choice.job)
             # Later than every turn before it, also where the clock was set back: it is the order that counts.
-            turn = max(now, max(sight.served.values(), default=0.0) + 1e-6)
+            latest = self._database.value("SELECT max(at) FROM served") or 0.0
             self._database.run(
                 "INSERT OR REPLACE INTO served (person, session, at) VALUES (?, ?, ?)",
-                *(record.owner.person, record.owner.session, turn),
-            )
-            self._database.run(
-                "DELETE FROM served WHERE at < (SELECT at FROM served ORDER BY at DESC LIMIT 1 OFFSET ?)",
-                MOST_SERVED - 1,
+                *(record.owner.person, record.owner.session, max(now, latest + 1e-6)),
             )
             return record
 
@@ -183,25 +179,42 @@ class SqliteStore:
     def running(self) -> list[Record]:
         return self._several("state = 'running' ORDER BY place")
 
-    def sight(self, line: str, resident: Collection[str]) -> Sight:
+    def sight(self, waiting: Sequence[Record], resident: Collection[str]) -> Sight:
         with self._database.reading():
-            return self._sight(resident, self._clock())
+            return self._sight(waiting, resident, self._clock())
 
     def of(self, owner: Owner) -> list[Record]:
         """As of `record.Store`; nothing for an address without a session, which may be many people's."""
+        newest = "ORDER BY place DESC LIMIT ?"
         if owner.person.startswith("user:"):
-            return self._several("person = ? ORDER BY place DESC", owner.person)
+            return self._several(f"person = ? {newest}", owner.person, MOST_LISTED)
         if not owner.session:
             return []
-        return self._several("person = ? AND session = ? ORDER BY place DESC", owner.person, owner.session)
+        theirs = "person = ? AND session = ?"
+        return self._several(f"{theirs} {newest}", owner.person, owner.session, MOST_LISTED)
 
-    def ended(self) -> list[Record]:
-        return self._several("ended IS NOT NULL ORDER BY ended, place")
+    def ended(self) -> list[Ended]:
+        with self._database.reading():
+            query = "SELECT id, ended FROM jobs WHERE ended IS NOT NULL ORDER BY ended, place"
+            return [ended_of(row) for row in self._database.rows(query)]
 
-    def forget(self, jobs: Collection[str]) -> None:
+    def forget(self, jobs: Collection[str]) -> int:
         with self._database.writing():
+            before = self._database.free()
             for job in jobs:
                 self._database.run("DELETE FROM jobs WHERE id = ? AND ended IS NOT NULL", job)
+            return self._database.free() - before
+
+    def size(self) -> int:
+        return self._database.size()
+
+    def tidy(self) -> None:
+        with self._database.writing():
+            self._database.run(
+                "DELETE FROM served WHERE at < (SELECT at FROM served ORDER BY at DESC LIMIT 1 OFFSET ?)",
+                MOST_SERVED - 1,
+            )
+        self._database.shrink()
 
     def close(self) -> None:
         self._database.close()
@@ -258,18 +271,23 @@ class SqliteStore:
         self._seen[line] = now
         return [record for _, record in now.values()]
 
-    def _sight(self, resident: Collection[str], now: float) -> Sight:
-        served: dict[str | tuple[str, str], float] = {}
-        for person, session, at in self._database.rows("SELECT person, session, at FROM served ORDER BY at"):
-            served[person] = served[person, session] = at  # the last of a person's is its own
+    def _sight(self, waiting: Sequence[Record], resident: Collection[str], now: float) -> Sight:
+        # Only of those who wait: their number is bounded, that of those who were ever served is not.
+        last: dict[str | tuple[str, str], float | None] = {}
+        for person, session in {(record.owner.person, record.owner.session) for record in waiting}:
+            turns = "SELECT max(at) FROM served WHERE person = ?"
+            last[person, session] = self._database.value(f"{turns} AND session = ?", person, session)
+            if person not in last:
+                last[person] = self._database.value(turns, person)
+        served = {key: at for key, at in last.items() if at is not None}
         running = self._database.rows("SELECT person FROM jobs WHERE state = 'running' ORDER BY place")
         return Sight(served, [person for (person,) in running], frozenset(resident), now)
 
     def _seconds_each(self, line: str, turns: int) -> float | None:
         """What so many turns take by the last pictures of this line; None where there is none."""
         seconds = self._database.value(
-            "SELECT avg(ended - started) FROM (SELECT ended, started FROM jobs WHERE ended IS NOT NULL "
-            "AND line = ? AND state = 'finished' ORDER BY ended DESC LIMIT ?)",
+            "SELECT avg(ended - started) FROM (SELECT ended, started FROM jobs WHERE line = ? "
+            "AND state = 'finished' ORDER BY ended DESC LIMIT ?)",
             *(line, SAMPLE),
         )
         return None if seconds is None else turns * max(0.0, seconds)

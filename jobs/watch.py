@@ -29,6 +29,8 @@ STUCK = 60.0
 """Seconds that one look may take; the store itself gives up after 30."""
 KEEPING = 60.0
 """Seconds between two looks at what is kept, at least."""
+MANY = 1000
+"""Changes after which it looks at what is kept, however soon: a job makes a few, and may take 100 KB."""
 LONGEST = 3600.0
 """Seconds that it sleeps at most: the machine may sleep too, or its clock be set."""
 
@@ -53,7 +55,9 @@ class Watch:
         self._seen = -1
         self._since: float | None = None
         self._closed = False
-        self._kept = self._due = time.monotonic()  # when kept was looked at last, and is next
+        # When kept was looked at last, and is next; how many changes there were then.
+        self._kept = self._due = time.monotonic()
+        self._changes = 0
         self._telling = threading.Lock()  # so that nobody is told what was true before what they know
         self._keep()
         self._thread = start_thread("queue watch", self._run)
@@ -103,7 +107,8 @@ class Watch:
                 if self._closed:
                     return
                 if register.changes != self._seen:  # there may be more files than at the last look
-                    self._due = min(self._due, self._kept + KEEPING)
+                    many = register.changes - self._changes >= MANY
+                    self._due = min(self._due, self._kept + (0 if many else KEEPING))
                 self._seen = register.changes
             self._since = time.monotonic()
             try:
@@ -126,7 +131,7 @@ class Watch:
             self._keep()
 
     def _keep(self) -> None:
-        self._kept = time.monotonic()
+        self._kept, self._changes = time.monotonic(), self._register.changes
         self._due = self._kept + KEEPING  # also where it fails
         rest = self._register.keep(self._rules.most_bytes, self._rules.most_seconds)
         self._due = self._kept + max(KEEPING, min(LONGEST, rest))
@@ -174,7 +179,7 @@ class Watch:
                     _tell_lost(active, lost)
             return
         resident = self._resident(line)
-        sight = register.store.sight(line, resident)
+        sight = register.store.sight(waiting, resident)
         begun = [one.job.id for one in register.store.running() if one.line == line]
         running = [active for job in begun if (active := register.get(job)) is not None]
         # When each executor is free, in seconds from now; None from where it isn't known on.

@@ -95,7 +95,7 @@ class Worker:
         drawing = None
         try:
             drawing = self._engine.start(job)
-            start_thread(f"tells {job.id}", self._follow, drawing)
+            start_thread(f"tells {job.short_id}", self._follow, drawing)
         except StepwiseError as error:
             if drawing is not None:
                 drawing.stop()  # nobody would be told of it

@@ -213,7 +213,7 @@ class Engine:
             self._drawings[job.id] = drawing
             try:
                 # In the caller's context: the platform that lends a GPU finds there who asked for it.
-                start_thread(f"drawing {job.id}", self._run, drawing, spec, line, in_context=True)
+                start_thread(f"drawing {job.short_id}", self._run, drawing, spec, line, in_context=True)
             except BaseException:
                 self._forget(drawing)
                 line.leave(drawing)

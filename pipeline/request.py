@@ -29,6 +29,8 @@ MAX_SEED = 2**53 - 1
 RANDOM_SEEDS = 2**32
 MAX_PROMPT = 10_000
 """Characters. Far more than any text encoder reads (SD3.5: 512 tokens), so nothing sensible is refused."""
+LONGEST_ID = 64
+"""Characters of a job's id as a client writes it: 47 as URN in braces."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -76,10 +78,22 @@ def _seed(value: Any) -> int | None:
     return seed
 
 
+def job_id(value: Any) -> str:
+    """A job's id as the job has it, however a client wrote it.
+
+    Raises:
+        ValueError: no job can have it.
+    """
+    # uuid.UUID itself leaves out any number of dashes.
+    if not isinstance(value, str) or len(value) > LONGEST_ID:
+        raise ValueError
+    return str(uuid.UUID(value))
+
+
 def _id(value: Any) -> str:
     try:
-        return str(uuid.UUID(value))
-    except (ValueError, AttributeError, TypeError):
+        return job_id(value)
+    except ValueError:
         _refuse(f"must be a UUID such as {uuid.UUID(int=0)}; got {quoted(value)}")
 
 

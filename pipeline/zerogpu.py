@@ -186,7 +186,7 @@ class ZeroGpu:
         forked, self._forked = self._forked, None
         yield Started(time.monotonic() - forked if forked else 0.0)
         drawing = Drawing(job)
-        thread = threading.Thread(target=self._finish, args=(drawing, spec), name=f"drawing {job.id}")
+        thread = threading.Thread(target=self._finish, args=(drawing, spec), name=f"drawing {job.short_id}")
         thread.start()
         known: Event | None = None
         try:

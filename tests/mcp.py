@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from api.mcp import mcp_server
 from api.mcp_http import McpApp, mcp_routes
@@ -68,15 +69,18 @@ def initialize(server: str, http: httpx.Client | None = None, **headers: str) ->
 
 
 @contextlib.contextmanager
-def mcp_over(queue: Queue, **options: Any) -> Iterator[tuple[str, McpApp]]:
+def mcp_over(
+    queue: Queue, behind: Callable[[ASGIApp], ASGIApp] = lambda app: app, **options: Any
+) -> Iterator[tuple[str, McpApp]]:
     """The MCP app over this queue, served by uvicorn in this process: its address, and itself.
 
     Args:
+        behind: puts something in front of it.
         options: McpApp's.
     """
     files = PictureFiles(queue.folder.logs)
     app = McpApp(mcp_server(queue, files, lambda request: str(request.base_url)), **options)
-    web = Starlette(routes=mcp_routes(app), lifespan=app.lifespan)
+    web = Starlette(routes=mcp_routes(behind(app)), lifespan=app.lifespan)
     server = uvicorn.Server(
         uvicorn.Config(web, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")
     )

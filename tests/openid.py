@@ -1,6 +1,7 @@
 """A stand-in for the Hub's login on this machine, for what can't be reached from a test: OpenID Connect
 with a page to agree on (discovery, authorize, token, keys, userinfo), and whoami for access tokens. It checks
-what a provider must: the app's secret, the redirect URL, the code and its PKCE verifier, once.
+what a provider must: the app's secret, the redirect URL, the code and its PKCE verifier, once; and it lies
+where a test tells it to.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
@@ -24,6 +25,21 @@ from joserfc.jwk import RSAKey
 CLIENT, SECRET = "a-client-id", "a-client-secret-0123456789"
 PAGE = """<!doctype html><title>Stand-in for the Hub</title><h1>Not Hugging Face: a stand-in for tests</h1>
 <a href="{yes}">Authorize</a> <a href="{no}">Cancel</a>"""
+DISCOVERY = "/.well-known/openid-configuration"
+LEFT_OUT: Any = object()
+"""In a lie: that a provider doesn't say it at all."""
+
+
+class Answer(NamedTuple):
+    """What is answered in place of the right thing. pieces: bytes, each after so many seconds."""
+
+    status: int = 200
+    pieces: tuple[tuple[float, bytes], ...] = ()
+    headers: Mapping[str, str] = {"Content-Type": "application/json"}
+
+    @classmethod
+    def of(cls, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+        return cls(status, ((0, body),), headers or cls().headers)
 
 
 @dataclass
@@ -32,6 +48,10 @@ class OpenIdProvider:
 
     person, organisations: who is logged in there. tokens: access tokens, each with what whoami answers.
     forge: signs ID tokens with a key that isn't its own. refuse: the status that whoami answers with.
+
+    lies: what it says otherwise, by what says it (discovery, claims: the ID token's, token, userinfo), by the
+    field; a value may be LEFT_OUT. sign: makes the ID token of its claims. answers: what else it answers, by
+    the path.
     """
 
     url: str = ""
@@ -47,6 +67,24 @@ class OpenIdProvider:
     """Codes and OAuth tokens that were given out."""
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "own"}))
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    lies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sign: Callable[[dict[str, Any]], str] | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    """Paths that were asked for."""
+
+    def said(self, what: str, **truth: Any) -> dict[str, Any]:
+        """What is said there: the truth, and the lies."""
+        told = truth | self.lies.get(what, {})
+        return {name: value for name, value in told.items() if value is not LEFT_OUT}
+
+    def id_token(self, nonce: str | None) -> str:
+        now = int(time.time())
+        claims = self.said("claims", iss=self.url, aud=CLIENT, sub="1", iat=now, exp=now + 600, nonce=nonce)
+        if self.sign:
+            return self.sign(claims)
+        key = RSAKey.generate_key(2048, {"kid": "own"}) if self.forge else self.key
+        return jwt.encode({"alg": "RS256", "kid": "own"}, claims, key, ["RS256"])
 
     def add(self, token: str, name: str, *organisations: str, kind: str = "access_token") -> str:
         """A token of this user's; gives it."""
@@ -88,16 +126,20 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         url, token = self.provider.url, (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if address.path == "/.well-known/openid-configuration":
+        self.provider.requests.append(address.path)
+        if address.path in self.provider.answers:
+            self._answer(self.provider.answers[address.path])
+        elif address.path == DISCOVERY:
             self._json(
-                {
-                    "issuer": url,
-                    "authorization_endpoint": f"{url}/oauth/authorize",
-                    "token_endpoint": f"{url}/oauth/token",
-                    "userinfo_endpoint": f"{url}/oauth/userinfo",
-                    "jwks_uri": f"{url}/oauth/jwks",
-                    "id_token_signing_alg_values_supported": ["RS256"],
-                }
+                self.provider.said(
+                    "discovery",
+                    issuer=url,
+                    authorization_endpoint=f"{url}/oauth/authorize",
+                    token_endpoint=f"{url}/oauth/token",
+                    userinfo_endpoint=f"{url}/oauth/userinfo",
+                    jwks_uri=f"{url}/oauth/jwks",
+                    id_token_signing_alg_values_supported=["RS256"],
+                )
             )
         elif address.path == "/favicon.ico":
             self._send(200, "image/svg+xml", b"")
@@ -107,7 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._authorize(query)
         elif address.path == "/oauth/userinfo" and token in self.provider.given:
             orgs = [{"preferred_username": one} for one in self.provider.organisations]
-            self._json({"sub": "1", "preferred_username": self.provider.person, "orgs": orgs})
+            person = self.provider.person
+            self._json(self.provider.said("userinfo", sub="1", preferred_username=person, orgs=orgs))
         elif address.path == "/api/whoami-v2":
             self.provider.asked.append(token)
             if self.provider.refuse:
@@ -140,21 +183,35 @@ class _Handler(BaseHTTPRequestHandler):
         form = {name: values[0] for name, values in parse_qs(body).items()}
         basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
         asked = self.provider.codes.pop(form.get("code", ""), None)
-        if self.path != "/oauth/token" or self.headers.get("Authorization") != f"Basic {basic}":
+        self.provider.requests.append(self.path)
+        if self.path in self.provider.answers:
+            self._answer(self.provider.answers[self.path])
+        elif self.path != "/oauth/token" or self.headers.get("Authorization") != f"Basic {basic}":
             self._json({"error": "invalid_client"}, 401)
         elif asked is None or form.get("redirect_uri") != asked["redirect_uri"] or not _proves(form, asked):
             self._json({"error": "invalid_grant", "error_description": "no such code"}, 400)
         else:
-            now, token = int(time.time()), f"hf_oauth_{secrets.token_urlsafe(16)}"
+            token = f"hf_oauth_{secrets.token_urlsafe(16)}"
             self.provider.given.append(token)
-            claims = {"iss": self.provider.url, "aud": CLIENT, "sub": "1", "iat": now, "exp": now + 600}
-            key = RSAKey.generate_key(2048, {"kid": "own"}) if self.provider.forge else self.provider.key
-            signed = jwt.encode(
-                {"alg": "RS256", "kid": "own"}, {**claims, "nonce": asked.get("nonce")}, key, ["RS256"]
-            )
             self._json(
-                {"access_token": token, "token_type": "bearer", "expires_in": 28800, "id_token": signed}
+                self.provider.said(
+                    "token",
+                    access_token=token,
+                    token_type="bearer",
+                    expires_in=28800,
+                    id_token=self.provider.id_token(asked.get("nonce")),
+                )
             )
+
+    def _answer(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # who asked has gone
+            for seconds, piece in answer.pieces:
+                time.sleep(seconds)
+                self.wfile.write(piece)
 
     def _json(self, value: object, status: int = 200) -> None:
         self._send(status, "application/json", json.dumps(value).encode())

@@ -56,6 +56,8 @@ WRONG = {
     "hosts": ("a b", "https://draw.example.org", "draw.example.org:80", NOT_TEXT),
     "origins": ("example.org", "https://example.org/page", "ftp://example.org", NOT_TEXT),
     "frames": ("'self'; script-src *", "https://a.example https://b.example", NOT_TEXT),
+    "proxies": ("*", "nginx", "localhost", "10.0.0.7:80", "10.0.0.7/24", "10.0.0.7;::1", "0.0.0.0/0", "::/0",
+                "10.0.0.0/33", "unix:", "9" * 5000, NOT_TEXT),
 }  # fmt: skip
 SECRETS = ("api_keys", "login")
 CASES = [(field, value) for field, values in WRONG.items() for value in values]
@@ -126,6 +128,10 @@ def test_a_wrong_value_is_told_in_a_line_with_the_variable_and_the_value(
         ("STEPWISE_PORT", "8080", "STEPWISE_PORT is not a setting: did you mean GRADIO_SERVER_PORT?"),
         ("STEPWISE_QQQ", "x", "STEPWISE_QQQ is not a setting; README.md has them all."),
         ("STEPWISE_", "x", "STEPWISE_ is not a setting; README.md has them all."),
+        ("STEPWISE_PROXIES", "10.0.0.7, *", 'STEPWISE_PROXIES: "*", entry 2, is not the address of a proxy, '
+         "as 10.0.0.7, nor a network of proxies, as 10.0.0.0/24. Separate them by commas."),
+        ("FORWARDED_ALLOW_IPS", "*", 'FORWARDED_ALLOW_IPS: "*", entry 1, is not the address of a proxy, as '
+         "10.0.0.7, nor a network of proxies, as 10.0.0.0/24. Separate them by commas."),
         ("HF_TOKEN", "hf_ä", "HF_TOKEN must be a Hub token, hf_ and letters and digits; it holds other "
          "characters."),
         ("HF_HOME", NOT_TEXT, 'HF_HOME must be text in UTF-8; got "caf\\udce9".'),
@@ -150,6 +156,7 @@ def test_a_setting_in_two_spellings_must_have_one_value(said: Callable[..., str]
 def test_values_that_are_right_in_an_unusual_way_start(said: Callable[..., str], tmp_path: Path) -> None:
     right = {
         "STEPWISE_RATE": "", "STEPWISE_PRELOAD": "", "STEPWISE_PRIORITY": "", "STEPWISE_USERS": "",
+        "STEPWISE_PROXIES": "",
         "STEPWISE_API_KEYS": "", "STEPWISE_LOGIN": "", "STEPWISE_WORKERS": "0", "STEPWISE_GRACE": "0.5",
         "STEPWISE_THREADS": " 2 ", "stepwise_keep_gb": "1e-3", "STEPWISE_DATA": str(tmp_path / "bilder ä"),
         "HF_TOKEN": "", "HF_HOME": "/dev/null/nowhere",

@@ -50,7 +50,7 @@ IN_HEAD = ("visit.js", "pictures.js", "fields.js")
 HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
-WHO = """<b></b> <a href="logout">Log out</a>"""
+WHO = """<b></b> <form action="logout" method="post"><button>Log out</button></form>"""
 SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
 LONGEST_SEED = 100
 _WHOLE = re.compile(r"-?\d+")
@@ -174,11 +174,11 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                 yield value
 
         async def resume(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
-            async for value in _resume(queue, files, event.job):
+            async for value in _resume(queue, files, _job_of(event)):
                 yield value
 
         async def halt(event: gr.EventData) -> None:
-            await stop_job(queue, event.job)
+            await stop_job(queue, _job_of(event))
 
         def look() -> tuple[Any, Any]:
             models = engine.models()
@@ -247,6 +247,11 @@ def launch_options() -> dict[str, Any]:
     }
 
 
+def _job_of(event: gr.EventData) -> Any:
+    """The job that the page names; None where a program sends something else."""
+    return event._data.get("job") if isinstance(event._data, dict) else None
+
+
 async def _draw(
     queue: Queue, files: PictureFiles, values: dict[str, Any], off: dict[str, float]
 ) -> AsyncIterator[dict[str, Any]]:
@@ -278,7 +283,8 @@ async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[
 
 
 _WHO = """const name = window.gradio_config?.username ?? "", who = element.querySelector("b");
-who.textContent = who.title = name;"""
+who.textContent = who.title = name;
+element.querySelector("form").addEventListener("submit", () => window.stepwise.visit.out());"""
 """As text: a name is whatever its owner chose."""
 _BEGIN = "(prompt, job, ...settings) => [prompt, window.stepwise.begin(), ...settings]"
 _PROMPT = """() => {

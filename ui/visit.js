@@ -36,12 +36,29 @@
     },
   };
 
+  // One login is that of all tabs of a browser: where one of them logs out, or in as somebody else, the others
+  // look again. (The page where one logs in, login.html, says "", or ":out" after a logout.)
+  const login = window.BroadcastChannel && new BroadcastChannel(`stepwise-login:${new URL("./", location).pathname}`);
+  const meet = () => {
+    const name = window.gradio_config?.username;
+    if (!login || !name) return;
+    login.onmessage = ({ data }) => {
+      if (data === ":out") page.visit.forget();
+      if (data === "" || data === ":out") page.visit.answers();
+      else if (data !== name) location.reload();
+    };
+    login.postMessage(name);
+  };
+  if (document.readyState === "complete") meet();  // Gradio may have put this into the page late
+  else window.addEventListener("load", meet);
+
   // What the server answered to the last drawing that was asked for: Gradio (6.31) tells its failures apart to nobody.
   const plain = window.fetch;
   window.fetch = async (...call) => {
     const answer = await plain(...call);
     if (String(call[0]?.url ?? call[0]).includes("/queue/join")) {
       page.visit.joined = { status: answer.status };
+      if (answer.status === 401) page.visit.answers();
       if (!answer.ok) {
         const { detail } = await answer.clone().json().catch(() => ({}));
         if (typeof detail === "string") page.visit.joined.words = detail.replace(/\.$/, "");
@@ -50,10 +67,22 @@
     return answer;
   };
 
+  // Who logs out leaves nothing in the tab for who comes after them.
+  let kept = true;
+  page.visit.forget = () => {
+    kept = false;
+    for (const name of Object.keys(sessionStorage)) if (name.startsWith("stepwise:")) sessionStorage.removeItem(name);
+  };
+
+  page.visit.out = () => {
+    page.visit.forget();
+    try { sessionStorage.setItem("stepwise:out", ":out"); } catch {}
+  };
+
   // As late as a page can: what a history or an example put into the field counts as typed.
   const keep = () => {
     const field = document.querySelector("#prompt textarea");
-    if (field) write("prompt", field.value);
+    if (field && kept) write("prompt", field.value);
   };
   window.addEventListener("pagehide", keep);
   document.addEventListener("visibilitychange", () => document.hidden && keep());  // a phone may never come back

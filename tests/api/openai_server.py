@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from api.access import Table
 from api.guard import AskForKey, Guard, KeepToTable, Refuse
+from api.login import AskForLogin, Login
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app
 from api.pictures import PictureFiles
@@ -35,10 +36,11 @@ SMALL: dict[str, Any] = {"prompt": "a red apple", "size": "128x128"}
 EXTRAS: dict[str, Any] = {"steps": 4, "seed": 7}
 
 
-def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[str] = ()) -> ASGIApp:
+def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[str] = (), login: Login | None = None) -> ASGIApp:
     """The app behind the guard of all routes, as api/routes.py puts it together."""
-    table = Table()
-    behind = AskForKey(KeepToTable(app, table), [SecretStr(key) for key in keys])
+    table, secrets = Table(), [SecretStr(key) for key in keys]
+    inner = KeepToTable(app, table)
+    behind = AskForLogin(inner, login, secrets) if login else AskForKey(inner, secrets)
     return Guard(behind, table, Sites(), {PREFIX: refuse}, refuse, lambda _: bool(keys))
 
 

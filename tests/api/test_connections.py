@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,6 +25,7 @@ from api.connections import MOST_FILES, PunctualProtocol, expect_headers
 from tests.conftest import ROOT, free_port
 from tests.rest import TIMEOUT, call
 
+HELLO = PlainTextResponse("hello")
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 
@@ -42,8 +45,17 @@ def punctual() -> Iterator[str]:
     yield from greeting(PunctualProtocol)
 
 
-def greeting(protocol: type[PunctualProtocol]) -> Iterator[str]:
-    asked = PlainTextResponse("hello")
+@pytest.fixture
+def everyones_host() -> Iterator[str]:
+    """One that answers with the host that it was asked for."""
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse(Headers(scope=scope)["host"])(scope, receive, send)
+
+    yield from greeting(PunctualProtocol, host)
+
+
+def greeting(protocol: type[PunctualProtocol], asked: Any = HELLO) -> Iterator[str]:
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(asked, port=port, http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -108,6 +120,27 @@ def test_a_request_whose_headers_come_in_pieces_is_answered(punctual: str) -> No
         connection.sendall(b"but\r\n")
         connection.sendall(b"Connection: close\r\n\r\n")
         assert b"hello" in b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "GET"])
+def test_a_body_that_is_no_http_ends_its_connection_and_leaves_no_traceback(
+    punctual: str, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    head = f"{method} / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for first, then in ((b"", b"no chunk\r\n"), (b"1\r\na\r\n", b"no chunk\r\n"), (b"no chunk\r\n", b"")):
+        with connect(punctual, head + first) as connection:
+            time.sleep(0.05)  # the app has answered
+            with contextlib.suppress(OSError):
+                connection.sendall(then)
+                assert b"HTTP/1.1 " in b"".join(iter(lambda: connection.recv(4096), b""))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_request_without_a_host_has_one_for_the_app(everyones_host: str) -> None:
+    for head in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\nOrigin: http://evil.example\r\n\r\n"):
+        with connect(everyones_host, head) as connection:
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            assert answer.endswith(everyones_host.removeprefix("http://").encode()), answer
 
 
 def test_servers_that_are_started_after_the_app_asks_for_it_are_such(monkeypatch: pytest.MonkeyPatch) -> None:

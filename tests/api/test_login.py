@@ -27,6 +27,7 @@ from tests.conftest import serve
 from tests.mcp import INITIALIZE, initialize
 from tests.rest import TIMEOUT
 from tests.tiny import entry, models_yaml
+from ui.login_page import logout_page, password_page
 
 ANN, BOB = ("ann", "a horse: battery"), ("bób", "стапле")
 KEY = "a-key-0123456789"
@@ -35,18 +36,17 @@ DRAW = {"prompt": "a fox", "size": "64x64", "steps": 1, "response_format": "url"
 
 @pytest.fixture(scope="module")
 def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server that asks for a login. It believes a proxy on this machine, as any does that uvicorn runs, so
-    that a test may come from an address of its own, and guess."""
+    """A server that asks for a login. It believes a proxy on this machine, so that a test may come from an
+    address of its own, and guess."""
     folder = tmp_path_factory.mktemp("closed")
     models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
     login = f" {':'.join(ANN)}, {':'.join(BOB)} ,"
-    # As if behind a proxy on this machine, so that a test may come from an address of its own.
     with serve(
         folder,
         STEPWISE_MODELS=str(models),
         STEPWISE_LOGIN=login,
         STEPWISE_API_KEYS=KEY,
-        FORWARDED_ALLOW_IPS="*",
+        STEPWISE_PROXIES="127.0.0.1",
     ) as url:
         yield Keyed(url, folder / "server.log")
 
@@ -64,6 +64,10 @@ def ann(closed: Keyed) -> Iterator[httpx.Client]:
         answer = client.post("/login", data={"username": ANN[0], "password": ANN[1]})
         assert answer.json() == {"success": True}
         yield client
+
+
+def accounts_of(*logins: str) -> Accounts:
+    return Accounts([SecretStr(login) for login in logins], password_page, logout_page)
 
 
 def basic(name: str, password: str) -> dict[str, str]:
@@ -114,15 +118,11 @@ def test_so_do_those_that_gradio_leaves_open(http: httpx.Client, path: str) -> N
         assert http.request(method, f"{API_PREFIX}/{path}").status_code == 401
 
 
-def test_the_login_page_and_what_it_needs_are_open_and_name_no_model(http: httpx.Client) -> None:
+def test_the_login_page_is_open_and_needs_nothing_else(http: httpx.Client) -> None:
     page = http.get("/")
-    assert page.status_code == 200
-    assert '"auth_required":true' in page.text.replace(" ", "")
-    assert "Write what you want to see" not in page.text
-    scripts = re.findall(r"""(?:src|href)="\./(assets/[^"]+)""", page.text)
-    assert scripts
-    for path in (*scripts, "theme.css", "favicon.ico"):
-        assert http.get(f"/{path}").status_code == 200
+    assert (page.status_code, page.headers["cache-control"]) == (200, "no-store")
+    assert '<form action="login" method="post">' in page.text
+    assert not re.findall(r"""(?:src|href)=["'](?!\./["'])""", page.text)
 
 
 def test_a_refusal_has_the_shape_of_the_api_that_was_asked(http: httpx.Client) -> None:
@@ -189,7 +189,9 @@ def test_after_logging_out_the_cookie_is_worth_nothing(closed: Keyed) -> None:
         client.post("/login", data={"username": BOB[0], "password": BOB[1]})
         cookies = dict(client.cookies)
         assert client.get("/config").status_code == 200
-        client.get("/logout")
+        assert client.get("/logout").status_code == 200
+        assert client.get("/config").status_code == 200  # it asks, and that was all
+        assert client.post("/logout").headers["location"] == "./"
     answer = httpx.get(f"{closed.url}/config", cookies=cookies, timeout=TIMEOUT)
     assert answer.status_code == 401
     assert httpx.get(f"{closed.url}/config", headers=basic(*BOB), timeout=TIMEOUT).status_code == 200
@@ -236,7 +238,7 @@ def test_the_start_says_it_and_shows_no_password(closed: Keyed) -> None:
 
 
 def test_a_name_and_a_password_belong_together() -> None:
-    accounts = Accounts([SecretStr("ann:one"), SecretStr("bob:two")])
+    accounts = accounts_of("ann:one", "bob:two")
     assert accounts.check("ann", "one", "here")
     for name, password in (("ann", "two"), ("bob", "one"), ("", ""), ("ann:one", ""), ("ANN", "one")):
         assert not accounts.check(name, password, name)
@@ -256,7 +258,7 @@ def test_a_password_with_a_colon_admits_nobody_by_another_name(closed: Keyed) ->
 
 
 def test_names_and_passwords_are_compared_apart_as_they_are_written() -> None:
-    accounts = Accounts([SecretStr("ann:x:y"), SecretStr("b\u00f3b:caf\u00e9")])
+    accounts = accounts_of("ann:x:y", "b\u00f3b:caf\u00e9")
     assert accounts.check("ann", "x:y", "here") == "ann"
     # However a keyboard composes the letters, and under the one name that the owner wrote.
     assert accounts.check("bo\u0301b", "cafe\u0301", "here") == "b\u00f3b"

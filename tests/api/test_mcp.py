@@ -18,6 +18,7 @@ from PIL import Image
 
 from api.mcp import MOST_BYTES, fitted
 from pipeline.recipe import read_recipe
+from tests.api.conftest import KEYS, Keyed
 from tests.api.test_bad_input import in_words
 from tests.api.test_generate import fetched
 from tests.mcp import connected, words
@@ -100,11 +101,11 @@ def test_the_same_seed_gives_the_same_pixels_as_generate(server: str) -> None:
     assert (pixels(base64.b64decode(image.data)) == pixels(fetched(images[0]))).all()
 
 
-def test_the_address_is_the_one_that_a_proxy_was_called_by(server: str) -> None:
-    result = called(
-        server, "draw", SMALL, **{"X-Forwarded-Host": "me-space.hf.space", "X-Forwarded-Proto": "https"}
-    )
-    assert json.loads(words(result))["png"].startswith("https://me-space.hf.space/gradio_api/file=")
+def test_the_address_is_the_one_that_a_named_proxy_was_called_by(keyed: Keyed) -> None:
+    headers = {"X-Forwarded-Host": "draw.example.org", "X-Forwarded-Proto": "https"}
+    headers["Authorization"] = f"Bearer {KEYS[0]}"
+    result = called(keyed.url, "draw", {"prompt": "a fox", "width": 64, "height": 64, "steps": 2}, **headers)
+    assert json.loads(words(result))["png"].startswith("https://draw.example.org/gradio_api/file=")
 
 
 def test_each_step_is_told_to_a_client_that_asks_for_progress(server: str, steps: Steps) -> None:

@@ -9,6 +9,7 @@ import json
 import httpx
 import pytest
 
+from api.access import MESSAGE
 from tests.mcp import ACCEPT, INITIALIZE, connected, initialize
 from tests.rest import TIMEOUT
 
@@ -53,7 +54,7 @@ def refused(server: str, body: bytes, **headers: str) -> int:
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_what_is_no_message_is_refused(server: str, session: dict[str, str], body: bytes) -> None:
-    expected = 413 if len(body) > 2**20 else 400
+    expected = 413 if len(body) > MESSAGE else 400
     assert refused(server, body) == expected
     assert refused(server, body, **session) == expected
 
@@ -74,10 +75,13 @@ def session(server: str) -> dict[str, str]:
 
 
 def error_in(answer: httpx.Response) -> str:
-    """The words of a JSON-RPC error, or of a tool's refusal, in a stream of events."""
+    """The words of a JSON-RPC error, alone or in a stream of events, or of a tool's refusal."""
     assert answer.status_code == 200, answer.text
-    (line,) = [line for line in answer.text.splitlines() if line.startswith("data: ")]
-    message = json.loads(line.removeprefix("data: "))
+    if answer.headers["content-type"] == "application/json":
+        message = answer.json()
+    else:
+        (line,) = [line for line in answer.text.splitlines() if line.startswith("data: ")]
+        message = json.loads(line.removeprefix("data: "))
     if "error" in message:
         return message["error"]["message"]
     assert message["result"]["isError"]
@@ -92,10 +96,10 @@ def error_in(answer: httpx.Response) -> str:
         (tool_call('{"prompt": "\\ud800"}'), "U+D800"),
         (tool_call("{}"), "prompt is required."),
         (tool_call("null"), "prompt is required."),
-        (tool_call('["a fox"]'), "Invalid request parameters"),
+        (tool_call('["a fox"]'), "Invalid request parameters of tools/call: params.arguments"),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}', "Invalid request parameters"),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "resources/list"}', "Method not found"),
-        (b'{"jsonrpc": "2.0", "id": 1, "method": "draw"}', "Invalid request parameters"),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "draw"}', 'this server has no "draw"'),
     ],
 )
 def test_a_message_that_cannot_be_done_is_answered_in_words(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.node import Node
 from tests.rest import TIMEOUT
 from tests.steps import Steps
 from tests.tiny import entry, models_yaml
-from tests.ui.studio import SLOW, Studio
+from tests.ui.studio import SLOW, NamedStudio
 
 pytestmark = needs_nginx
 
@@ -61,7 +62,8 @@ def fronts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "STEPWISE_MODELS": str(models_yaml(own, entry(tiny_folder, limits=SHORT))),
         "STEPWISE_LOGIN": ":".join(ANN),
         "STEPWISE_API_KEYS": KEY,
-        "STEPWISE_HOSTS": f"{NAME}, .example.org",
+        "STEPWISE_HOSTS": "example.org, .example.org",
+        "STEPWISE_PROXIES": "127.0.0.1",
     }
     with (
         serve(own, **settings) as plain,
@@ -94,16 +96,16 @@ def steps(fronts: Fronts) -> Iterator[list[Steps]]:
 
 
 def log_in(page: Page) -> None:
-    page.get_by_label("Username").fill(ANN[0])
+    page.get_by_label("Name").fill(ANN[0])
     page.get_by_label("Password").fill(ANN[1])
-    page.get_by_role("button", name="Login").click()
+    page.get_by_role("button", name="Log in").click()
 
 
 @pytest.mark.browser
 def test_the_page_asks_for_the_login_draws_and_finds_its_picture_after_a_reload(front: str) -> None:
     with sync_playwright() as playwright:
         browser = launch_chromium(playwright, EVERYWHERE)
-        tab = Studio(browser.new_page(), front)
+        tab = NamedStudio(browser.new_page(), front)
         tab.page.goto(f"{front}/")
         log_in(tab.page)
         expect(tab.draw_button).to_be_visible(timeout=SLOW)
@@ -120,6 +122,7 @@ def test_the_page_asks_for_the_login_draws_and_finds_its_picture_after_a_reload(
         # Gradio's page asks for a favicon and its own MCP server, which is off.
         tab.allow("404 \\(Not Found\\)", reason="the page looks for Gradio's own MCP server, which is off")
         tab.page.goto(f"{front}/logout")
+        tab.page.get_by_role("button", name="Log out").click()
         expect(tab.page.get_by_label("Password")).to_be_visible(timeout=SLOW)
         assert tab.page.url.rstrip("/") == front
         assert tab.unexplained() == []
@@ -186,7 +189,7 @@ def test_an_mcp_client_draws_and_its_link_leads_to_the_picture(front: str) -> No
 def test_both_clients_come_in_by_a_name_and_a_password_too(front: str) -> None:
     password = httpx.BasicAuth(*ANN)
     with httpx.Client(auth=password, timeout=TIMEOUT) as http:
-        openai = OpenAI(base_url=f"{front}/v1", api_key="", http_client=http, max_retries=0)
+        openai = OpenAI(base_url=f"{front}/v1", api_key="none", http_client=http, max_retries=0)
         assert [model.id for model in openai.models.list()] == ["tiny"]
 
     async def listed() -> list[str]:
@@ -203,7 +206,7 @@ def test_login_and_logout_stay_below_the_path(front: str) -> None:
         http.post("/login", data={"username": ANN[0], "password": ANN[1]})
         config = http.get("/config").json()
         assert (config["username"], config["root"]) == ("ann", front)
-        assert http.get("/logout").headers["location"].rstrip("/") == front
+        assert http.post("/logout").headers["location"] == "./"
         assert http.get("/config").status_code == 401
 
 
@@ -213,6 +216,24 @@ def test_health_metrics_and_the_openapi_document_are_there(front: str) -> None:
         assert http.get("/v1/openapi.json").json()["servers"] == [{"url": f"{front}/v1"}]
         assert "MCP server" in http.get("/mcp").text
         assert http.get("/gradio_api/info").json()["named_endpoints"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of its own on Linux alone")
+def test_each_visitor_is_who_nginx_saw_whatever_they_write(fronts: Fronts, front: str) -> None:
+    def guesses(address: str) -> list[int]:
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=TIMEOUT) as http:
+            return [
+                http.post(
+                    f"{front}/login",
+                    data={"username": ANN[0], "password": f"guess {number}"},
+                    headers={"x-forwarded-for": f"9.9.9.{number}", "x-real-ip": f"9.9.9.{number}"},
+                ).status_code
+                for number in range(7)
+            ]
+
+    network = f"127.0.{1 + list(fronts.urls.values()).index(front)}"
+    for address in (f"{network}.1", f"{network}.2"):
+        assert guesses(address) == [400] * 5 + [429] * 2
 
 
 PATHS = (

@@ -20,6 +20,7 @@ from api.openai_request import ImageRequest
 from jobs.queue import Queue
 from pipeline.engine import Engine
 from pipeline.recipe import read_recipe
+from tests.api.conftest import KEYS, Keyed
 from tests.api.openai_server import EXTRAS, SMALL, TINY, client, openai_server, post
 from tests.rest import TIMEOUT, call
 from tests.steps import Steps
@@ -89,12 +90,13 @@ def test_a_picture_comes_as_an_address_that_serves_the_png(server: str) -> None:
     assert read_recipe(io.BytesIO(served.content)).seed == 7
 
 
-def test_an_address_is_the_one_that_the_proxy_is_known_by(server: str) -> None:
-    body = '{"prompt": "a red apple", "size": "128x128", "steps": 2, "response_format": "url"}'
-    proxied = post(server, body, x_forwarded_host="draw.example.org", x_forwarded_proto="https")
+def test_an_address_is_the_one_that_a_named_proxy_is_known_by(keyed: Keyed) -> None:
+    body = '{"prompt": "a fox", "size": "64x64", "steps": 2, "response_format": "url"}'
+    forwarded = {"x_forwarded_host": "draw.example.org", "x_forwarded_proto": "https"}
+    proxied = post(keyed.url, body, authorization=f"Bearer {KEYS[0]}", **forwarded)
     url = proxied.json()["data"][0]["url"]
     assert url.startswith("https://draw.example.org/gradio_api/file=")
-    served = httpx.get(url.replace("https://draw.example.org", server), timeout=TIMEOUT)
+    served = httpx.get(url.replace("https://draw.example.org", keyed.url), timeout=TIMEOUT)
     assert served.content[:4] == b"\x89PNG"
 
 

@@ -133,8 +133,7 @@ def test_other_accounts_can_look_into_no_folder_also_of_an_older_version(usual: 
         assert folder.logs.stat().st_mode & 0o777 == 0o700
         assert (folder.path / "lock").stat().st_mode & 0o777 == 0o600
         folder.close()
-    # A folder that its owner has made and named may have more in it than ours.
-    assert [folder.path.stat().st_mode & 0o777 for folder in folders] == [0o700, 0o755, 0o700]
+    assert [folder.path.stat().st_mode & 0o777 for folder in folders] == [0o700, 0o700, 0o700]
 
 
 def test_a_folder_that_was_asked_for_and_cant_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -100,8 +102,58 @@ def test_a_job_that_is_looked_at_again_stays_longer(tmp_path: Path) -> None:
 def test_an_old_job_goes_however_lately_it_was_looked_at_but_not_a_busy_one(tmp_path: Path) -> None:
     for job in (A, B, C):
         file(tmp_path, job, 1)
-    assert keep(tmp_path, BYTES, HOUR, [C], old=[B, C]) == [B]
+    long_ago = time.time() - 2 * HOUR
+    assert keep(tmp_path, BYTES, HOUR, [C], {B: long_ago, C: long_ago}) == [B]
     assert there(tmp_path) == {f"{A}.1.events", f"{C}.1.events"}
+
+
+@dataclass
+class Records:
+    """Those of a store: when each ended, and its bytes."""
+
+    ended: dict[str, float]
+    each: int
+    forgotten: list[str] = field(default_factory=list)
+
+    def forget(self, job: str) -> int:
+        self.forgotten.append(job)
+        return self.each
+
+    def keep(self, folder: Path, most: int, seconds: float = HOUR, busy: Collection[str] = ()) -> list[str]:
+        return keep(folder, most, seconds, busy, self.ended, self.each * len(self.ended), self.forget)
+
+
+def ago(**seconds: float) -> dict[str, float]:
+    """When jobs ended, by their letter."""
+    names = dict(zip("ABCD", IDS, strict=True))
+    return {names[letter]: time.time() - age for letter, age in seconds.items()}
+
+
+def test_records_count_as_files_do_and_go_with_them(tmp_path: Path) -> None:
+    file(tmp_path, A, 20)
+    file(tmp_path, B, 40)
+    records = Records(ago(A=20, B=40, C=30), each=500)
+    assert records.keep(tmp_path, 3500) == []
+    assert records.keep(tmp_path, 3499) == [B] == records.forgotten
+    assert there(tmp_path) == {f"{A}.1.events"}
+
+
+def test_a_record_without_files_goes_in_its_turn(tmp_path: Path) -> None:
+    file(tmp_path, A, 20)
+    records = Records(ago(A=20, B=40, C=10, D=30), each=500)
+    assert records.keep(tmp_path, 2000) == [B, D] == records.forgotten
+    assert Records(ago(A=20, C=2 * HOUR), each=1).keep(tmp_path, BYTES) == [C]
+
+
+def test_what_the_records_take_beside_those_that_ended_can_not_be_had_back(tmp_path: Path) -> None:
+    assert keep(tmp_path, 1000, HOUR, [B], ago(A=1, B=2), 5000, lambda _: 0) == [A]
+
+
+def test_only_so_many_jobs_are_kept_however_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.keeping.MOST_JOBS", 2)
+    file(tmp_path, D, 5)
+    records = Records(ago(A=20, B=40, C=10, D=30), each=1)
+    assert records.keep(tmp_path, BYTES, busy=[B]) == [A, C] == records.forgotten
 
 
 def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> None:

@@ -240,7 +240,8 @@ def test_what_is_foreseen_is_what_is_drawn() -> None:
             device.add(owner("ABCDE"[number * number % 5], str(number % 3), first=number % 7 == 0), "large")
         for _ in range(9):
             device.draw()
-        foreseen = fair(device.store.waiting(LINE), device.store.sight(LINE, ()))
+        waiting = device.store.waiting(LINE)
+        foreseen = fair(waiting, device.store.sight(waiting, ()))
         while device.draw():
             pass
         assert [one.job.id for one in foreseen] == [one.job.id for one in device.drawn[9:]]

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.database import TABLES, VERSION, Database
+from jobs.database import VERSION
 from jobs.policy import Fair
 from jobs.record import Choice, Record, Store
 from jobs.store import SqliteStore
 from pipeline.errors import Busy, DiskFull, StoreError
 from tests.conftest import ROOT
+from tests.jobs.old_store import FIRST, make_old
 from tests.jobs.waiting import LINE, Clock, job, owner
 
 ROOMY = (10_000, 10_000)
@@ -156,7 +157,7 @@ def test_a_claim_begins_an_attempt_and_is_its_owners_turn(store: SqliteStore, cl
     record = claim(store)
     assert (record.state, record.attempt, record.started) == ("running", 1, clock.now)
     assert store.running() == [record] == [store.get(record.job.id)]
-    sight = store.sight(LINE, ["sketch"])
+    sight = store.sight([record], ["sketch"])
     assert sight.running == ["address:A"]
     assert sight.served == {"address:A": clock.now, ("address:A", ""): clock.now}
     assert (sight.resident, sight.now) == ({"sketch"}, clock.now)
@@ -189,7 +190,7 @@ def test_the_policy_sees_what_sight_and_waiting_show(store: SqliteStore) -> None
     add(store, "B")
     seen = []
     store.claim(LINE, lambda waiting, sight: seen.append((list(waiting), sight)), ["sketch"])
-    assert seen == [(store.waiting(LINE), store.sight(LINE, ["sketch"]))]
+    assert seen == [(store.waiting(LINE), store.sight(store.waiting(LINE), ["sketch"]))]
 
 
 def test_who_is_overtaken_is_counted_and_the_first_time_kept(store: SqliteStore, clock: Clock) -> None:
@@ -216,12 +217,15 @@ def test_only_so_many_turns_are_remembered_the_last_ones(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.store.MOST_SERVED", 5)
+    served = []
     for number in range(9):
         store.add(job(), LINE, owner(str(number)), "call", *ROOMY)
-        store.claim(LINE, lambda waiting, sight: Choice(waiting[0].job.id))
-    served = store.sight(LINE, ()).served
-    assert [key for key in served if isinstance(key, str)] == [f"address:{number}" for number in range(4, 9)]
-    assert len(served) == 10
+        record = store.claim(LINE, lambda waiting, sight: Choice(waiting[0].job.id))
+        served.append(record)
+    store.tidy()
+    remembered = store.sight([record for record in served if record is not None], ()).served
+    assert {key for key in remembered if isinstance(key, str)} == {f"address:{n}" for n in range(4, 9)}
+    assert len(remembered) == 10
 
 
 # Ending.
@@ -235,7 +239,7 @@ def test_an_attempt_ends_once(store: SqliteStore, clock: Clock, state: str) -> N
     assert store.end(record.job.id, 1, state, "Words.", "code")  # type: ignore[arg-type]
     after = store.get(record.job.id)
     assert after == replace(record, state=state, ended=clock.now, error="Words.", code="code")  # type: ignore[arg-type]
-    assert store.ended() == [after]
+    assert store.ended() == [(after.job.id, clock.now)]
     assert not store.end(record.job.id, 1, "failed")
     assert not store.put_back(record.job.id, 1)
     assert store.get(record.job.id) == after
@@ -337,9 +341,9 @@ def test_those_that_ended_first_are_in_front_and_only_they_are_forgotten(
         clock.now += 1
         store.stop(id_)
     running = claim(store).job.id
-    assert [one.job.id for one in store.ended()] == [ids[2], ids[0]]
+    assert [one.job for one in store.ended()] == [ids[2], ids[0]]
     store.forget([ids[2], running, ids[3], job().id])
-    assert [one.job.id for one in store.ended()] == [ids[0]]
+    assert [one.job for one in store.ended()] == [ids[0]]
     assert store.get(ids[2]) is None
     assert {one.job.id for one in (*store.running(), *store.waiting(LINE))} == {running, ids[3]}
 
@@ -362,7 +366,7 @@ def test_after_a_restart_everything_is_as_before(store: SqliteStore, path: Path,
     store.claim(LINE, Fair(), ["turbo"])
 
     def everything(of: SqliteStore) -> list[object]:
-        return [of.waiting(LINE), of.running(), of.ended(), of.sight(LINE, ())]
+        return [of.waiting(LINE), of.running(), of.ended(), of.sight(of.waiting(LINE), ())]
 
     before = everything(store)
     assert any(one.overtaken for one in store.waiting(LINE))
@@ -376,6 +380,7 @@ ADDS = """
 import sys
 from pathlib import Path
 from jobs.store import SqliteStore
+from tests.jobs.old_store import FIRST, make_old
 from tests.jobs.waiting import job, owner
 
 store = SqliteStore(Path(sys.argv[1]))
@@ -406,6 +411,7 @@ import resource, sys
 from pathlib import Path
 from jobs.store import SqliteStore
 from pipeline.errors import DiskFull
+from tests.jobs.old_store import FIRST, make_old
 from tests.jobs.waiting import job, owner
 
 store = SqliteStore(Path(sys.argv[1]))
@@ -459,15 +465,8 @@ def test_a_damaged_file_is_refused_in_words_and_kept(path: Path, damage: str) ->
     assert path.read_bytes() == broken
 
 
-def test_a_file_of_the_first_version_is_opened_with_its_jobs(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as then:
-        then.setattr("jobs.database.VERSION", 1)
-        then.setattr("jobs.database.TABLES", TABLES.replace("    lost INTEGER NOT NULL DEFAULT 0,\n", ""))
-        Database(path).close()
-    with sqlite3.connect(path) as connection:
-        assert "lost" not in {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
+def test_a_file_of_the_first_version_is_opened_with_its_jobs(path: Path) -> None:
+    with make_old(path, FIRST, 1) as connection:
         old = job()
         connection.execute(
             "INSERT INTO jobs (id, line, person, session, first, kept, state, created, attempt, job) "

@@ -85,7 +85,7 @@ def test_a_job_that_can_not_be_read_fails_in_words_its_row_stays_and_the_others_
     assert "Draw it again" in str(found.error)
     assert bad.job.id[:8] in caplog.text
     assert [one.job.id for one in store.waiting(LINE)] == [first.job.id, last.job.id]
-    assert [one.job.id for one in store.ended()] == [bad.job.id]
+    assert [one.job for one in store.ended()] == [bad.job.id]
     assert json.loads(json.dumps(describe(found), allow_nan=False))["state"] == "failed"
     for expected in (first, last):
         claimed = store.claim(LINE, Fair(running_each=9))
@@ -127,9 +127,11 @@ def test_an_id_that_names_no_file_and_times_that_are_none_are_read(tmp_path: Pat
     store = SqliteStore(path)
     (waits,) = store.waiting(LINE)
     assert (waits.job, waits.created, waits.since, waits.overtaken) == (good.job, 0.0, None, 0)
-    (failed,) = store.ended()
+    (ended,) = store.ended()
+    failed = store.get(ended.job)
+    assert failed is not None
     assert failed.attempt == 0
-    assert store.sight(LINE, ()).served == {}
+    assert store.sight(store.waiting(LINE), ()).served == {}
     store.close()
 
 

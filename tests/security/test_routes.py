@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import starlette.routing
 from gradio.routes import App
 from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from api.access import HUGGING_FACE, NO_LOGIN, PASSWORDS, UNLISTED, Access, Table
+from api.access import HUGGING_FACE, PASSWORDS, UNLISTED, Access, Table
 from api.hub_login import HubLogin, Provider
 from api.login import Login
 from api.passwords import Accounts
 from api.routes import app_options
 from jobs.queue import Queue
 from tests.conftest import ROOT
-from ui.login_page import login_page
+from tests.security.routes import every_route
+from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page
 
 SECURITY = ROOT / "docs" / "security.md"
@@ -29,30 +28,10 @@ SECURITY = ROOT / "docs" / "security.md"
 
 def login_of(kind: str) -> Login | None:
     if kind == "passwords":
-        return Accounts([SecretStr("ann:secret")])
-    return HubLogin(Provider("client", "secret"), (), login_page) if kind == "huggingface" else None
-
-
-def app_of(queue: Queue, login: Login | None) -> App:
-    demo = build_page(queue, login is not None)
-    demo.queue(api_open=False)
-    return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
-
-
-def routes_of(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Method and path of every route that the app has, those of its mounted apps as well."""
-    for route in app.routes:
-        if (original := getattr(route, "original_router", None)) is not None:
-            yield from routes_of(original, prefix)
-        elif isinstance(route, starlette.routing.Mount):
-            inner: Any = route.app
-            while not hasattr(inner, "routes"):  # behind a wrapper, whose closure has it
-                (inner,) = [c.cell_contents for c in inner.__closure__ if hasattr(c.cell_contents, "routes")
-                            or hasattr(c.cell_contents, "__closure__")][:1]  # fmt: skip
-            yield from routes_of(inner, prefix + route.path)
-        else:
-            for method in route.methods or ("GET", "POST", "DELETE"):
-                yield method, prefix + route.path
+        return Accounts([SecretStr("ann:secret")], password_page, logout_page)
+    return (
+        HubLogin(Provider("client", "secret"), (), login_page, logout_page) if kind == "huggingface" else None
+    )
 
 
 @pytest.mark.parametrize("kind", ["none", "passwords", "huggingface"])
@@ -60,7 +39,7 @@ def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Que
     login = login_of(kind)
     table = Table(login.access) if login else Table()
     used = set()
-    found = list(routes_of(app_of(tiny_queue, login)))
+    found = every_route(tiny_queue, login)
     assert len(found) > 90
     for method, path in found:
         access = table.find(re.sub(r"{\w+(:\w+)?}", "1", path), method)
@@ -104,6 +83,5 @@ def row(access: Access) -> tuple[str, ...]:
 
 
 def test_the_documentation_prints_the_table_as_it_is() -> None:
-    tables = [Table(one).routes for one in (PASSWORDS, HUGGING_FACE, NO_LOGIN)]
-    known = dict.fromkeys(access for table in tables for access in table if access not in NO_LOGIN)
+    known = dict.fromkeys((*Table(PASSWORDS).routes, *Table(HUGGING_FACE).routes))
     assert sorted(rows()) == sorted(row(access) for access in known)

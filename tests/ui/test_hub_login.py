@@ -20,7 +20,8 @@ from openai import OpenAI
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from starlette.requests import Request
 
-from api.hub_login import HubLogin, Logins, Provider
+from api.browser_login import Logins
+from api.hub_login import HubLogin, Provider
 from api.hub_tokens import Members, Person
 from api.login import TurnedAway
 from pipeline.errors import SettingError
@@ -33,7 +34,7 @@ from tests.rest import TIMEOUT
 from tests.tiny import entry, models_yaml
 from tests.ui.conftest import LAPTOP, PHONE
 from tests.ui.studio import Studio
-from ui.login_page import login_page
+from ui.login_page import login_page, logout_page
 
 KEY = "a-key-0123456789"
 DRAW = {"prompt": "a fox", "size": "64x64", "steps": 1, "response_format": "url"}
@@ -71,7 +72,7 @@ def guarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             STEPWISE_USERS="Ann, foxes",
             STEPWISE_PRIORITY="ann",
             STEPWISE_API_KEYS=KEY,
-            FORWARDED_ALLOW_IPS="*",  # so that a test may come from an address of its own, and guess
+            STEPWISE_PROXIES="127.0.0.1",  # so that a test may come from an address of its own, and guess
             **hub.environment(),
         ) as url:
             yield Guarded(url, folder / "server.log", hub)
@@ -116,7 +117,7 @@ def test_one_logs_in_on_the_page_draws_as_oneself_and_logs_out(
     who = page.locator("#who")
     expect(who).to_contain_text("ann")
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    box = who.get_by_role("link", name="Log out").bounding_box()
+    box = who.get_by_role("button", name="Log out").bounding_box()
     assert box is not None and box["x"] + box["width"] <= size["width"]
     studio.draw("a fox")
     job = studio.job
@@ -127,23 +128,26 @@ def test_one_logs_in_on_the_page_draws_as_oneself_and_logs_out(
     assert kept_as == ("user:ann", 1)  # STEPWISE_PRIORITY
 
     cookies = {cookie["name"]: cookie for cookie in context.cookies()}
-    login = cookies["stepwise-login"]
+    name = f"stepwise-login-{guarded.url.rpartition(':')[2]}"
+    login = cookies[name]
     assert login["httpOnly"] and login["sameSite"] == "Lax" and not login["secure"]  # over http
-    kept = {"stepwise-login": login["value"]}
+    kept = {name: login["value"]}
     assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).json()["username"] == "ann"
-    altered = {"stepwise-login": login["value"][:-1] + ("a" if login["value"][-1] != "a" else "b")}
+    altered = {name: login["value"][:-1] + ("a" if login["value"][-1] != "a" else "b")}
     assert httpx.get(f"{guarded.url}/config", cookies=altered, timeout=TIMEOUT).status_code == 401
     elsewhere = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     for path in ("/config", f"{API_PREFIX}/call/models/1"):
         answer = httpx.get(f"{guarded.url}{path}", cookies=kept, headers=elsewhere, timeout=TIMEOUT)
         assert answer.status_code == 401
-    # As another site's picture would, say.
-    httpx.get(f"{guarded.url}/logout", cookies=kept, headers=elsewhere, timeout=TIMEOUT)
+    # As another site's picture or form would, say.
+    for method in ("GET", "POST"):
+        httpx.request(method, f"{guarded.url}/logout", cookies=kept, headers=elsewhere, timeout=TIMEOUT)
+    httpx.get(f"{guarded.url}/logout", cookies=kept, timeout=TIMEOUT)
     # Nor is it for programs.
     assert httpx.get(f"{guarded.url}/v1/models", cookies=kept, timeout=TIMEOUT).status_code == 401
     assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).status_code == 200
 
-    who.get_by_role("link", name="Log out").click()
+    who.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("link", name="Sign in with Hugging Face")).to_be_visible()
     assert page.url == f"{guarded.url}/"
     assert httpx.get(f"{guarded.url}/config", cookies=kept, timeout=TIMEOUT).status_code == 401
@@ -174,7 +178,7 @@ def test_who_refuses_or_isnt_named_stays_on_the_login_page_which_says_so(
     button.click()  # from here, too, it leads there
     page.get_by_role("link", name="Authorize").click()
     expect(page.get_by_role("alert")).to_contain_text("eve is not among the users")
-    assert not [one for one in page.context.cookies() if one["name"] == "stepwise-login"]
+    assert not [one for one in page.context.cookies() if "state" not in one["name"]]
 
     monkeypatch.setattr(guarded.hub, "organisations", ("foxes",))
     button.click()
@@ -223,7 +227,7 @@ def test_every_route_but_health_and_the_login_asks_who_it_is(guarded: Guarded) -
         assert refused.json()["error"]["type"] == "authentication_error"
         assert refused.headers["www-authenticate"].startswith("Bearer")
         # No place to go to can be named: the way back is always the page.
-        out = http.get("/logout", params={"_target_url": "https://example.org", "next": "//example.org"})
+        out = http.post("/logout", params={"_target_url": "https://example.org", "next": "//example.org"})
         assert out.headers["location"] == "./"
 
 
@@ -308,7 +312,7 @@ def test_a_login_that_was_not_begun_here_or_is_forged_ends_with_nobody_logged_in
 
     def nobody(answer: httpx.Response, status: int, words: str) -> None:
         assert (answer.status_code, words in answer.text) == (status, True)
-        assert "stepwise-login=" not in answer.headers.get("set-cookie", "")
+        assert not re.search(r"stepwise-login-\d+=", answer.headers.get("set-cookie", ""))
 
     headers = {"x-forwarded-for": "8.8.5.5"}
     with httpx.Client(base_url=guarded.url, timeout=TIMEOUT, headers=headers) as http:
@@ -358,7 +362,7 @@ def test_on_a_space_the_way_there_begins_at_the_host_that_the_hub_sends_back_to(
     monkeypatch.setenv("SPACE_HOST", "me-stepwise.hf.space, draw.example.org")
     provider = Provider.from_environment()
     assert (provider.url, SECRET in repr(provider)) == ("https://huggingface.co", False)
-    page = HubLogin(provider, (), login_page).page
+    page = HubLogin(provider, (), login_page, logout_page).page
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"draw.example.org")]}
     answer = page(Request(scope))
     assert answer is not None

@@ -1,0 +1,429 @@
+"""Strangers ask and never read: what they leave unread is bounded, of each and of all, and costs no answer of
+anybody else's. What they may choose in Gradio's queue is bounded too, and how often and how much they ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fastapi
+import gradio as gr
+import httpx
+import pytest
+from gradio.queueing import Event
+from gradio.server_messages import (
+    EstimationMessage,
+    HeartbeatMessage,
+    ProcessCompletedMessage,
+    ProcessGeneratingMessage,
+)
+from gradio_client.utils import apply_diff
+
+from api.access import Table
+from api.gradio_queue import Sessions
+from api.joins import call_rates
+from pipeline.errors import RateLimited
+from tests.conftest import STEPS, running
+from tests.rest import TIMEOUT
+from tests.tiny import SMALL
+
+MB = 10**6
+MOST_EACH, MOST = 17 * MB, 68 * MB
+"""Bytes of unread messages of one person and of all, as the owner is promised."""
+PICTURE = "x" * 240_000
+"""As large as a finished drawing's frame of the page."""
+LONG = SMALL | {"steps": 60, "images": 4}
+"""More than is kept of one answer before it is read."""
+
+
+class Lobby:
+    """Gradio's queue with our sessions, and whoever joins it."""
+
+    def __init__(self, **bounds: int) -> None:
+        with gr.Blocks() as demo:
+            gr.api(lambda: "", api_name="any")
+        demo.queue()
+        self.queue: Any = demo._queue
+        self.sessions = self.queue.pending_messages_per_session = Sessions(demo, **bounds)
+        self._fn = next(iter(demo.fns.values()))
+
+    def join(self, session: str, address: str = "192.0.2.1") -> Event:
+        """An event that runs."""
+        scope = {"type": "http", "client": (address, 1), "headers": []}
+        event = Event(session, self._fn, fastapi.Request(scope), None)
+        if session not in self.sessions:
+            self.sessions[session] = asyncio.Queue()  # as Gradio does
+        self.queue.pending_event_ids_session.setdefault(session, set()).add(event._id)
+        self.queue.event_ids_to_events[event._id] = event
+        self.queue.active_jobs.append([event])
+        return event
+
+    def show(self, event: Event, picture: str = PICTURE) -> None:
+        output = {"data": [{"picture": f"{picture}{event._id}"}]}  # a text of its own
+        self.queue.send_message(event, ProcessGeneratingMessage(output=output, success=True))
+
+    def end(self, event: Event, picture: str = PICTURE) -> None:
+        output = {"data": [{"picture": f"{picture}{event._id}"}]}
+        self.queue.send_message(event, ProcessCompletedMessage(output=output, success=True))
+        self.queue.active_jobs.remove([event])
+        self.queue.event_ids_to_events.pop(event._id)
+
+    def read(self, session: str) -> list[Any]:
+        """All that is unread of a session."""
+        messages, found = self.sessions[session], []
+        while not messages.empty():
+            found.append(messages.get_nowait())
+        return found
+
+    def left(self) -> list[Any]:
+        """All that is unread of everybody."""
+        return [message for session in list(self.sessions) for message in self.read(session)]
+
+
+def size(messages: list[Any]) -> int:
+    return sum(len(message.model_dump_json()) for message in messages)
+
+
+def shown(message: Any) -> bool:
+    return message.success and "picture" in message.output["data"][0]
+
+
+def test_answers_that_one_person_never_reads_are_bounded_and_the_newest_is_there() -> None:
+    lobby = Lobby()
+    events = [lobby.join("stranger") for _ in range(700)]
+    for event in events:
+        lobby.end(event)
+    left = lobby.left()
+    assert size(left) < MOST_EACH
+    (newest,) = (message for message in left if message.event_id == events[-1]._id)
+    assert shown(newest)
+
+
+def test_many_sessions_of_one_person_have_one_share() -> None:
+    lobby = Lobby()
+    for number in range(300):
+        lobby.end(lobby.join(f"stranger {number}"))
+    assert size(lobby.left()) < MOST_EACH
+
+
+def test_an_answer_that_was_let_go_is_an_error_in_words_and_never_a_hang() -> None:
+    lobby = Lobby()
+    events = [lobby.join("stranger") for _ in range(200)]
+    for event in events:
+        lobby.show(event)
+        lobby.end(event)
+    ends = {message.event_id: message for message in lobby.left() if message.msg == "process_completed"}
+    assert len(ends) == len(events)
+    first, last = ends[events[0]._id], ends[events[-1]._id]
+    assert (first.success, last.success) == (False, True)
+    assert "Ask again" in first.output["error"]
+
+
+def test_an_answer_that_still_runs_is_let_go_and_says_no_more() -> None:
+    lobby = Lobby()
+    first = lobby.join("first")
+    lobby.show(first)
+    for _ in range(100):
+        lobby.end(lobby.join("stranger"))
+    lobby.show(first)  # a difference from what was let go
+    assert not first.alive
+    assert [(message.msg, message.success) for message in lobby.read("first")] == [
+        ("process_completed", False)
+    ]
+
+
+def test_whoever_reads_is_not_the_victim_of_those_of_the_same_address_who_do_not() -> None:
+    lobby = Lobby()
+    reader, seen = lobby.join("reader"), 0
+    for _ in range(200):
+        lobby.show(reader)
+        lobby.end(lobby.join("stranger"))
+        seen += sum(map(shown, lobby.read("reader")))
+    assert reader.alive
+    assert seen == 200
+
+
+def test_strangers_who_never_read_are_bounded_together_and_take_no_share_of_anybody_else() -> None:
+    lobby = Lobby()
+    lobby.end(lobby.join("late", "198.51.100.1"))
+    for number in range(1000):
+        lobby.end(lobby.join(f"stranger {number % 50}", f"203.0.113.{number % 50}"))
+    (late,) = lobby.read("late")
+    assert shown(late)
+    assert size(lobby.left()) < MOST
+
+
+def test_strangers_sessions_that_are_over_push_out_nobody_elses() -> None:
+    lobby = Lobby()
+    lobby.end(lobby.join("late", "198.51.100.1"), "a picture")
+    for number in range(1000):
+        lobby.end(lobby.join(f"stranger {number}"), "a picture")
+    lobby.sessions.tidy()
+    assert len(lobby.sessions) <= 300
+    (late,) = lobby.read("late")
+    assert shown(late)
+
+
+def test_the_words_that_stand_for_what_was_let_go_are_bounded_too() -> None:
+    lobby = Lobby()
+    for _ in range(20_000):
+        lobby.end(lobby.join("stranger"), "a picture")
+    left = lobby.left()
+    assert size(left) < MOST_EACH
+    assert len(left) < 19_000
+    assert len(lobby.queue.pending_event_ids_session["stranger"]) == len(left)
+    assert shown(left[-1])
+
+
+def test_what_waits_and_what_beats_is_unread_once() -> None:
+    lobby = Lobby()
+    event = lobby.join("stranger")
+    for rank in range(1000):
+        lobby.queue.send_message(event, EstimationMessage(rank=rank, queue_size=1000))
+        lobby.sessions["stranger"].put_nowait(HeartbeatMessage())
+    (left,) = lobby.left()
+    assert left.rank == 999
+    lobby.sessions["stranger"].put_nowait(HeartbeatMessage())
+    assert len(lobby.left()) == 1  # nothing is unread: it tells its reader's connection from a dead one
+
+
+def test_an_answer_ends_once_however_often_it_is_cancelled() -> None:
+    lobby = Lobby()
+    event = lobby.join("stranger")
+    for _ in range(1000):
+        end = ProcessCompletedMessage(output={}, success=True, event_id=event._id)
+        lobby.sessions["stranger"].put_nowait(end)
+    assert len(lobby.left()) == 1
+
+
+def test_what_is_read_or_dropped_is_counted_no_longer() -> None:
+    lobby = Lobby()
+    for number in range(20):
+        event = lobby.join(f"{number}")
+        lobby.show(event)
+        lobby.end(event)
+    lobby.read("0")
+    orphan = lobby.sessions["1"]
+    del lobby.sessions["1"]  # as Gradio does where its reader goes
+    assert orphan.empty()
+    assert lobby.sessions.messages.bytes > 0
+    for number in range(2, 20):
+        lobby.read(f"{number}")
+    assert lobby.sessions.messages.bytes == 0
+
+
+# On the real server.
+
+
+RATE, JOINS = "20/minute", 200
+"""Drawings, and calls, of one person."""
+OPEN = 100
+
+
+class Visitors:
+    """Clients of the server, each from an address of its own: to it, each another person."""
+
+    def __init__(self, server: str) -> None:
+        self.server, self._number = server, 1
+        self._stack = contextlib.ExitStack()
+
+    def another(self) -> httpx.Client:
+        self._number += 1
+        transport = httpx.HTTPTransport(local_address=f"127.0.0.{self._number}")
+        http = httpx.Client(base_url=f"{self.server}/gradio_api", transport=transport, timeout=TIMEOUT)
+        return self._stack.enter_context(http)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def visitors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitors]:
+    folder: Path = tmp_path_factory.mktemp("strangers")
+    with running(folder, STEPWISE_RATE=RATE, STEPWISE_GRACE="0") as (url, _):
+        visitors = Visitors(url)
+        yield visitors
+        visitors.close()
+
+
+@pytest.fixture(scope="module")
+def functions(visitors: Visitors) -> dict[str, int]:
+    """The server's functions by name."""
+    config = httpx.get(f"{visitors.server}/config", timeout=TIMEOUT).json()
+    return {one["api_name"]: one["id"] for one in config["dependencies"]}
+
+
+def answers(http: httpx.Client, session: str) -> Iterator[dict[str, Any]]:
+    """A session's messages, to its end."""
+    with http.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
+        for line in lines.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def drawn(http: httpx.Client, job: str) -> dict[str, Any]:
+    """Follows a job to its end; its last info."""
+    event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
+    *_, (_, (_, info)) = events(http, "job", event)
+    return info
+
+
+def events(http: httpx.Client, endpoint: str, event: str) -> Iterator[tuple[str, Any]]:
+    with http.stream("GET", f"/call/{endpoint}/{event}") as lines:
+        name = ""
+        for line in lines.iter_lines():
+            name = line.removeprefix("event: ") if line.startswith("event: ") else name
+            if line.startswith("data: ") and name != "heartbeat":
+                yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_whoever_comes_late_for_a_long_answer_gets_fewer_steps_and_the_last_picture(
+    visitors: Visitors,
+) -> None:
+    late, job = visitors.another(), str(uuid.uuid4())
+    event = late.post("/call/v2/generate", json=LONG | {"job": job}).json()["event_id"]
+    assert drawn(visitors.another(), job)["phase"] == "finished"
+    *steps, (last, (pictures, info)) = events(late, "generate", event)
+    assert 1 < len(steps) < 60 * 4
+    assert (last, info["phase"], len(pictures)) == ("complete", "finished", 4)
+
+
+def test_the_differences_that_come_late_add_up_to_the_last_picture(
+    visitors: Visitors, functions: dict[str, int]
+) -> None:
+    late, job = visitors.another(), str(uuid.uuid4())
+    names = ("prompt", "model", "", "width", "height", "steps", "", "seed", "images", "job")
+    data = [(LONG | {"job": job}).get(name) for name in names]
+    join = {"data": data, "fn_index": functions["generate"], "session_hash": "late"}
+    assert late.post("/queue/join", json=join).status_code == 200
+    assert drawn(visitors.another(), job)["phase"] == "finished"
+    so_far: list[Any] = []
+    for message in answers(late, "late"):
+        if message["msg"] == "process_generating":
+            data = message["output"]["data"]
+            so_far = [apply_diff(*both) for both in zip(so_far, data, strict=True)] if so_far else data
+        elif message["msg"] == "process_completed":
+            assert message["success"]
+            assert message["output"]["data"] == so_far
+            assert so_far[1]["phase"] == "finished"
+
+
+def test_calls_are_limited_to_ten_times_as_many_as_drawings_and_those_of_one_person_only(
+    visitors: Visitors,
+) -> None:
+    stranger = visitors.another()
+    paths = ("/call/v2/models", "/call/models", "/queue/join")
+    found = [stranger.post(paths[number % len(paths)], json={}).status_code for number in range(JOINS)]
+    assert 429 not in found
+    for path in paths:
+        refused = stranger.post(path, json={})
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["detail"].startswith("Too many calls from here: at most 200 a minute.")
+    assert stranger.get("/info").status_code == 200
+    assert stranger.post("/run/models", json={"data": []}).status_code == 200
+    assert visitors.another().post("/call/v2/models", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("queue/join", 10), ("call/v2/a", 10), ("run/a", 100), ("api/a/", 100)]
+)
+def test_every_rate_of_drawings_holds_for_calls_as_many_times(path: str, most: int) -> None:
+    access = Table().find(f"/gradio_api/{path}", "POST")
+    limit = call_rates("5/second, 1/minute")[access.often]
+    for _ in range(most):
+        limit.check("address:192.0.2.1")
+    with pytest.raises(RateLimited, match=f"at most {most} a minute"):
+        limit.check("address:192.0.2.1")
+    limit.check("address:192.0.2.2")
+    unlimited = call_rates("")[access.often]
+    for _ in range(most + 1):
+        unlimited.check("address:192.0.2.1")
+
+
+def test_one_person_has_a_share_of_the_calls_that_are_open_and_others_have_theirs(
+    visitors: Visitors, functions: dict[str, int]
+) -> None:
+    stranger, job = visitors.another(), str(uuid.uuid4())
+    STEPS[visitors.server].hold(1)
+    stranger.post("/call/v2/generate", json=SMALL | {"job": job})
+    join = {"data": [job], "fn_index": functions["job"], "session_hash": "stranger"}
+    with ThreadPoolExecutor(20) as pool:
+        found = list(
+            pool.map(lambda _: stranger.post("/queue/join", json=join).status_code, range(OPEN + 20))
+        )
+    assert (found.count(200), found.count(429)) == (OPEN - 1, 21)
+    refused = stranger.post("/queue/join", json=join)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    assert refused.json()["detail"].startswith("100 calls from here are open already")
+    assert visitors.another().post("/call/v2/models", json={}).status_code == 200
+    STEPS[visitors.server].go_on()
+    assert drawn(visitors.another(), job)["phase"] == "finished"
+    ends = [one for one in answers(stranger, "stranger") if one["msg"] == "process_completed"]
+    assert len(ends) == OPEN - 1
+    assert all(one["success"] for one in ends)
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "x" * 900_000, "a\nb", "ä", "\ud800"])
+def test_a_session_or_an_event_with_a_name_that_no_client_sends_is_refused_in_words(
+    visitors: Visitors, functions: dict[str, int], name: str
+) -> None:
+    http = visitors.another()
+    fn = functions["models"]
+    bodies = {
+        "/queue/join": {"data": [], "fn_index": fn, "session_hash": name},
+        "/call/models": {"data": [], "session_hash": name},
+        "/run/models": {"data": [], "session_hash": name},
+        "/cancel": {"fn_index": fn, "session_hash": name, "event_id": "none"},
+        "/cancel/": {"fn_index": fn, "session_hash": "mine", "event_id": name},
+        "/reset": {"event_id": name},
+    }
+    for path, body in bodies.items():
+        content = json.dumps(body).encode()
+        refused = http.post(path, content=content, headers={"content-type": "application/json"})
+        assert refused.status_code == 400, path
+        assert "is a name of at most 128" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "a%0Ab", "%C3%A4"])
+def test_a_reader_of_a_session_with_such_a_name_is_refused_in_words(visitors: Visitors, name: str) -> None:
+    http = visitors.another()
+    for path in (f"/queue/data?session_hash={name}", f"/heartbeat/{name}"):
+        refused = http.get(path)
+        assert refused.status_code == 400, path
+        assert "session_hash is a name of at most 128" in refused.json()["detail"]
+
+
+def test_the_longest_name_is_taken(visitors: Visitors, functions: dict[str, int]) -> None:
+    http, name = visitors.another(), "x" * 128
+    join = {"data": [], "fn_index": functions["models"], "session_hash": name}
+    assert http.post("/queue/join", json=join).status_code == 200
+    assert [one["msg"] for one in answers(http, name)][-2:] == ["process_completed", "close_stream"]
+
+
+def test_an_event_with_more_data_than_is_kept_of_one_is_refused_in_words(
+    visitors: Visitors, functions: dict[str, int]
+) -> None:
+    http = visitors.another()
+    long = {"data": [], "event_data": "x" * 300_000, "session_hash": "stranger"}
+    for name, more in (("job", {"data": ["none"]}), ("resume", {}), ("run", {"data": ["x" * 300_000] * 2})):
+        refused = http.post("/queue/join", json=long | {"fn_index": functions[name]} | more)
+        assert refused.status_code == 413
+        assert "larger than 262,144 bytes" in refused.json()["detail"]
+
+
+def test_an_id_as_long_as_a_book_is_no_jobs(visitors: Visitors) -> None:
+    http, job = visitors.another(), str(uuid.uuid4())
+    long = "-" * 100_000 + job
+    assert http.post("/call/v2/generate", json=SMALL | {"job": long}).status_code == 422
+    http.post("/call/v2/generate", json=SMALL | {"job": job})
+    assert drawn(http, job)["phase"] == "finished"
+    assert drawn(http, f"urn:uuid:{{{job.upper()}}}")["phase"] == "finished"
+    assert drawn(http, long) == {"job": None, "phase": "unknown"}
