@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote, urlsplit
 
+from gradio.route_utils import get_root_url
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,6 +40,13 @@ class BehindProxy:
             if raw := scope.get("raw_path"):
                 scope["raw_path"] = quote(root).encode() + raw
         await self._app({**scope, "root_path": root}, receive, _flowing(send))
+
+
+def app_address(request: Request, root_path: str) -> str:
+    """The app's address, without a slash at its end, as who sent this request knows it: as Gradio (6.31)
+    finds it for its own files, by the proxy's headers and GRADIO_ROOT_PATH. Not from the path that was asked
+    for, in which anything may stand."""
+    return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", root_path)
 
 
 def path_of(root_path: str) -> str:

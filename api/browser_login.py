@@ -15,13 +15,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from gradio.route_utils import get_root_url
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.behind_proxy import path_of
+from api.behind_proxy import app_address, path_of
 from api.guard import digest
 
 LOGOUT = "/logout"
@@ -140,7 +139,7 @@ class Site:
         """The app's, without a slash at its end, as its browser writes it."""
         if self.host:
             return f"https://{self.host}"
-        return get_root_url(request, request.url.path, self.root_path)
+        return app_address(request, self.root_path)
 
     def secure(self, request: Request) -> bool:
         """Whether the browser came by https. Nothing else decides over what cookies are told."""

@@ -58,6 +58,9 @@ class StrictBodies:
         self._app, self._refuse = app, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         path = get_route_path(scope)
         no_path = _NO_PATH.search(path) and not under(path, PREFIX)
         if no_path or (path == "/" and not _is_page(scope)):

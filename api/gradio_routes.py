@@ -36,7 +36,7 @@ class GuardGradio:
     """The app, guarded as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = BoundNames(StrictBodies(app, refuse), refuse)
+        self._app = StrictBodies(BoundNames(app, refuse), refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._app

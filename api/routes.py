@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import Request
-from gradio.route_utils import get_root_url
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from api.access import Access, Table
-from api.behind_proxy import BehindProxy
+from api.behind_proxy import BehindProxy, app_address
 from api.browser_login import EndWithLogin
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
@@ -62,9 +61,7 @@ def app_options(
     """
 
     def root_url(request: Request) -> str:
-        # As Gradio (6.31) finds it for its own files: proxies' headers and GRADIO_ROOT_PATH. Not from the
-        # path that was asked for, in which anything may stand.
-        return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", demo.root_path)
+        return app_address(request, demo.root_path)
 
     files = PictureFiles(queue.folder.logs)
     openai = openai_app(queue, files, root_url, bool(keys or login))

@@ -29,7 +29,7 @@ from tests.rest import TIMEOUT, call
 from tests.security.requests import Request, ask, requests
 from tests.security.routes import every_route
 from tests.tiny import catalogue, entry, models_yaml
-from ui.login_page import login_page
+from ui.login_page import login_page, logout_page, password_page
 
 CASES = int(os.environ.get("STEPWISE_CASES", "0"))
 OPEN, EACH = (CASES, max(40, CASES // 10)) if CASES else (300, 40)
@@ -59,8 +59,8 @@ def routes(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("routes")
     logins = {
         "none": None,
-        "password": Accounts([SecretStr(":".join(ANN))]),
-        "hub": HubLogin(Provider("id", "secret"), (), login_page),
+        "password": Accounts([SecretStr(":".join(ANN))], password_page, logout_page),
+        "hub": HubLogin(Provider("id", "secret"), (), login_page, logout_page),
     }
     with queued(Engine(catalogue(folder, entry(tiny_folder))), folder) as queue:
         return {name: every_route(queue, login) for name, login in logins.items()}
