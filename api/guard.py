@@ -19,7 +19,8 @@ from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ACCESS, UNLISTED, Access, Often, Table
-from api.sites import SITE, Sites, host_of, is_host, site_of
+from api.refused_page import refused_page
+from api.sites import SITE, Sites, host_of, is_host, navigates, setting_for, site_of
 from api.visitor import address_of, owner_of
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited, quoted
@@ -46,6 +47,16 @@ MOST_SECONDS = 60.0
 """For one body to arrive in: 17 KB a second, for the longest."""
 
 
+PROXY = (
+    " If that is this server's own address, the proxy in front of it doesn't hand on the Host header: see "
+    "docs/proxy.md."
+)
+NOT_LET_IN = (
+    "Pages of other sites may not call this server; this request is from {}. Clients that are no web pages "
+    "may, and pages on this machine (http://localhost). Its owner can let a site in by STEPWISE_ORIGINS."
+    f"{PROXY}"
+)
+NOT_OWN = f"Only the server's own page may ask for this; this request is from {{}}.{PROXY}"
 NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer it."
 
 
@@ -84,8 +95,15 @@ class Guard:
         access, host = self._table.find(path, method), host_of(headers)
         site = site_of(headers, method, host)
         found = {**scope, ACCESS: access, SITE: site, REFUSE: refuse}
+
+        def refused(status: int, words: str, setting: str) -> Response:
+            shown = navigates(headers)
+            return refused_page(status, words, setting) if shown else refuse(status, words, {})
+
         app: ASGIApp = self._app
         length = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        # Both: a page may write X-Forwarded-Host, but no Host.
+        unknown = [name for name in (headers.get("host", ""), host) if not self._sites.answers_to(name)]
         if length > LONGEST:
             words = f"The address has {length:,} characters; {LONGEST:,} are the most that are read."
             app = refuse(414, words, {})
@@ -93,19 +111,15 @@ class Guard:
             app = refuse(
                 400, f"{quoted(host)} is no host: the client, or the proxy in front, must name one.", {}
             )
-        elif access.pages != "any" and not self._sites.answers_to(host):
+        elif access.pages != "any" and unknown:
             words = (
-                f"This server isn't known by the name {quoted(host)}. Its owner can add the name to "
+                f"This server isn't known by the name {quoted(unknown[0])}. Its owner can add the name to "
                 "STEPWISE_HOSTS."
             )
-            app = refuse(421, words, {})
+            app = refused(421, words, setting_for(unknown[0]))
         elif not self._may(access, site, headers.get("origin")):
-            words = (
-                f"Pages of other sites may not call this server; this request is from {_named(headers)}. "
-                "Clients that are no web pages may, and pages on this machine (http://localhost). Its owner "
-                "can let a site in by STEPWISE_ORIGINS."
-            )
-            app = refuse(403, words, {})
+            words = NOT_OWN if access.pages == "own" else NOT_LET_IN
+            app = refused(403, words.format(_named(headers)), "")
         await app(found, receive, self._marked(send))
 
     def _may(self, access: Access, site: str, origin: str | None) -> bool:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import ACCESS, Access
 from api.guard import REFUSE, AskForKey, Refuse, waiting
-from api.sites import SITE, navigates
+from api.sites import SITE, is_browser
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited
 
@@ -101,9 +101,9 @@ class AskForLogin:
             known = await self._known(scope, access)
         except TurnedAway as away:
             headers = dict(away.headers)
-            # Not where a person would see it: a browser's own window for names and passwords would open,
-            # and the browser would send what is typed there with every request, also for other sites' pages.
-            if away.status == 401 and access.who == "program" and not navigates(Headers(scope=scope)):
+            # To programs alone: a browser's own window for names and passwords would open, and the browser
+            # would send what is typed there with every request, also for other sites' pages.
+            if away.status == 401 and access.who == "program" and not is_browser(Headers(scope=scope)):
                 headers = {"WWW-Authenticate": self._login.challenge} | headers
             words = away.words + (self._of_keys() if away.status == 401 else "")
             answer = scope[REFUSE](away.status, words, headers)

@@ -151,6 +151,7 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
         408: "body_too_slow",
         413: "body_too_large",
         415: "body_encoded",
+        421: "unknown_host",
         429: "rate_limited",
         503: "login_unavailable",
     }.get(status)

@@ -125,6 +125,20 @@ def navigates(headers: Headers) -> bool:
     return mode == "navigate" if mode is not None else "text/html" in headers.get("accept", "")
 
 
+def setting_for(host: str) -> str:
+    """What makes the server answer to a Host header's name, as STEPWISE_HOSTS=name; empty: it holds none that
+    could be set."""
+    name = _name(host)
+    return f"STEPWISE_HOSTS={name}" if name and _HOST.fullmatch(name) else ""
+
+
+def is_browser(headers: Headers) -> bool:
+    """Whether a browser sent this, whichever page it is for: over plain http a page can hide all but the
+    browser's own name."""
+    page = any(name in headers for name in ("sec-fetch-site", "origin", "referer"))
+    return page or navigates(headers) or headers.get("user-agent", "").startswith("Mozilla/")
+
+
 def host_name(value: str, setting: str) -> str:
     """An entry of STEPWISE_HOSTS.
 

@@ -19,9 +19,15 @@ QUIET = [  # no GPU and no talk to the outside: what a test sees must be the pag
     "--disable-sync",
 ]
 
+EVERYWHERE = "--host-resolver-rules=MAP * 127.0.0.1"
+"""Of Chromium's command line: every name leads to this machine, whatever its port."""
 
-def launch_chromium(playwright: Playwright) -> Browser:
+
+def launch_chromium(playwright: Playwright, *options: str) -> Browser:
     """A headless Chromium.
+
+    Args:
+        options: more of its command line.
 
     Raises:
         RuntimeError: there is none; says how to get one.
@@ -34,4 +40,4 @@ def launch_chromium(playwright: Playwright) -> Browser:
             "install the distribution's (`apt-get install chromium`)."
         )
     as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=found, args=[*QUIET, *as_root])
+    return playwright.chromium.launch(executable_path=found, args=[*QUIET, *as_root, *options])

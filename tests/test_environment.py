@@ -53,6 +53,9 @@ WRONG = {
     "api_keys": (",", "two words", NOT_TEXT),
     "login": (",", "ann", "ann:", ":word", "huggingface,ann:word", "ann:a,ann:b", NOT_TEXT),
     "users": (",", "b b", NOT_TEXT),
+    "hosts": ("a b", "https://draw.example.org", "draw.example.org:80", NOT_TEXT),
+    "origins": ("example.org", "https://example.org/page", "ftp://example.org", NOT_TEXT),
+    "frames": ("'self'; script-src *", "https://a.example https://b.example", NOT_TEXT),
     "proxies": ("*", "nginx", "localhost", "10.0.0.7:80", "10.0.0.7/24", "10.0.0.7;::1", "0.0.0.0/0", "::/0",
                 "10.0.0.0/33", "unix:", "9" * 5000, NOT_TEXT),
 }  # fmt: skip

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +20,7 @@ from openai import OpenAI
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.api.conftest import SHORT
-from tests.browser import launch_chromium
+from tests.browser import EVERYWHERE, launch_chromium
 from tests.conftest import STEPS, serve
 from tests.mcp import connected, words
 from tests.nginx import AT_ROOT, HANDED_ON, UNDER_A_PATH, needs_nginx, nginx
@@ -26,7 +28,7 @@ from tests.node import Node
 from tests.rest import TIMEOUT
 from tests.steps import Steps
 from tests.tiny import entry, models_yaml
-from tests.ui.studio import SLOW, Studio
+from tests.ui.studio import SLOW, NamedStudio
 
 pytestmark = needs_nginx
 
@@ -34,8 +36,11 @@ ANN = ("ann", "a horse: battery")
 KEY = "a-key-0123456789"
 BEARER = {"authorization": f"Bearer {KEY}"}
 DRAW = {"prompt": "a fox", "steps": 2, "width": 64, "height": 64, "seed": 7}
+RESOLVE = socket.getaddrinfo
 PNG = b"\x89PNG"
-FRONTS = ("at the root", "path stripped", "path handed on")
+FRONTS = ("at the root", "by its public name", "path stripped", "path handed on")
+NAME = "draw.example.org"
+"""A name in the public DNS; here it leads to this machine."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,22 @@ def fronts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "STEPWISE_MODELS": str(models_yaml(own, entry(tiny_folder, limits=SHORT))),
         "STEPWISE_LOGIN": ":".join(ANN),
         "STEPWISE_API_KEYS": KEY,
+        "STEPWISE_HOSTS": "example.org, .example.org",
         "STEPWISE_PROXIES": "127.0.0.1",
     }
     with (
         serve(own, **settings) as plain,
         serve(below, GRADIO_ROOT_PATH="sd/", **settings) as behind,  # as some write it
         nginx(folder, (AT_ROOT, plain), (UNDER_A_PATH, behind), (HANDED_ON, behind)) as (first, *others),
+        pytest.MonkeyPatch.context() as patch,
     ):
-        shown = [first, *(f"{url}/sd" for url in others)]
+        patch.setattr(socket, "getaddrinfo", _resolve)
+        shown = [first, first.replace("127.0.0.1", NAME), *(f"{url}/sd" for url in others)]
         yield Fronts(dict(zip(FRONTS, shown, strict=True)), (plain, behind))
+
+
+def _resolve(host: Any, *arguments: Any, **options: Any) -> Any:
+    return RESOLVE("127.0.0.1" if host in (NAME, NAME.encode()) else host, *arguments, **options)
 
 
 @pytest.fixture(params=FRONTS)
@@ -92,8 +104,8 @@ def log_in(page: Page) -> None:
 @pytest.mark.browser
 def test_the_page_asks_for_the_login_draws_and_finds_its_picture_after_a_reload(front: str) -> None:
     with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        tab = Studio(browser.new_page(), front)
+        browser = launch_chromium(playwright, EVERYWHERE)
+        tab = NamedStudio(browser.new_page(), front)
         tab.page.goto(f"{front}/")
         log_in(tab.page)
         expect(tab.draw_button).to_be_visible(timeout=SLOW)
@@ -124,6 +136,9 @@ def test_gradio_client_draws_and_downloads(front: str) -> None:
 
 
 GRADIO_JS = """
+import dns from "node:dns";
+const lookup = dns.lookup;
+dns.lookup = (host, ...more) => lookup(host === process.env.NAME ? "127.0.0.1" : host, ...more);
 import { Client } from "@gradio/client";
 const client = await Client.connect(process.argv[2], { auth: JSON.parse(process.env.AUTH) });
 const { data } = await client.predict("/generate", JSON.parse(process.env.VALUES));
@@ -132,7 +147,7 @@ console.log(JSON.stringify([data[1].phase, data[0][0].image.url]));
 
 
 def test_gradios_javascript_client_draws(node: Node, tmp_path: Path, front: str) -> None:
-    printed = node.run(GRADIO_JS, tmp_path, front, AUTH=json.dumps(ANN), VALUES=json.dumps(DRAW))
+    printed = node.run(GRADIO_JS, tmp_path, front, NAME=NAME, AUTH=json.dumps(ANN), VALUES=json.dumps(DRAW))
     phase, url = json.loads(printed)
     assert phase == "finished"
     assert url.startswith(f"{front}/gradio_api/file=")
@@ -169,6 +184,20 @@ def test_an_mcp_client_draws_and_its_link_leads_to_the_picture(front: str) -> No
     url = json.loads(words(asyncio.run(drawn())))["png"]
     assert url.startswith(f"{front}/gradio_api/file=")
     assert httpx.get(url, headers=BEARER, timeout=TIMEOUT).content.startswith(PNG)
+
+
+def test_both_clients_come_in_by_a_name_and_a_password_too(front: str) -> None:
+    password = httpx.BasicAuth(*ANN)
+    with httpx.Client(auth=password, timeout=TIMEOUT) as http:
+        openai = OpenAI(base_url=f"{front}/v1", api_key="none", http_client=http, max_retries=0)
+        assert [model.id for model in openai.models.list()] == ["tiny"]
+
+    async def listed() -> list[str]:
+        request = next(password.auth_flow(httpx.Request("GET", front)))
+        async with connected(front, authorization=request.headers["authorization"]) as session:
+            return [tool.name for tool in (await session.list_tools()).tools]
+
+    assert "draw" in asyncio.run(listed())
 
 
 def test_login_and_logout_stay_below_the_path(front: str) -> None:
