@@ -46,7 +46,7 @@ from api.connections import expect_headers, raise_file_limit
 from api.ending import expect_cuts, leave
 from api.gradio_queue import MOST_SESSIONS, make_queue_last
 from api.gradio_routes import keep_gradio_to
-from api.guard import access_notice
+from api.keys import access_notice
 from api.listening import listen_at
 from api.login import Login
 from api.passwords import Accounts

@@ -6,15 +6,21 @@ is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gradio.route_utils import API_PREFIX
+from starlette.responses import Response
 from starlette.routing import compile_path
 
 ACCESS = "stepwise.access"
 """Of an ASGI scope: the Access of its route (guard.py puts it there)."""
+
+REFUSE = "stepwise.refuse"
+"""Of an ASGI scope: how the API that is asked refuses (a Refuse; Guard puts it there)."""
+Refuse = Callable[[int, str, Mapping[str, str]], Response]
+"""Renders a refusal: its status, its words and its headers."""
 
 Who = Literal["everyone", "visitor", "file", "program", "nobody"]
 """everyone: whoever reaches the server, also where it asks for a login. visitor: where there is a login
@@ -27,7 +33,7 @@ that is no browser may always; another site's page never uses the cookie or the 
 Often = Literal["", "drawings", "joins", "calls", "guesses"]
 """What is counted for each person. drawings: those that are started, STEPWISE_RATE. joins: calls that wait in
 Gradio's queue, ten times as many. calls: those that are answered at once, a hundred times. guesses: wrong
-passwords, tokens and keys, as guard.GUESSES. Empty: nothing is."""
+passwords, tokens and keys, as keys.GUESSES. Empty: nothing is."""
 
 LARGE = 2**20
 """Bytes of the body of a request that draws. The longest has four texts of 10,000 characters; each character
@@ -200,3 +206,8 @@ def _expression(path: str) -> re.Pattern[str]:
     expression, _, _ = compile_path(path)
     pattern = expression.pattern.removeprefix("^").removesuffix("$")
     return re.compile(pattern if path == "/" else f"{pattern}/?", re.DOTALL)
+
+
+def under(path: str, start: str) -> bool:
+    """Whether this path is `start`, or below it."""
+    return path == start or path.startswith(f"{start}/")

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.behind_proxy import app_address, path_of
-from api.guard import digest
+from api.keys import digest
 
 LOGOUT = "/logout"
 COOKIE = "stepwise-login"

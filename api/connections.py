@@ -14,7 +14,7 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_WITHIN = 30.0
-"""Seconds for a request's headers to arrive in. Its body's time is bounded in guard.py."""
+"""Seconds for a request's headers to arrive in. Its body's time is bounded in bodies.py."""
 MOST_FILES = 65536
 """Open files and connections that are asked for; a shell's usual 1,024 are not many visitors."""
 

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.guard import Refuse, under
+from api.access import Refuse, under
 from api.openai_routes import PREFIX
 from api.refusals import ENDPOINTS, no_endpoint
 from pipeline.errors import quoted

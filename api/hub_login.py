@@ -22,9 +22,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import HUGGING_FACE, Access
+from api.access import HUGGING_FACE, Access, Refuse
 from api.browser_login import COOKIE, LOGOUT, BrowserLogins, LogoutPage, Site, page_of, space_host
-from api.guard import Refuse
 from api.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
 from api.login import TurnedAway
 from api.openid import OpenId, Untrue, Unusable

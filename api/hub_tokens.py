@@ -19,7 +19,7 @@ import httpx2
 from huggingface_hub import whoami
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from api.guard import GUESSES, digest
+from api.keys import GUESSES, digest
 from api.login import TurnedAway, too_many
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited

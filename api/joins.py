@@ -17,8 +17,7 @@ from starlette.datastructures import QueryParams
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import Often
-from api.guard import Refuse
+from api.access import Often, Refuse
 from api.unread import person_of, weight
 from api.visitor import owner_of
 from jobs.rate import RateLimit, rates

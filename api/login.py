@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import ACCESS, Access
-from api.guard import REFUSE, AskForKey, Refuse, waiting
+from api.access import ACCESS, REFUSE, Access, Refuse
+from api.keys import AskForKey, waiting
 from api.sites import SITE, is_browser
 from api.visitor import USER, address_of
 from pipeline.errors import RateLimited

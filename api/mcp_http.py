@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import MESSAGE
-from api.guard import KEY
+from api.keys import KEY
 from api.mcp import RootUrl, mcp_server
 from api.mcp_messages import ClientMessage, NoMessage, read_message
 from api.mcp_sessions import AGAIN, IDLE, MOST_SESSIONS, SHARE, NoRoom, Session, Sessions

@@ -144,7 +144,7 @@ def refusal_after(event: Event) -> Refusal | None:
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
-    """What guard.py and login.py refuse, in this shape."""
+    """What the guard refuses (guard.py, keys.py, login.py), in this shape."""
     code = {
         401: "invalid_api_key",
         403: "not_let_in",

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from api.access import PASSWORDS, Access
+from api.access import PASSWORDS, Access, Refuse
 from api.browser_login import BrowserLogins, LogoutPage, Site, page_of
-from api.guard import GUESSES, Refuse, digest
+from api.keys import GUESSES, digest
 from api.login import TurnedAway, too_many
 from api.visitor import address_of
 from jobs.rate import RateLimit

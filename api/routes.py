@@ -21,11 +21,12 @@ from api.behind_proxy import BehindProxy, app_address
 from api.browser_login import EndWithLogin
 from api.gradio_routes import GuardGradio, fetch_nothing
 from api.gradio_routes import refuse as refuse_as_gradio
-from api.guard import AskForKey, Guard, KeepToTable
+from api.guard import Guard, KeepToTable
 from api.health import PATHS as HEALTH
 from api.health import health_routes
 from api.health import refuse as refuse_as_health
 from api.joins import call_rates
+from api.keys import AskForKey
 from api.login import AskForLogin, Login
 from api.mcp_http import failure, mcp_app, mcp_routes, refusal
 from api.openai_errors import fail, refuse

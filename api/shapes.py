@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.guard import Refuse, under
+from api.access import Refuse, under
 from pipeline.errors import AWAY, ServerEnding, quoted
 
 log = logging.getLogger("stepwise")

@@ -19,8 +19,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from api.access import Table
-from api.guard import AskForKey, Guard, KeepToTable, Refuse
+from api.access import Refuse, Table
+from api.guard import Guard, KeepToTable
+from api.keys import AskForKey
 from api.login import AskForLogin, Login
 from api.openai_errors import refuse
 from api.openai_routes import PREFIX, openai_app

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from api.access import ACCESS, POST, Access, Table
+from api.access import ACCESS, POST, REFUSE, Access, Table
+from api.bodies import BoundBody
 from api.gradio_routes import NO_FILES, refuse
-from api.guard import REFUSE, BoundBody
 from tests.conftest import ROOT
 from tests.rest import TIMEOUT, call, post
 from tests.tiny import SMALL

@@ -10,8 +10,9 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from api.access import ACCESS, POST, Access
-from api.guard import REFUSE, BoundBody, access_notice
+from api.access import ACCESS, POST, REFUSE, Access
+from api.bodies import BoundBody
+from api.keys import access_notice
 from pipeline.errors import SettingError
 from settings import Settings
 from tests.api.conftest import KEYS, Keyed

@@ -18,7 +18,7 @@ from gradio_client import Client
 from pydantic import SecretStr
 
 from api.access import PASSWORDS, Table
-from api.guard import access_notice
+from api.keys import access_notice
 from api.passwords import Accounts
 from pipeline.errors import RateLimited, SettingError
 from settings import Settings

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from api.guard import LONG_KEY, AskForKey
+from api.keys import LONG_KEY, AskForKey
 from api.passwords import Accounts
 from pipeline.errors import RateLimited
 from tests.api.openai_server import guarded
