@@ -5,6 +5,8 @@ those who come after.
 
 claims: jobs that are started, drawn by nobody and ended in the store, each another person's and session's,
 under the longest names that a client can choose; then what the file takes, and how long a claim.
+mcp: sessions of MCP that are opened from one address, while a second one opens, lists and draws.
+streams: joins whose answers nobody reads, of a drawing that has ended and of one that is being drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import strangers_mcp, strangers_streams
 from bench.table import command_line, percentile, setting, table
 from jobs.journal import Journal
 from jobs.metrics import Metrics
@@ -156,7 +159,17 @@ def claims(asked: argparse.Namespace) -> str:
     return table("Claims", rows)
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], str]] = {"claims": claims}
+def mcp(asked: argparse.Namespace) -> str:
+    return strangers_mcp.section(asked.strangers)
+
+
+def streams(asked: argparse.Namespace) -> str:
+    """As many joins as strangers_streams.JOINS, however many strangers are asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        return strangers_streams.report(strangers_streams.measure(Path(folder)))
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], str]] = {"claims": claims, "mcp": mcp, "streams": streams}
 
 
 def main() -> None:
