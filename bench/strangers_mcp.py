@@ -1,6 +1,5 @@
-"""Ten thousand MCP sessions opened from one address: does a second address still get in, and draw?
-
-    python -m bench.strangers_mcp
+"""Ten thousand MCP sessions opened from one address: does a second address still get in, and draw? A section
+of `bench.strangers`.
 
 The second address opens a session, lists the models and ends the session, over and over, and draws now and
 then, for as long as the first one floods; the sessions of both end with the server.
@@ -21,7 +20,7 @@ import httpx
 import psutil
 
 from bench.served import Served
-from bench.table import command_line, percentile, scratch, setting, table
+from bench.table import percentile, scratch, table
 
 AT_ONCE = 8
 """Requests of the flood at the same time."""
@@ -40,6 +39,13 @@ INITIALIZE = {
         "clientInfo": {"name": "bench", "version": "1"},
     },
 }
+
+
+HOW = (
+    f"{AT_ONCE} `initialize` at a time from {FLOODING}; one client at {SECOND}, every {DRAW_EVERY}th of "
+    f"whose sessions draws: sketch on the CPU, {STEPS} steps, {SIZE}². STEPWISE_WORKERS=1, no rate limit. No "
+    "session of the flood is ended by its client.\n\n"
+)
 
 
 @dataclass
@@ -152,7 +158,7 @@ def section(sessions: int = 10_000) -> str:
     before, after = found.memory
     calls = sum(map(len, (found.began, found.listed, found.drew)))
     answers = ", ".join(f"{number:,} × {status}" for status, number in sorted(found.opened.items()))
-    return table(
+    return HOW + table(
         "A flood of MCP sessions",
         [
             ("", "found"),
@@ -172,22 +178,3 @@ def _seconds(values: list[float]) -> str:
     if not values:
         return "never"
     return f"median {statistics.median(values):.3f} s, 95 % within {percentile(values, 0.95):.3f} s"
-
-
-def main() -> None:
-    parser = command_line("strangers_mcp", __doc__)
-    parser.add_argument("--sessions", type=int, default=10_000, help="of the flood (default 10,000)")
-    asked = parser.parse_args()
-    print(
-        setting(
-            f"{AT_ONCE} `initialize` at a time from {FLOODING}; one client at {SECOND}, every {DRAW_EVERY}th "
-            f"of whose sessions draws: sketch on the CPU, {STEPS} steps, {SIZE}². STEPWISE_WORKERS=1, no "
-            "rate limit. No session of the flood is ended by its client."
-        ),
-        flush=True,
-    )
-    print(section(asked.sessions))
-
-
-if __name__ == "__main__":
-    main()
