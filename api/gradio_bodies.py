@@ -113,10 +113,12 @@ def check(path: str, kind: str, body: bytes, blocks: Blocks) -> None:
     elif (call := _RUN.fullmatch(path)) is not None:
         asked = _shaped(_Run, body)
         name, index = call[1], asked.fn_index
-        if index is not None:  # Gradio looks at no name then
-            name = str(_function(blocks, lambda one: one._id == index).api_name)
-        _endpoint(name)
-        _values(_function(blocks, lambda one: one.api_name == name), asked.data)
+        if index is None:
+            _endpoint(name)
+            function = _function(blocks, lambda one: one.api_name == name)
+        else:  # as the page calls what isn't queued, its Stop among it; Gradio looks at no name then
+            function = _function(blocks, lambda one: one._id == index and one.fn is not None)
+        _values(function, asked.data)
     elif path == _JOIN:
         asked = _shaped(_Join, body)
         _values(_function(blocks, lambda one: one._id == asked.fn_index and one.fn is not None), asked.data)

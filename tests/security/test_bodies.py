@@ -89,7 +89,7 @@ WRONG = {
     "call too few": ("call/stop", '{"data": []}', 422, "this function takes 1"),
     "call a session": ("call/jobs", '{"data": [], "session_hash": "\\ud800"}', 400, "surrogate"),
     "run unknown": ("run/draw", '{"data": []}', 404, "There is no endpoint /draw"),
-    "run the page's": ("run/predict", '{"data": [0], "fn_index": 0}', 404, "There is no endpoint"),
+    "run none": ("run/predict", '{"data": [0], "fn_index": 1000}', 404, "no such function"),
     "run too few": ("run/stop", '{"data": []}', 422, "this function takes 1"),
     "run a batch": ("run/stop", '{"data": ["a"], "batched": true}', 422, "batched"),
     "no such call": ("call/v2/", '{"data": []}', 404, "There is no endpoint /v2"),
