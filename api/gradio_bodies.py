@@ -35,9 +35,12 @@ _NAMED = re.compile(rf"{API_PREFIX}/call/v2/([^/]+)/?")
 _CALL = re.compile(rf"{API_PREFIX}/call/([^/]*)/?")
 _RUN = re.compile(rf"{API_PREFIX}/(?:run|api)/([^/]*)/?")
 _JOIN = f"{API_PREFIX}/queue/join"
-NO_PATH = "There is nothing at this address: it has a character in it that no address here has."
+NO_PATH = "There is nothing at this address: it is too long, or has a character that no address here has."
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f]")
 """Starlette (1.10) lets a line break follow each route's path; httpx makes no address of such a path."""
+_FILES = ("/static", "/assets", "/svelte")
+LONGEST_PATH, LONGEST_NAME = 1024, 255
+"""Bytes of a file's path, and of a name in it: on Linux (255 of a name, 4,096 of a path) and macOS."""
 NO_PAGE = "This app has one page, and none of that name."
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
@@ -62,7 +65,7 @@ class StrictBodies:
             await self._app(scope, receive, send)
             return
         path = get_route_path(scope)
-        no_path = _NO_PATH.search(path) and not under(path, PREFIX)
+        no_path = _NO_PATH.search(path) and not under(path, PREFIX) or _is_no_file(path)
         if no_path or (path == "/" and not _is_page(scope)):
             await self._refuse(404, NO_PATH if no_path else NO_PAGE, {})(scope, receive, send)
             return
@@ -82,6 +85,14 @@ class StrictBodies:
             return messages.pop() if messages else await receive()
 
         await self._app(scope, again, send)
+
+
+def _is_no_file(path: str) -> bool:
+    """Whether Gradio would look for a file that no disk can have: it fails at the disk's error."""
+    if not any(under(path, one) for one in _FILES):
+        return False
+    names = path.encode(errors="surrogatepass").split(b"/")
+    return sum(map(len, names)) > LONGEST_PATH or max(map(len, names)) > LONGEST_NAME
 
 
 def _is_page(scope: Scope) -> bool:
@@ -117,7 +128,7 @@ def check(path: str, kind: str, body: bytes, blocks: Blocks) -> None:
             _endpoint(name)
             function = _function(blocks, lambda one: one.api_name == name)
         else:  # Gradio looks at no name then
-            function = _function(blocks, lambda one: one._id == index)
+            function = _function(blocks, lambda one: one._id == index and one.fn is not None)
             if function.queue is not False:  # so the page calls what doesn't wait in the queue, as its Stop
                 _endpoint(str(function.api_name))
         _values(function, asked.data)

@@ -90,6 +90,7 @@ WRONG = {
     "call a session": ("call/jobs", '{"data": [], "session_hash": "\\ud800"}', 400, "surrogate"),
     "run unknown": ("run/draw", '{"data": []}', 404, "There is no endpoint /draw"),
     "run the page's": ("run/resume", '{"data": []}', 404, "There is no endpoint /resume"),
+    "run none": ("run/predict", '{"data": [0], "fn_index": 1000}', 404, "no such function"),
     "run too few": ("run/stop", '{"data": []}', 422, "this function takes 1"),
     "run a batch": ("run/stop", '{"data": ["a"], "batched": true}', 422, "batched"),
     "no such call": ("call/v2/", '{"data": []}', 404, "There is no endpoint /v2"),
@@ -173,6 +174,12 @@ def test_a_line_break_at_the_end_of_a_path_leads_nowhere(server: str, path: str)
     for method in ("GET", "POST"):
         answer = httpx.request(method, f"{server}{path}", timeout=TIMEOUT)
         assert answer.status_code in (404, 405), answer.text[:500]
+
+
+def test_a_file_whose_name_no_disk_can_have_is_not_there(server: str) -> None:
+    for folder in ("static", "assets", "svelte"):
+        for name in ("x" * 256, "é" * 128, "x/" * 2000, "../" * 2000):
+            assert httpx.get(f"{server}/{folder}/{name}", timeout=TIMEOUT).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/models", "/v1/openapi.json", "/livez"])
