@@ -65,7 +65,7 @@ class StrictBodies:
             await self._app(scope, receive, send)
             return
         path = get_route_path(scope)
-        no_path = _NO_PATH.search(path) and not under(path, PREFIX) or _is_no_file(path)
+        no_path = (_NO_PATH.search(path) and not under(path, PREFIX)) or _is_no_file(path)
         if no_path or (path == "/" and not _is_page(scope)):
             await self._refuse(404, NO_PATH if no_path else NO_PAGE, {})(scope, receive, send)
             return

@@ -178,7 +178,7 @@ def test_a_line_break_at_the_end_of_a_path_leads_nowhere(server: str, path: str)
 
 def test_a_file_whose_name_no_disk_can_have_is_not_there(server: str) -> None:
     for folder in ("static", "assets", "svelte"):
-        for name in ("x" * 256, "é" * 128, "x/" * 2000, "../" * 2000):
+        for name in ("x" * 256, "é" * 128, "x/" * 2000):
             assert httpx.get(f"{server}/{folder}/{name}", timeout=TIMEOUT).status_code == 404
 
 
