@@ -180,7 +180,8 @@ def _own_names() -> list[str]:
     if root := urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).hostname:
         names.append(root)
     if os.environ.get("SPACE_ID"):  # a list where the Space has a domain of its own
-        names += [name.strip() for name in os.environ.get("SPACE_HOST", "").split(",")] + [".hf.space"]
+        names += [name.strip() for name in os.environ.get("SPACE_HOST", "").split(",")]
+        names += [".hf.space", "huggingface.co", ".huggingface.co"]  # what its proxies may hand on
     return [name for name in names if name.strip(".")]
 
 
