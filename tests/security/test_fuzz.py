@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pydantic import SecretStr
 
+from api.access import SMALL
 from api.hub_login import HubLogin, Provider
 from api.passwords import Accounts
 from pipeline.engine import Engine
@@ -128,7 +129,9 @@ def answered(asked: Asked, examples: int, always: tuple[tuple[str, str], ...] = 
     def is_meant(request: Request) -> None:
         status, answer = ask(asked.url, request, TIMEOUT)
         assert status < 500, answer[:1000]
-        assert status or request.streams or not request.honest, "no answer"
+        # What is too long is refused before it has come, and who still sends then may lose the answer.
+        cut = request.streams or not request.honest or len(request.body) > SMALL
+        assert status or cut, "no answer"
 
     is_meant()
     assert httpx.get(f"{asked.url}/livez", timeout=TIMEOUT).status_code == 200
