@@ -34,10 +34,15 @@ class Keyed:
 
 @pytest.fixture(scope="package")
 def keyed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """It believes a proxy on this machine, so that a test may come from an address of its own, and guess."""
+    """It believes a proxy on this machine, so that a test may come from an address of its own, and guess; and
+    answers to the names under example.org, which such a proxy hands on."""
     folder = tmp_path_factory.mktemp("keyed")
     models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
     keys = f" {KEYS[0]}, {KEYS[1]} ,"
-    settings = {"STEPWISE_API_KEYS": keys, "STEPWISE_PROXIES": "127.0.0.1"}
+    settings = {
+        "STEPWISE_API_KEYS": keys,
+        "STEPWISE_PROXIES": "127.0.0.1",
+        "STEPWISE_HOSTS": "example.org,.example.org",
+    }
     with serve(folder, STEPWISE_MODELS=str(models), **settings) as url:
         yield Keyed(url, folder / "server.log")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -139,10 +142,12 @@ def test_a_picture_whose_job_was_deleted_is_gone_and_words_say_so(
 
 
 def test_a_disk_that_cant_be_read_is_told_in_words(
-    files: PictureFiles, http: TestClient, tmp_path: Path
+    files: PictureFiles, http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = log_path(tmp_path, JOB.id, 1)
-    path.mkdir()  # as reading a folder fails, also for an account that may do all
+    def fails(_: Path) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("jobs.log.open_file", fails)
     answer = http.get(files.path(files.gallery(life()[-1])[0]["image"]))
     assert answer.status_code == 503
     assert "can't be read" in answer.json()["detail"]

@@ -271,12 +271,16 @@ def answers(http: httpx.Client, session: str) -> Iterator[dict[str, Any]]:
 
 def drawn(http: httpx.Client, job: str) -> dict[str, Any]:
     """Follows a job to its end, once Gradio's queue has begun it; its last info."""
-    while True:
-        event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
-        *_, (_, (_, info)) = events(http, "job", event)
-        if info["phase"] != "unknown":
-            return info
+    while (info := followed(http, job))["phase"] == "unknown":
         time.sleep(0.1)
+    return info
+
+
+def followed(http: httpx.Client, job: str) -> dict[str, Any]:
+    """The last info of a job."""
+    event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
+    *_, (_, (_, info)) = events(http, "job", event)
+    return info
 
 
 def events(http: httpx.Client, endpoint: str, event: str) -> Iterator[tuple[str, Any]]:
@@ -434,4 +438,4 @@ def test_an_id_as_long_as_a_book_is_no_jobs(visitors: Visitors) -> None:
     http.post("/call/v2/generate", json=SMALL | {"job": job})
     assert drawn(http, job)["phase"] == "finished"
     assert drawn(http, f"urn:uuid:{{{job.upper()}}}")["phase"] == "finished"
-    assert drawn(http, long) == {"job": None, "phase": "unknown"}
+    assert followed(http, long) == {"job": None, "phase": "unknown"}
