@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import ACCESS, REFUSE
+from api.sites import SITE
 from api.visitor import address_of
 from jobs.rate import RateLimit
 from pipeline.errors import RateLimited
@@ -83,7 +84,7 @@ class AskForKey:
         """Whether the request has one of the keys, and its address needn't wait where that is a short one."""
         given = digest(_bearer(scope))
         try:
-            self._guesses.allow(address_of(scope))
+            self._guesses.allow(_guesser(scope))
         except RateLimited:
             waits = True
         else:
@@ -103,7 +104,13 @@ class AskForKey:
             RateLimited: too many wrong ones came from this address; this one isn't counted.
         """
         if self._keys and _bearer(scope):
-            self._guesses.check(address_of(scope))
+            self._guesses.check(_guesser(scope))
+
+
+def _guesser(scope: Scope) -> str:
+    """Whose guesses are counted together: an address's; apart from them those that another site's page makes
+    in a browser there, so that it doesn't use up its visitor's."""
+    return f"{address_of(scope)}{' (another site)' if scope.get(SITE) == 'other' else ''}"
 
 
 def _bearer(scope: Scope) -> bytes:

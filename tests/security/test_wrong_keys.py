@@ -72,6 +72,17 @@ def test_wrong_keys_are_limited_and_a_long_right_one_is_let_in_meanwhile(login: 
     assert status(app, "Bearer wrong", "8.8.4.4") == 401
 
 
+@pytest.mark.parametrize("login", [False, True], ids=["keys alone", "behind a login"])
+def test_another_sites_page_uses_up_its_own_guesses_and_not_its_visitors(login: bool) -> None:
+    app = behind_login(KEYS) if login else guarded(hello, refuse, KEYS)
+    http = TestClient(app, client=("8.8.8.8", 4711))
+    foreign = {"authorization": "Bearer wrong", "origin": "https://evil.example"}
+    found = [http.get("/v1/models", headers=foreign).status_code for _ in range(7)]
+    assert found == [401] * 5 + [429] * 2
+    assert status(app, f"Bearer {SHORT}") == 200
+    assert status(app, "Bearer wrong") == 401
+
+
 def test_a_refusal_is_the_same_for_a_wrong_key_and_for_a_short_right_one() -> None:
     http = TestClient(guarded(hello, refuse, KEYS))
     for _ in range(5):
