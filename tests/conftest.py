@@ -33,7 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-FIRST = ("ui", "docs", "jobs", "training", "tests", "api", "cli")
+FIRST = ("ui", "security", "docs", "jobs", "training", "tests", "api", "cli")
 """Folders whose files take long go first, so that the processes end at about the same time."""
 
 
