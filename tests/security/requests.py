@@ -7,10 +7,11 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -62,7 +63,7 @@ class Request:
 
     @property
     def streams(self) -> bool:
-        return bool(STREAMS.search(re.sub("/+", "/", self.target)))
+        return bool(STREAMS.search(re.sub("/+", "/", unquote(self.target))))
 
     def raw(self) -> bytes:
         """As it is sent. The connection is to be closed after it."""
@@ -108,12 +109,14 @@ def ask(server: str, request: Request, patience: float, moment: float = 0.2) -> 
     """
     where = urlsplit(server)
     brief = request.streams or not request.honest
-    answer = b""
+    answer, end = b"", time.monotonic() + patience
     with socket.create_connection((where.hostname, where.port), timeout=moment if brief else patience) as one:
         try:
             one.sendall(request.raw())
             while len(answer) < 65536 and (piece := one.recv(65536)):
                 answer += piece
+                if time.monotonic() > end:
+                    raise TimeoutError
         except (ConnectionResetError, BrokenPipeError):
             pass  # it said all it had to before it had read everything
         except TimeoutError:
