@@ -4,6 +4,7 @@ for an answer that doesn't come, and nothing is fetched for anyone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,17 +14,22 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils, routes
 from gradio.route_utils import API_PREFIX
-from starlette.responses import JSONResponse
+from gradio.server_messages import UnexpectedErrorMessage
+from starlette.datastructures import QueryParams
+from starlette.responses import JSONResponse, Response
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.gradio_bodies import NO_FILES, StrictBodies
-from api.joins import BoundNames
+from api.joins import BoundNames, is_name
 from jobs.private import make_folder
 from pipeline.errors import SettingError
 
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
+UNREAD = f"{API_PREFIX}/queue/data"
+"""Where a client reads its session's messages."""
+NO_SESSION = "There is no such session, or it is over: call again."
 NO_CALL = "There is no such call, or its answer was fetched already: an answer is kept for one reader."
 
 
@@ -41,10 +47,27 @@ class GuardGradio:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._app
         if scope["type"] == "http" and scope["method"] == "GET":
-            call = ANSWER.match(get_route_path(scope))
+            path = get_route_path(scope)
+            call = ANSWER.match(path)
             if call and _is_over(scope["app"], call[1]):
                 app = refuse(404, NO_CALL, {})
+            elif path.rstrip("/") == UNREAD and _is_unknown(scope):
+                app = _no_session()
         await app(scope, receive, send)
+
+
+def _is_unknown(scope: Scope) -> bool:
+    """Whether the session whose messages are asked for isn't there, or no longer. A name that can't be one is
+    for others to refuse."""
+    names = QueryParams(scope["query_string"]).getlist("session_hash")
+    sessions = scope["app"].get_blocks()._queue.pending_messages_per_session
+    return bool(names) and is_name(names[-1]) and names[-1] not in sessions
+
+
+def _no_session() -> Response:
+    """What Gradio says of such a session, and its clients go by; it then breaks off with a traceback."""
+    said = UnexpectedErrorMessage(message=NO_SESSION, session_not_found=True)
+    return Response(f"data: {json.dumps(said.model_dump())}\n\n", media_type="text/event-stream")
 
 
 def _is_over(app: Any, call: str) -> bool:

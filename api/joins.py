@@ -110,11 +110,14 @@ def _bad(given: dict[str, Any]) -> str | None:
     """The name among these that none can be; what is no text at all, Gradio refuses."""
     for name in NAMES:
         value = given.get(name)
-        if isinstance(value, str) and not (
-            len(value) <= LONGEST_NAME and value.isascii() and value.isprintable()
-        ):
+        if isinstance(value, str) and not is_name(value):
             return name
     return None
+
+
+def is_name(value: str) -> bool:
+    """Whether a session or an event may be called so."""
+    return len(value) <= LONGEST_NAME and value.isascii() and value.isprintable()
 
 
 def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from api.access import ACCESS, POST, REFUSE, Access, Table
 from api.bodies import BoundBody
 from api.gradio_routes import NO_FILES, refuse
-from tests.conftest import ROOT
+from tests.conftest import ROOT, serve
 from tests.rest import TIMEOUT, call, post
 from tests.tiny import SMALL
 
@@ -112,6 +113,17 @@ def test_what_stepwise_has_no_use_for_is_closed(http: httpx.Client, path: str) -
 )
 def test_so_is_what_lies_beside_the_api(http: httpx.Client, path: str) -> None:
     assert http.get(f"{path}").status_code == 404
+
+
+def test_a_session_that_there_isnt_is_said_as_gradios_clients_read_it_and_leaves_no_traceback(
+    tmp_path: Path,
+) -> None:
+    with serve(tmp_path) as url:
+        answer = httpx.get(f"{url}{API}/queue/data", params={"session_hash": "nobody"}, timeout=TIMEOUT)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        said = json.loads(answer.text.removeprefix("data: "))
+        assert (said["msg"], said["session_not_found"]) == ("unexpected_error", True)
+        assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
 class Listener:
