@@ -165,7 +165,7 @@ def test_so_it_does_to_who_has_a_key(closed: Asked) -> None:
 @pytest.mark.skipif(not CASES, reason="one more server: only where STEPWISE_CASES asks for many requests")
 def test_so_it_does_with_hugging_face_s_login(routes: dict[str, Routes], models: str, tmp_path: Path) -> None:
     with serve_openid() as provider:
-        token = provider.add("hf_token", "ann")
+        token = provider.add("hf_" + "a" * 30, "ann")
         settings = {"STEPWISE_LOGIN": "huggingface", **provider.environment(), **limits(models)}
         with serve(tmp_path, **settings) as url:
             begin = {"Authorization": f"Bearer {token}"}
