@@ -58,16 +58,8 @@ class BoundBody:
         if body.startswith(GZIP):
             await self._encoded(refuse, "gzip, though no header says so")(scope, receive, send)
             return
-        read = False
-
-        async def again() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
-
-        await self._app(scope, again, send)
+        whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
+        await self._app(scope, again(whole, receive), send)
 
     @staticmethod
     def _encoded(refuse: Refuse, coding: str) -> Response:
@@ -76,3 +68,13 @@ class BoundBody:
             "is, without Content-Encoding."
         )
         return refuse(415, words, {"Accept-Encoding": "identity"})
+
+
+def again(message: Message, receive: Receive) -> Receive:
+    """A `receive` that gives this message first."""
+    left = [message]
+
+    async def once() -> Message:
+        return left.pop() if left else await receive()
+
+    return once

@@ -17,9 +17,10 @@ from gradio.route_utils import API_PREFIX
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import Headers, QueryParams
 from starlette.routing import get_route_path
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Refuse, under
+from api.bodies import again
 from api.openai_routes import PREFIX
 from api.refusals import ENDPOINTS, no_endpoint
 from pipeline.errors import quoted
@@ -72,19 +73,16 @@ class StrictBodies:
         if scope["method"] != "POST" or not under(path, API_PREFIX):  # beside them is /login alone, a form
             await self._app(scope, receive, send)
             return
-        messages: list[Message] = [await receive()]
-        if messages[0]["type"] == "http.request":
+        message = await receive()
+        if message["type"] == "http.request":
             kind = Headers(scope=scope).get("content-type", "")
             try:
-                check(path, kind, messages[0].get("body", b""), scope["app"].get_blocks())
+                check(path, kind, message.get("body", b""), scope["app"].get_blocks())
             except NotMeant as wrong:
                 await self._refuse(wrong.status, str(wrong), {})(scope, receive, send)
                 return
 
-        async def again() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self._app(scope, again, send)
+        await self._app(scope, again(message, receive), send)
 
 
 def _is_no_file(path: str) -> bool:

@@ -15,9 +15,10 @@ from gradio.queueing import Event, Queue
 from gradio.route_utils import API_PREFIX
 from starlette.datastructures import QueryParams
 from starlette.routing import get_route_path
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Often, Refuse
+from api.bodies import again
 from api.unread import person_of, weight
 from api.visitor import owner_of
 from jobs.rate import RateLimit, rates
@@ -80,21 +81,12 @@ class BoundNames:
         if scope["method"] == "POST" and not bad and NAMED.match(path):
             message = await receive()
             bad = _bad(_read(message.get("body", b"")))
-            receive = _again(message, receive)
+            receive = again(message, receive)
         if bad:
             words = f"{bad} is a name of at most {LONGEST_NAME} letters, digits and signs of ASCII."
             await self._refuse(400, words, {})(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def _again(message: Message, receive: Receive) -> Receive:
-    left = [message]
-
-    async def again() -> Message:
-        return left.pop() if left else await receive()
-
-    return again
 
 
 def _read(body: bytes) -> dict[str, Any]:

