@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-from api.starting import Started, start
+from api.server.startup import Started, start
 
 
 def started() -> Started:
@@ -41,18 +41,18 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
 from typing import TYPE_CHECKING, NoReturn
 
-from api.browser_login import Site, space_host
-from api.connections import expect_headers, raise_file_limit
-from api.ending import expect_cuts, leave
-from api.gradio_queue import MOST_SESSIONS, make_queue_last
-from api.gradio_routes import keep_gradio_to
-from api.keys import access_notice
-from api.listening import listen_at
-from api.login import Login
-from api.passwords import Accounts
+from api.auth.browser_login import Site, space_host
+from api.auth.keys import access_notice
+from api.auth.login import Login
+from api.auth.passwords import Accounts
+from api.gradio.queue import MOST_SESSIONS, make_queue_last
+from api.gradio.routes import keep_gradio_to
+from api.guard.sites import Sites
 from api.routes import app_options
-from api.sites import Sites
-from jobs.journal import print_journal
+from api.server.connections import expect_headers, raise_file_limit
+from api.server.listening import listen_at
+from api.server.shutdown import expect_cuts, leave
+from jobs.telemetry.job_log import print_journal
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
 from ui.login_page import login_page, logout_page, password_page
@@ -148,7 +148,7 @@ def login_of(settings: Settings) -> Login | None:
     """
     root_path = os.environ.get("GRADIO_ROOT_PATH", "")  # as Gradio's launch reads it
     if settings.hub_login:
-        from api.hub_login import HubLogin, Provider  # its libraries, for those who need them
+        from api.auth.hub_login import HubLogin, Provider  # its libraries, for those who need them
 
         return HubLogin(Provider.from_environment(), settings.users, login_page, logout_page, root_path)
     if not settings.login:

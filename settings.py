@@ -17,12 +17,12 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from environment import PREFIX, explained, mistakes
+from pipeline.catalog.paths import owner_path
+from pipeline.catalog.spec import PlanName
 from pipeline.errors import SettingError, quoted
-from pipeline.paths import owner_path
-from pipeline.spec import PlanName
 
 if TYPE_CHECKING:
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
     from jobs.queue import Queue
     from pipeline.engine import Engine, EngineSpec
 
@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     host_memory: Annotated[float, Field(ge=0, le=MOST_GB)] | None = None
     """GB (10⁹ bytes) of host memory for weights that are not on the GPU; most of what is free where unset."""
     plan: PlanName | None = None
-    """How models are kept in memory on a GPU (pipeline/plans.py); the fastest plan that fits where unset."""
+    """How models are kept in memory on a GPU (pipeline/devices/memory_plans.py); the fastest plan that
+    fits where unset."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads for drawing there; torch's own choice where unset."""
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 50
@@ -105,8 +106,9 @@ class Settings(BaseSettings):
     none, everyone with an account."""
     proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
     """Addresses and networks of the proxies that are believed who asks, and at which address
-    (api/forwarded.py), separated by commas; empty: none. Where unset, those of uvicorn's FORWARDED_ALLOW_IPS;
-    where that is, too, a Space's own on a Space, and none elsewhere, not this machine's either."""
+    (api/server/forwarded.py), separated by commas; empty: none. Where unset, those of uvicorn's
+    FORWARDED_ALLOW_IPS; where that is, too, a Space's own on a Space, and none elsewhere, not this machine's
+    either."""
 
     hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names under which the server is reached, as draw.example.org, separated by commas; besides addresses in
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
     @field_validator("rate")
     @classmethod
     def _rate(cls, value: str | None) -> str | None:
-        from jobs.rate import rates  # its library, for those who set it
+        from jobs.scheduling.rate_limit import rates  # its library, for those who set it
 
         rates(value or "", "STEPWISE_RATE")
         return value
@@ -157,7 +159,7 @@ class Settings(BaseSettings):
     @field_validator("hosts", "origins", "frames")
     @classmethod
     def _sites(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        from api.sites import host_name, origin_of_site
+        from api.guard.sites import host_name, origin_of_site
 
         check = host_name if info.field_name == "hosts" else origin_of_site
         name = f"STEPWISE_{str(info.field_name).upper()}"
@@ -194,7 +196,7 @@ class Settings(BaseSettings):
             raise SettingError(
                 f"STEPWISE_LOGIN is either {HUGGING_FACE} alone, or logins as name:password, not both."
             )
-        # As api/passwords.py compares them.
+        # As api/auth/passwords.py compares them.
         accounts = [normalize("NFC", account) for account in accounts]
         names = [account.partition(":")[0] for account in accounts]
         for number, account in enumerate(accounts, 1):
@@ -271,8 +273,8 @@ class Settings(BaseSettings):
     def engine_spec(self) -> EngineSpec:
         """What makes that engine, for this process or another."""
         # Here, because they import torch: seconds that whoever only reads a setting needn't wait.
+        from pipeline.devices.hardware import Wanted
         from pipeline.engine import EngineSpec
-        from pipeline.hardware import Wanted
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
         return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
@@ -287,9 +289,9 @@ class Settings(BaseSettings):
         Raises:
             StoreError: what the folder holds can't be read.
         """
-        from jobs.executors import executors, gpus
+        from jobs.limits import Rules
         from jobs.queue import Queue
-        from jobs.rules import Rules
+        from jobs.workers.executors import executors, gpus
 
         on_space, owner = bool(os.environ.get("SPACE_ID")), os.environ.get("SPACE_AUTHOR_NAME")
         abandoned = self.abandoned_after

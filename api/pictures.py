@@ -1,7 +1,7 @@
 """A drawing's pictures as files: jpeg previews while it runs, the PNGs at the end. Gradio's clients and pages
 look for files at one of Gradio's own addresses (6.31); there Stepwise serves pictures, and nothing else.
 
-They are read from the job's events (jobs/pictures.py): no copy of them is made, by us or by Gradio.
+They are read from the job's events (jobs/store/pictures.py): no copy of them is made, by us or by Gradio.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from jobs.log_names import name_of
-from jobs.pictures import find_picture, picture_name
+from jobs.store.log_names import name_of
+from jobs.store.pictures import find_picture, picture_name
 from pipeline.events import Event
 from pipeline.request import Job
 

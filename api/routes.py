@@ -16,26 +16,26 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from api.access import Access, Table
-from api.behind_proxy import BehindProxy, app_address
-from api.browser_login import EndWithLogin
-from api.gradio_routes import GuardGradio, fetch_nothing
-from api.gradio_routes import refuse as refuse_as_gradio
-from api.guard import Guard, KeepToTable
-from api.health import PATHS as HEALTH
-from api.health import health_routes
-from api.health import refuse as refuse_as_health
-from api.joins import call_rates
-from api.keys import AskForKey
-from api.login import AskForLogin, Login
-from api.mcp_http import failure, mcp_app, mcp_routes, refusal
-from api.openai_errors import fail, refuse
-from api.openai_routes import PREFIX, openai_app, unprefixed_routes
-from api.openai_stream import last_of
+from api.auth.browser_login import EndWithLogin
+from api.auth.keys import AskForKey
+from api.auth.login import AskForLogin, Login
+from api.gradio.joins import call_rates
+from api.gradio.refusals import HANDLERS
+from api.gradio.routes import GuardGradio, fetch_nothing
+from api.gradio.routes import refuse as refuse_as_gradio
+from api.guard.access import Access, Table
+from api.guard.error_shapes import ErrorsInShape, Shape, http_errors
+from api.guard.guard import Guard, KeepToTable
+from api.guard.sites import Sites
+from api.mcp.http import failure, mcp_app, mcp_routes, refusal
+from api.openai.errors import fail, refuse
+from api.openai.routes import PREFIX, openai_app, unprefixed_routes
+from api.openai.stream import last_of
 from api.pictures import PictureFiles
-from api.refusals import HANDLERS
-from api.shapes import ErrorsInShape, Shape, http_errors
-from api.sites import Sites
+from api.server.behind_proxy import BehindProxy, app_address
+from api.server.health import PATHS as HEALTH
+from api.server.health import health_routes
+from api.server.health import refuse as refuse_as_health
 from api.visitor import SeenFromGradio
 
 if TYPE_CHECKING:

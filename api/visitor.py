@@ -13,11 +13,11 @@ from gradio.context import LocalContext
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.owner_names import person_of, session_of
-from jobs.record import Owner
+from jobs.store.models import Owner
+from jobs.store.owner_names import person_of, session_of
 
 USER = "stepwise.user"
-"""Of an ASGI scope: the name of who is logged in (login.py); not there where nobody is."""
+"""Of an ASGI scope: the name of who is logged in (auth/login.py); not there where nobody is."""
 
 
 def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) -> Owner:
@@ -48,7 +48,7 @@ def asking(first: Collection[str] = ()) -> Owner:
 def address_of(scope: Scope) -> str:
     """The address that this request came from, an IPv6 one as its /64: whoever has one, has all of them.
 
-    It is the socket's, or what a named proxy said in its place (forwarded.py): no header is read here.
+    It is the socket's, or what a named proxy said in its place (server/forwarded.py): no header is read here.
     """
     client = scope.get("client")
     try:

@@ -230,8 +230,8 @@ class Chaos:
         return self._served.rows(query, *values)
 
     def _look_up(self, asked: Asked) -> None:
-        from jobs.log import last_event
-        from jobs.log_names import name_of
+        from jobs.store.event_log import last_event
+        from jobs.store.log_names import name_of
 
         found = self._rows("SELECT attempt, kills FROM jobs WHERE id = ?", asked.job)
         asked.attempts, asked.kills = found[0] if found else (0, 0)

@@ -69,10 +69,10 @@ class Told:
 
 def run(jobs: int, folder: Path, seed: int = SEED) -> list[Told]:
     """So many jobs of each person; folder: for the jobs, and the second model."""
-    from jobs.executors import executors
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
+    from jobs.limits import Rules
     from jobs.queue import Queue
-    from jobs.rules import Rules
+    from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(_models(folder)).engine()
@@ -116,7 +116,7 @@ def _models(folder: Path) -> Path:
 
 def _learn(queue: Any) -> None:
     """Two drawings of each model before anyone waits: a device that never drew knows nothing."""
-    from jobs.record import Owner
+    from jobs.store.models import Owner
 
     for model in MODELS:
         for request in REQUESTS[:2]:
@@ -124,7 +124,7 @@ def _learn(queue: Any) -> None:
 
 
 def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: list[Told]) -> None:
-    from jobs.record import Owner
+    from jobs.store.models import Owner
 
     for _ in range(jobs):
         time.sleep(chance.uniform(0, PAUSE))

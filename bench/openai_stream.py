@@ -176,15 +176,15 @@ def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
     with scratch() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from api.gradio_queue import make_queue_last
+        from api.gradio.queue import make_queue_last
         from api.routes import app_options
-        from jobs.executors import executors
-        from jobs.folder import DataFolder
+        from jobs.data_dir.folder import DataFolder
+        from jobs.limits import Rules
         from jobs.queue import Queue
-        from jobs.rules import Rules
-        from pipeline.catalogue import read_catalogue
+        from jobs.workers.executors import executors
+        from pipeline.catalog.catalogue import read_catalogue
+        from pipeline.devices.hardware import Wanted
         from pipeline.engine import Engine
-        from pipeline.hardware import Wanted
         from ui.page import build_page, launch_options
 
         engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)

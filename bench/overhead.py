@@ -81,11 +81,11 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     import torch
 
     from bench import plain_app
-    from jobs.executors import executors
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
+    from jobs.limits import Rules
     from jobs.queue import Queue
-    from jobs.record import Owner
-    from jobs.rules import Rules
+    from jobs.store.models import Owner
+    from jobs.workers.executors import executors
 
     pipe = plain_app.load()
     seen, mine, its, its_own = [], count(), count(), count()
@@ -156,15 +156,15 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     import torch
     from PIL import Image
 
-    from pipeline.draw import Memory, _encode, _made_with, bring
+    from pipeline.devices.hardware import processor
+    from pipeline.devices.memory_plans import RESIDENT
     from pipeline.drawing import Drawing
-    from pipeline.hardware import processor
-    from pipeline.plans import RESIDENT
-    from pipeline.preview import Estimate, render
     from pipeline.recipe import to_png
-    from pipeline.residency import Residency
-    from pipeline.thumbnail import jpeg
-    from pipeline.weights import find
+    from pipeline.sampling.preview import Estimate, render
+    from pipeline.sampling.sample import Memory, _encode, _made_with, bring
+    from pipeline.sampling.thumbnail import jpeg
+    from pipeline.weights.model import find
+    from pipeline.weights.residency import Residency
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
     weights = find(spec, Path(spec.layout), processor(), RESIDENT)
@@ -213,9 +213,9 @@ def _settings(steps: int, size: int) -> dict[str, Any]:
 
 
 def _engine() -> Any:
-    from pipeline.catalogue import read_catalogue
+    from pipeline.catalog.catalogue import read_catalogue
+    from pipeline.devices.hardware import Wanted
     from pipeline.engine import Engine
-    from pipeline.hardware import Wanted
 
     engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
     engine.preload("sketch").join()

@@ -18,9 +18,9 @@ from pathlib import Path
 from uuid import UUID
 
 from bench.table import percentile, table
-from jobs.policy import Fair
-from jobs.record import Choice, Owner, Policy, Record, Sight
-from jobs.store import SqliteStore
+from jobs.scheduling.fair_share import Fair
+from jobs.store.models import Choice, Owner, Policy, Record, Sight
+from jobs.store.sqlite import SqliteStore
 from pipeline.request import Job
 
 SEED = 20261124

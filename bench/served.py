@@ -85,7 +85,7 @@ class Served:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    if "jobs.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    if "jobs.workers.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
                         found.append(child)
         return sorted(found, key=lambda child: child.create_time())
 

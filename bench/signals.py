@@ -25,9 +25,9 @@ import httpx
 from filelock import FileLock, Timeout
 
 from bench.table import ROOT, command_line, free_port, scratch, setting, table
-from jobs.folder import OWNER
-from jobs.log import LogReader
-from jobs.log_names import log_path
+from jobs.data_dir.folder import OWNER
+from jobs.store.event_log import LogReader
+from jobs.store.log_names import log_path
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 SIGNALS = ((INT,), (TERM,), (INT, INT), (TERM, TERM), (TERM, INT))
@@ -169,8 +169,8 @@ def is_free(data: Path) -> bool:
 
 def with_job(data: Path) -> None:
     """Has a job wait in this folder, if none does."""
-    from jobs.record import Owner
-    from jobs.store import SqliteStore
+    from jobs.store.models import Owner
+    from jobs.store.sqlite import SqliteStore
     from pipeline.engine import EngineSpec
 
     if rows(data, "SELECT id FROM jobs WHERE state = 'queued'"):

@@ -66,13 +66,13 @@ def steps() -> dict[str, Any]:
         lap(f"import {name}")
     theirs = set(sys.modules)
     from app import Settings, build_page, launch_options
-    from jobs.executors import executors
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
+    from jobs.limits import Rules
     from jobs.queue import Queue
-    from jobs.rules import Rules
-    from pipeline.catalogue import read_catalogue
+    from jobs.workers.executors import executors
+    from pipeline.catalog.catalogue import read_catalogue
+    from pipeline.devices.hardware import Wanted
     from pipeline.engine import Engine
-    from pipeline.hardware import Wanted
 
     lap("import app")
     added = {name.partition(".")[0] for name in set(sys.modules) - theirs} - {*OURS}
@@ -83,10 +83,10 @@ def steps() -> dict[str, Any]:
     model = engine.default_model
     engine.preload(model).join()
     lap("weights, and the classes that read them")
-    from pipeline.hardware import processor
-    from pipeline.plans import RESIDENT
-    from pipeline.residency import Residency
-    from pipeline.weights import find
+    from pipeline.devices.hardware import processor
+    from pipeline.devices.memory_plans import RESIDENT
+    from pipeline.weights.model import find
+    from pipeline.weights.residency import Residency
 
     spec = engine.catalogue[model]
     networks = find(spec, Path(spec.layout), processor(), RESIDENT).networks

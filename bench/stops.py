@@ -108,11 +108,11 @@ def run(
     Args:
         folder: for the jobs. values: the request. engine: who draws; None: the embedded model's.
     """
-    from jobs.executors import executors
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
+    from jobs.limits import Rules
     from jobs.queue import Queue
-    from jobs.record import Owner
-    from jobs.rules import Rules
+    from jobs.store.models import Owner
+    from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     found, device, chance = Stops(), Device(), random.Random(seed)

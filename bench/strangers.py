@@ -25,13 +25,13 @@ import psutil
 
 from bench import strangers_mcp, strangers_streams
 from bench.table import command_line, percentile, setting, table
-from jobs.journal import Journal
-from jobs.metrics import Metrics
-from jobs.owner_names import LONGEST_NAME, person_of, session_of
-from jobs.record import Owner, Record
-from jobs.register import Register
-from jobs.rules import Rules
-from jobs.store import SqliteStore
+from jobs.lifecycle.active_jobs import Register
+from jobs.limits import Rules
+from jobs.store.models import Owner, Record
+from jobs.store.owner_names import LONGEST_NAME, person_of, session_of
+from jobs.store.sqlite import SqliteStore
+from jobs.telemetry.job_log import Journal
+from jobs.telemetry.metrics import Metrics
 from pipeline.request import Job
 
 LINE = "cuda"
@@ -43,7 +43,7 @@ PROMPTS = {"100 characters": "a" * 100, "twice 10,000 of 4 bytes": "🍎" * 10_0
 CLAIMS = 300
 """That are timed each time, beside as many that wait as may."""
 LOOK = 300
-"""Jobs after which the queue looks at what is kept (`jobs.watch.MANY` changes)."""
+"""Jobs after which the queue looks at what is kept (`jobs.scheduling.housekeeping.MANY` changes)."""
 
 
 @dataclass(frozen=True)

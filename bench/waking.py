@@ -36,11 +36,11 @@ WAITS = re.compile(r"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 def in_process(times: int, folder: Path) -> dict[str, list[float]]:
     """Seconds from `start` of a job to its first event, and to its first of the device's, one job at a time;
     the latter also of the engine alone, without a store."""
-    from jobs.executors import executors
-    from jobs.folder import DataFolder
+    from jobs.data_dir.folder import DataFolder
+    from jobs.limits import Rules
     from jobs.queue import Queue
-    from jobs.record import Owner
-    from jobs.rules import Rules
+    from jobs.store.models import Owner
+    from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(ROOT / "models.yaml").engine()

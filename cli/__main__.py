@@ -18,7 +18,7 @@ from cli.errors import Interrupted, OutputLost, UsageError
 from cli.terminal import listen, mute_threads, put, say
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
-from pipeline.names import instead
+from pipeline.parameter_names import instead
 from pipeline.proxies import use_proxies
 
 FAILED, REFUSED, CLOSED = 1, 2, 141

@@ -15,8 +15,8 @@ from cli.errors import FileError, Interrupted, OutputLost, UsageError
 from cli.files import Target
 from cli.sources import Drawing, Progress, source
 from cli.terminal import put, say
+from pipeline.catalog.paths import owner_path
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
-from pipeline.paths import owner_path
 from pipeline.recipe import read_recipe
 from pipeline.request import MAX_PROMPT, GenerationRequest
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cli.errors import FileError, UsageError
 from cli.terminal import put_bytes
-from pipeline.paths import owner_path
+from pipeline.catalog.paths import owner_path
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95

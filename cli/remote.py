@@ -27,7 +27,7 @@ from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.events import LAST_PHASES
 
 TIMEOUT = httpx.Timeout(60, connect=10)
-"""Seconds without a word. A Stepwise says something every 5 while it draws (api.endpoints.AGAIN)."""
+"""Seconds without a word. A Stepwise says something every 5 while it draws (api.gradio.endpoints.AGAIN)."""
 POLL = 0.05
 """Seconds between looks at what has come; gradio_client (2.7.2) looks as often itself."""
 STOPPING = 30.0

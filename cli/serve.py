@@ -16,8 +16,8 @@ def serve(options: argparse.Namespace) -> NoReturn:
     Raises:
         UsageError: this machine can't listen there. SystemExit: the app can't start.
     """
-    from api.address import Address
-    from api.starting import start
+    from api.server.address import Address
+    from api.server.startup import start
 
     try:
         address = Address.from_environment(options.host, options.port)

@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.dispatch import Dispatch
-from jobs.downloads import Downloads
-from jobs.executors import Executor, lost_for_good
-from jobs.folder import DataFolder
-from jobs.following import Following
-from jobs.journal import Journal
-from jobs.log_names import rename_old
-from jobs.metrics import Metrics, Now
-from jobs.pace import Pace
-from jobs.rate import RateLimit
-from jobs.record import WITH_VISITOR, Kept, Owner, Record
-from jobs.recovery import take_up
-from jobs.register import Register
-from jobs.rules import Rules
-from jobs.store import SqliteStore
-from jobs.watch import Watch
+from jobs.data_dir.folder import DataFolder
+from jobs.eta.estimator import Pace
+from jobs.lifecycle.active_jobs import Register
+from jobs.lifecycle.downloads import Downloads
+from jobs.lifecycle.recovery import take_up
+from jobs.lifecycle.subscription import Following
+from jobs.limits import Rules
+from jobs.scheduling.dispatch import Dispatch
+from jobs.scheduling.housekeeping import Watch
+from jobs.scheduling.rate_limit import RateLimit
+from jobs.store.log_names import rename_old
+from jobs.store.models import WITH_VISITOR, Kept, Owner, Record
+from jobs.store.sqlite import SqliteStore
+from jobs.telemetry.job_log import Journal
+from jobs.telemetry.metrics import Metrics, Now
+from jobs.workers.executors import Executor, lost_for_good
 from pipeline.errors import Busy, ModelUnavailable, ServerEnding, StepwiseError
 from pipeline.request import Job
 

@@ -1,7 +1,8 @@
 """The one core: `engine.start(job)` gives a drawing at once, and the drawing gives events.
 
 The engine knows the models, keeps their weights, and gives each device to one drawing at a time; what an
-Inference Provider draws is asked for by remote.py. The page and every API are readers in front of it.
+Inference Provider draws is asked for by executors/inference_providers.py. The page and every API
+are readers in front of it.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from typing import Any
 
 import torch
 
-from pipeline.catalogue import Catalogue, read_catalogue
-from pipeline.draw import Waiting
+from pipeline.catalog.catalogue import Catalogue, read_catalogue
+from pipeline.catalog.spec import ModelSpec
+from pipeline.devices.cuda_memory import gpu_memory
+from pipeline.devices.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
+from pipeline.devices.line import Line
+from pipeline.devices.memory_plans import Plan
+from pipeline.devices.threads import start_thread
+from pipeline.devices.zerogpu_sizes import ON_ZEROGPU, GpuSize
 from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable
-from pipeline.gpu_memory import gpu_memory
-from pipeline.gpu_sizes import ON_ZEROGPU, GpuSize
-from pipeline.hardware import ANY, Need, Wanted, accelerator, device_for, needs, plan_for
+from pipeline.executors.inference_providers import AT_ONCE, draw_remotely
+from pipeline.executors.local import LocalExecutor
+from pipeline.executors.zerogpu import AT_ONCE as WORKERS
+from pipeline.executors.zerogpu import ZeroGpu
 from pipeline.library_errors import explained
-from pipeline.line import Line
-from pipeline.local import LocalExecutor
-from pipeline.plans import Plan
-from pipeline.preload import Preload, Preloads
-from pipeline.remote import AT_ONCE, draw_remotely
 from pipeline.request import GenerationRequest, Job, resolve
-from pipeline.residency import Resident
-from pipeline.spec import ModelSpec
-from pipeline.threads import start_thread
-from pipeline.zerogpu import AT_ONCE as WORKERS
-from pipeline.zerogpu import ZeroGpu
+from pipeline.sampling.sample import Waiting
+from pipeline.weights.preload import Preload, Preloads
+from pipeline.weights.residency import Resident
 
 log = logging.getLogger("stepwise")
 

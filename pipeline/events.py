@@ -32,7 +32,7 @@ class Event:
     downloading (in all 0 until that is known), parts while loading. eta: seconds left, None while unknown.
     seconds: since its turn came. previews: a JPEG for each image begun. images: the finished PNGs.
     error: why it failed. code: which of errors.py's errors that is. plan: how the model is kept in memory
-    (plans.py), once its turn has come.
+    (devices/memory_plans.py), once its turn has come.
     provider: the Inference Provider that draws, whose steps are not seen: step is 0 until an image has come,
     and there are no previews before; None: this machine draws.
     """

@@ -17,12 +17,12 @@ from typing import Annotated, Any, NoReturn
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from pipeline.catalogue import Catalogue
+from pipeline.catalog.catalogue import Catalogue
+from pipeline.catalog.spec import ModelSpec
 from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
-from pipeline.names import instead
-from pipeline.prompts import syntax_warnings
-from pipeline.spec import ModelSpec
+from pipeline.parameter_names import instead
+from pipeline.sampling.tokens import syntax_warnings
 
 MAX_SEED = 2**53 - 1
 """The largest integer that JavaScript's numbers carry exactly."""

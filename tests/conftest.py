@@ -17,14 +17,14 @@ import pytest
 from gradio_client import Client
 
 from jobs.queue import Queue
-from pipeline.catalogue import read_catalogue
+from pipeline.catalog.catalogue import read_catalogue
 from pipeline.engine import Engine
 from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
-from tests.node import node  # noqa: F401
-from tests.provider import FakeProvider, Far
-from tests.queues import queued
-from tests.steps import Steps
-from tests.tiny import catalogue, entry, models_yaml, tiny_sd3
+from tests.support.node import node  # noqa: F401
+from tests.support.provider import FakeProvider, Far
+from tests.support.queues import queued
+from tests.support.steps import Steps
+from tests.support.tiny import catalogue, entry, models_yaml, tiny_sd3
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,10 +14,10 @@ import pytest
 
 from app import login_of
 from environment import OTHERS, mistakes
-from jobs.folder import DataFolder
+from jobs.data_dir.folder import DataFolder
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
-from tests.tiny import ROOT, entry, models_yaml
+from tests.support.tiny import ROOT, entry, models_yaml
 
 PYTHONS_OWN = re.compile(r"Traceback|Error\b|Input should|unable to|validation|pydantic|errno", re.IGNORECASE)
 NOT_TEXT = os.fsdecode(b"caf\xe9")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 FLOOR = "3.11"
 SUPPORTED = (FLOOR, "3.12", "3.13")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.endpoints import AGAIN, add_endpoints, find_job, stop_job
+from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import FOLDER, PictureFiles
-from api.start import start_job
+from api.start_job import start_job
+from pipeline.devices.memory_plans import RESIDENT
 from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
-from pipeline.plans import RESIDENT
 from ui.coming import coming, still_coming
 from ui.controls import ASPECTS, controls, model_slider, sizes
 from ui.live import live_value, refused, unknown
@@ -30,8 +30,8 @@ from ui.theme import THEME
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
-    from pipeline.plans import Plan
-    from pipeline.spec import ModelSpec
+    from pipeline.catalog.spec import ModelSpec
+    from pipeline.devices.memory_plans import Plan
 
 log = logging.getLogger("stepwise")
 

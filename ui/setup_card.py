@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ui.controls import link, need_words
 
 if TYPE_CHECKING:
-    from pipeline.catalogue import Catalogue
-    from pipeline.hardware import Need
+    from pipeline.catalog.catalogue import Catalogue
+    from pipeline.devices.hardware import Need
 
 _SPACE = "https://huggingface.co/spaces/{}/settings"
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bench.fullsize import drive
-from pipeline.plans import PLANS
+from pipeline.devices.memory_plans import PLANS
 
 CARDS = (80, 48, 24, 16)
 PARTS = ("whole card", *(f"{card} GB" for card in CARDS))

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.catalogue import Catalogue, read_catalogue
+from pipeline.catalog.catalogue import Catalogue, read_catalogue
+from pipeline.catalog.spec import ModelSpec
+from pipeline.devices.hardware import Wanted
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
-from pipeline.hardware import Wanted
-from pipeline.spec import ModelSpec
 
 PROMPT = 'a red fox in the snow beside a sign that says "STEPWISE", late evening light'
 SEED = 20261124

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.fullsize import drive
-from pipeline.catalogue import Catalogue
+from pipeline.catalog.catalogue import Catalogue
 
 PARTS = ("new prompts", "one prompt")
 """A new prompt is encoded; one prompt's embeddings come from the cache."""

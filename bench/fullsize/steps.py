@@ -16,12 +16,12 @@ import diffusers
 import torch
 
 from bench.fullsize import drive
-from pipeline.catalogue import Catalogue
+from pipeline.catalog.catalogue import Catalogue
+from pipeline.catalog.spec import ModelSpec
+from pipeline.devices.hardware import device_for
 from pipeline.families import FAMILIES
-from pipeline.hardware import device_for
-from pipeline.prompts import USUAL_TOKENS
 from pipeline.request import Job
-from pipeline.spec import ModelSpec
+from pipeline.sampling.tokens import USUAL_TOKENS
 
 PAIRS = 3
 """Pictures of each kind that are timed, in turns, after one that isn't."""

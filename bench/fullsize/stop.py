@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from bench.fullsize import drive
-from pipeline.catalogue import Catalogue
+from pipeline.catalog.catalogue import Catalogue
 
 PARTS = ("one",)
 TIMES = 5

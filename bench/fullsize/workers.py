@@ -52,7 +52,7 @@ def watch():
     import torch
     torch.zeros(1, device="cuda")[torch.tensor([9], device="cuda")]
 
-if "jobs.worker" in sys.orig_argv:
+if "jobs.workers.worker" in sys.orig_argv:
     threading.Thread(target=watch, daemon=True).start()
 """
 """A worker's sitecustomize: when that file is there, with its process id at the end of its name, an index out

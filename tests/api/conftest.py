@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import serve
-from tests.tiny import entry, models_yaml
+from tests.support.tiny import entry, models_yaml
 
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 SHORT = {

@@ -15,12 +15,12 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.pictures import PictureFiles
-from jobs.log import LogWriter
-from jobs.log_names import log_path
 from jobs.queue import Queue
+from jobs.store.event_log import LogWriter
+from jobs.store.log_names import log_path
 from pipeline.events import Event
 from tests.jobs.events import JOB, life
-from tests.queues import begin
+from tests.support.queues import begin
 
 TINY = {"prompt": "a fox", "model": "tiny", "steps": 4, "seed": 7}
 
@@ -147,7 +147,7 @@ def test_a_disk_that_cant_be_read_is_told_in_words(
     def fails(_: Path) -> NoReturn:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("jobs.log.open_file", fails)
+    monkeypatch.setattr("jobs.store.event_log.open_file", fails)
     answer = http.get(files.path(files.gallery(life()[-1])[0]["image"]))
     assert answer.status_code == 503
     assert "can't be read" in answer.json()["detail"]

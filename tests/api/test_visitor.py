@@ -9,8 +9,8 @@ import pytest
 from starlette.requests import Request
 
 from api.visitor import USER, address_of, owner_of
-from jobs.owner_names import session_of
-from jobs.record import Owner
+from jobs.store.models import Owner
+from jobs.store.owner_names import session_of
 
 S1 = session_of("s1")
 

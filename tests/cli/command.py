@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from tests import python_path
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 CLI = (sys.executable, "-m", "cli")
 TIMEOUT = 120
 """Seconds; generous, for two noisy cores."""
 SMALL = ("--model", "sketch", "--size", "128x128", "--steps", "4", "--seed", "7")
-"""Options that sketch draws in a moment: tests.tiny.SMALL, as the command line says it."""
+"""Options that sketch draws in a moment: tests.support.tiny.SMALL, as the command line says it."""
 LONG = ("--model", "sketch", "--size", "384x384", "--steps", "60", "--images", "2")
 """Many seconds; a test that wants to find it still being drawn holds its steps besides."""
 

@@ -19,7 +19,7 @@ from cli.remote import is_space
 from pipeline import __version__
 from tests.cli.command import CLI, SMALL, answering, environment, run
 from tests.conftest import free_port
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 
 def test_models_is_a_table_that_marks_the_default_and_says_why_not(server: str, tmp_path: Path) -> None:

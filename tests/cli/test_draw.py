@@ -16,8 +16,8 @@ from pipeline.engine import Engine
 from pipeline.recipe import read_recipe
 from tests.cli.command import LONG, SMALL, Terminal, files, run, start
 from tests.cli.command import events as events_of
-from tests.steps import Steps
-from tests.tiny import ROOT, draw, pixels
+from tests.support.steps import Steps
+from tests.support.tiny import ROOT, draw, pixels
 
 
 def test_it_draws_with_a_bar_the_very_pixels_of_the_engine(engine: Engine, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from cli.errors import Interrupted
 from cli.terminal import listen
 from pipeline.drawing import Drawing
 from tests.cli.command import CLI, LONG, SMALL, Terminal, events, files, run, start
-from tests.steps import Steps
-from tests.tiny import hold
+from tests.support.steps import Steps
+from tests.support.tiny import hold
 
 
 def test_control_c_in_a_terminal_stops_and_leaves_no_file(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 from filelock import FileLock
 
 from tests.docs.snippets import Programs, Snippet, snippets
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 HERE = Path(__file__).parent
 LOCKED_JS = HERE / "js"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.catalogue import Catalogue
+from pipeline.catalog.catalogue import Catalogue
+from pipeline.catalog.spec import ModelSpec
 from pipeline.families import FAMILIES
 from pipeline.request import MAX_PROMPT
-from pipeline.spec import ModelSpec
 
 ROWS: dict[str, Callable[[ModelSpec], str]] = {
     "`prompt`, `negative_prompt`: characters": lambda spec: f"up to {MAX_PROMPT:,}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import serve
-from tests.tiny import models_yaml, repository_entries
+from tests.support.tiny import models_yaml, repository_entries
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.catalogue import read_catalogue
+from pipeline.catalog.catalogue import read_catalogue
 from tests.docs.bounds import bounds_table
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 
 def test_the_documented_bounds_are_those_of_models_yaml() -> None:

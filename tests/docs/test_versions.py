@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.clients import CLIENTS, versions_table
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 
 def test_the_documented_versions_are_those_that_the_examples_run_with() -> None:

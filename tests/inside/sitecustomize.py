@@ -10,7 +10,8 @@ TESTS_AVX512_BF16=on or off: which way bitsandbytes (0.50.2) takes on a CPU, wha
 
         TESTS_AVX512_BF16=on make test
 
-TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so (tests/steps.py writes it).
+TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so
+(tests/support/steps.py writes it).
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Held:
         return held
 
     def around_decode(self, decode: Callable[..., Any]) -> Callable[..., Any]:
-        """Of pipeline.draw's `_decode`."""
+        """Of pipeline.sampling.sample's `_decode`."""
 
         def held(*arguments: Any) -> Any:
             self._wait_while(lambda: self.where() == "decoding")
@@ -139,7 +140,11 @@ class Held:
         def draw(module: Any) -> None:
             change(module, "_decode", self.around_decode(module._decode))
 
-        return {"pipeline.drawing": drawing, "pipeline.preview": preview, "pipeline.draw": draw}
+        return {
+            "pipeline.drawing": drawing,
+            "pipeline.sampling.preview": preview,
+            "pipeline.sampling.sample": draw,
+        }
 
 
 # In a process that begins.

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobs.executors import Executor, executors
-from jobs.folder import DataFolder
+from jobs.data_dir.folder import DataFolder
+from jobs.limits import Rules
 from jobs.queue import Queue
-from jobs.rules import Rules
+from jobs.workers.executors import Executor, executors
 from pipeline.engine import Engine
 from tests.jobs.queueing import Make
 

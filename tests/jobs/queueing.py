@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.queue import Queue
-from jobs.record import Owner
+from jobs.store.models import Owner
 from pipeline.engine import Engine
 from pipeline.request import Job
-from tests.rest import read_figures
+from tests.support.rest import read_figures
 
 ANN, BEN = Owner("user:ann"), Owner("user:ben")
 SOON = 600.0

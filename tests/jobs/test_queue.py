@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from jobs.log import LogWriter
-from jobs.log_names import log_path
-from jobs.pace import Pace
+from jobs.eta.estimator import Pace
+from jobs.lifecycle.recovery import MOST_ATTEMPTS
+from jobs.limits import Rules
 from jobs.queue import Queue
-from jobs.record import Choice, Owner, Record
-from jobs.recovery import MOST_ATTEMPTS
-from jobs.rules import Rules
-from jobs.store import SqliteStore
+from jobs.store.event_log import LogWriter
+from jobs.store.log_names import log_path
+from jobs.store.models import Choice, Owner, Record
+from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest
 from pipeline.request import Job
 from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, until
-from tests.tiny import hold
+from tests.support.tiny import hold
 
 
 class Unready:
@@ -176,7 +176,7 @@ def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
 def test_on_a_quiet_server_what_is_past_its_age_is_deleted_by_the_clock(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.watch.KEEPING", 0.01)
+    monkeypatch.setattr("jobs.scheduling.housekeeping.KEEPING", 0.01)
     queue = make(most_seconds=1.0)
     one = queue.start(job(tiny), ANN)
     assert one.result().phase == "finished"
@@ -334,7 +334,7 @@ def test_a_drawing_that_takes_too_long_fails_in_words(
 def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.watch.PATIENCE", 0.1)
+    monkeypatch.setattr("jobs.scheduling.housekeeping.PATIENCE", 0.1)
     queue = make()
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = queue.start(job(tiny), ANN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from jobs.record import Owner
+from jobs.store.models import Owner
 from pipeline.request import Job
 
 LINE = "cuda"

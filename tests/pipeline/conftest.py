@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from huggingface_hub import close_session, constants
 
+from pipeline.devices.hardware import accelerator
 from pipeline.engine import Engine
 from pipeline.events import Event
-from pipeline.hardware import accelerator
-from tests.provider import FakeProvider
-from tests.tiny import catalogue
+from tests.support.provider import FakeProvider
+from tests.support.tiny import catalogue
 
 FOX = {"prompt": "a fox", "model": "far", "seed": 7}
 """What is asked for where a test doesn't say otherwise."""

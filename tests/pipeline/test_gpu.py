@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.catalogue import Catalogue, read_catalogue
+from pipeline.catalog.catalogue import Catalogue, read_catalogue
+from pipeline.devices.hardware import device_for
+from pipeline.devices.memory_plans import PLANS
 from pipeline.engine import Engine
-from pipeline.hardware import device_for
-from pipeline.plans import PLANS
 
 pytestmark = [
     pytest.mark.gpu,

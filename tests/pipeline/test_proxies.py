@@ -15,7 +15,7 @@ import requests
 
 from pipeline.proxies import unusable, use_proxies
 from tests.cli.command import environment, run
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CLEAN = {name: "" for lower in NAMES for name in (lower, lower.upper())}

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalogue import read_catalogue
+from pipeline.catalog.catalogue import read_catalogue
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest, ModelUnavailable, StepwiseError, UnknownModel
 from pipeline.request import MAX_SEED
-from tests.tiny import ROOT, SMALL, draw, pixels
+from tests.support.tiny import ROOT, SMALL, draw, pixels
 
 SKETCHED = {"prompt": "a red apple", "model": "sketch"}
 

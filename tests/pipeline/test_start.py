@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.tiny import ROOT
+from tests.support.tiny import ROOT
 
 START = "from pipeline.families import import_pipelines; import_pipelines(); import bitsandbytes"
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from api.access import Table
-from api.gradio_bodies import MOST_VALUES, NO_FILES
-from tests.rest import TIMEOUT, call, refusal
-from tests.tiny import SMALL
+from api.gradio.bodies import MOST_VALUES, NO_FILES
+from api.guard.access import Table
+from tests.support.rest import TIMEOUT, call, refusal
+from tests.support.tiny import SMALL
 
 API = "/gradio_api"
 JSON = {"content-type": "application/json"}

@@ -24,12 +24,12 @@ from playwright.sync_api import (
 )
 
 from tests.api.conftest import SHORT
-from tests.browser import EVERYWHERE, launch_chromium
 from tests.conftest import STEPS, serve
-from tests.node import Node
-from tests.rest import TIMEOUT, read_figures
-from tests.security.other_site import OtherSite, other_site
-from tests.tiny import entry, models_yaml
+from tests.security.support.other_site import OtherSite, other_site
+from tests.support.browser import EVERYWHERE, launch_chromium
+from tests.support.node import Node
+from tests.support.rest import TIMEOUT, read_figures
+from tests.support.tiny import entry, models_yaml
 from tests.ui.studio import SLOW, NamedStudio, Studio
 
 pytestmark = pytest.mark.browser

@@ -17,19 +17,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pydantic import SecretStr
 
-from api.access import SMALL
-from api.hub_login import HubLogin, Provider
-from api.passwords import Accounts
+from api.auth.hub_login import HubLogin, Provider
+from api.auth.passwords import Accounts
+from api.guard.access import SMALL
 from pipeline.engine import Engine
 from tests.api.conftest import SHORT
 from tests.conftest import serve
-from tests.mcp import ACCEPT, INITIALIZE
-from tests.openid import serve_openid
-from tests.queues import queued
-from tests.rest import TIMEOUT, call
-from tests.security.requests import Request, ask, requests
-from tests.security.routes import every_route
-from tests.tiny import catalogue, entry, models_yaml
+from tests.security.support.requests import Request, ask, requests
+from tests.security.support.routes import every_route
+from tests.support.mcp import ACCEPT, INITIALIZE
+from tests.support.openid import serve_openid
+from tests.support.queues import queued
+from tests.support.rest import TIMEOUT, call
+from tests.support.tiny import catalogue, entry, models_yaml
 from ui.login_page import login_page, logout_page, password_page
 
 CASES = int(os.environ.get("STEPWISE_CASES", "0"))

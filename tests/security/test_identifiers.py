@@ -18,7 +18,7 @@ from starlette.requests import Request
 from api.visitor import USER, owner_of
 from tests.conftest import serve
 from tests.jobs.queueing import until
-from tests.rest import TIMEOUT, stream
+from tests.support.rest import TIMEOUT, stream
 
 LONG = 900_000
 """Characters: nearly as many as a request's body may have."""

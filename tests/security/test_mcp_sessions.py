@@ -19,17 +19,17 @@ from diffusers import SD3Transformer2DModel
 from mcp import McpError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import MESSAGE
-from api.mcp_http import refusal
-from api.mcp_messages import MOST_DEEP, MOST_ID, MOST_VALUES
-from api.mcp_sessions import MOST_SESSIONS, SHARE, NoRoom, Session, Sessions
-from api.mcp_transport import quiet_transport
+from api.guard.access import MESSAGE
+from api.mcp.http import refusal
+from api.mcp.messages import MOST_DEEP, MOST_ID, MOST_VALUES
+from api.mcp.sessions import MOST_SESSIONS, SHARE, NoRoom, Session, Sessions
+from api.mcp.transport import quiet_transport
 from api.visitor import USER
 from jobs.queue import Queue
-from tests.api.openai_server import guarded
-from tests.mcp import ACCEPT, INITIALIZE, connected, mcp_over
-from tests.rest import TIMEOUT
-from tests.tiny import SMALL, hold
+from tests.api.openai.openai_server import guarded
+from tests.support.mcp import ACCEPT, INITIALIZE, connected, mcp_over
+from tests.support.rest import TIMEOUT
+from tests.support.tiny import SMALL, hold
 
 HEADERS = {"Accept": ACCEPT, "Content-Type": "application/json"}
 LIST_TOOLS = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}

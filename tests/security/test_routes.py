@@ -12,14 +12,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from api.access import HUGGING_FACE, PASSWORDS, UNLISTED, Access, Table
-from api.hub_login import HubLogin, Provider
-from api.login import Login
-from api.passwords import Accounts
+from api.auth.hub_login import HubLogin, Provider
+from api.auth.login import Login
+from api.auth.passwords import Accounts
+from api.guard.access import HUGGING_FACE, PASSWORDS, UNLISTED, Access, Table
 from api.routes import app_options
 from jobs.queue import Queue
 from tests.conftest import ROOT
-from tests.security.routes import every_route
+from tests.security.support.routes import every_route
 from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page
 

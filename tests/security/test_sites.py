@@ -10,13 +10,13 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from api.sites import Sites, site_of
+from api.guard.sites import Sites, site_of
 from pipeline.errors import SettingError
 from settings import Settings
 from tests.api.conftest import SHORT
 from tests.conftest import serve
-from tests.rest import TIMEOUT
-from tests.tiny import entry, models_yaml
+from tests.support.rest import TIMEOUT
+from tests.support.tiny import entry, models_yaml
 
 EVIL = "https://evil.example"
 NAME = "draw.example.org"

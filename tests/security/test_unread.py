@@ -27,13 +27,13 @@ from gradio.server_messages import (
 )
 from gradio_client.utils import apply_diff
 
-from api.access import Table
-from api.gradio_queue import Sessions
-from api.joins import call_rates
+from api.gradio.joins import call_rates
+from api.gradio.queue import Sessions
+from api.guard.access import Table
 from pipeline.errors import RateLimited
 from tests.conftest import STEPS, running
-from tests.rest import TIMEOUT
-from tests.tiny import SMALL
+from tests.support.rest import TIMEOUT
+from tests.support.tiny import SMALL
 
 MB = 10**6
 MOST_EACH, MOST = 17 * MB, 68 * MB

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize, expect, sync_playwright
 
-from tests.browser import launch_chromium
+from tests.support.browser import launch_chromium
 from tests.ui.studio import SLOW, Studio
 
 expect.set_options(timeout=SLOW)  # Playwright's five seconds are few on a busy machine

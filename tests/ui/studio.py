@@ -190,7 +190,7 @@ class Studio:
 
 
 class NamedStudio(Studio):
-    """A tab whose server has a name that the browser alone knows (tests/browser.py)."""
+    """A tab whose server has a name that the browser alone knows (tests/support/browser.py)."""
 
     def fetch(self, source: str) -> bytes:
         encoded = self.page.evaluate(

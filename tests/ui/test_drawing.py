@@ -10,7 +10,7 @@ from gradio_client import Client
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Route, expect
 
-from tests.steps import Steps
+from tests.support.steps import Steps
 from tests.ui.studio import Studio
 
 RESOURCE = "Failed to load resource"

@@ -8,7 +8,7 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.steps import Steps
+from tests.support.steps import Steps
 from tests.ui.conftest import PHONE
 from tests.ui.studio import Studio
 

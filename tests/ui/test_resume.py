@@ -15,7 +15,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.conftest import STEPS, free_port, running
-from tests.steps import Steps
+from tests.support.steps import Steps
 from tests.ui.studio import SLOW, Studio
 
 CUT = (

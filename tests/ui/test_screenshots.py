@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.steps import Steps
+from tests.support.steps import Steps
 from tests.ui.conftest import PHONE
 from tests.ui.studio import Studio
 

@@ -1,0 +1,1 @@
+"""Who is asking: API keys, names with passwords, and Hugging Face logins."""

@@ -1,0 +1,1 @@
+"""Gradio's own API: the endpoints, and what keeps Gradio's routes and queue within bounds."""

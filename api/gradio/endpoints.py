@@ -1,0 +1,173 @@
+"""/generate, /models and /stop: the app as an API, for gradio_client, REST and the API page.
+
+They are events of their own, not the page's widgets: a Slider refuses null and its value would become the
+API's default. Their names, parameters and outputs are a contract (README, "Use it from a program").
+"""
+# No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from api.gradio.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
+from api.pictures import PictureFiles, leave_alone
+from api.start_job import start_job
+from api.visitor import asking
+from jobs.store.models import Kept
+from jobs.store.models import describe as describe_job
+from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.request import job_id
+
+if TYPE_CHECKING:
+    from jobs.lifecycle.subscription import Following
+    from jobs.queue import Queue
+
+PARAMETERS = {
+    "prompt": "What to draw; at most 10,000 characters.",
+    "model": "A model's id, see /models. Null: the best that can run here.",
+    "negative_prompt": "What to keep out of the picture; read only where guidance is on.",
+    "width": "Pixels; snapped to the model's multiple. Null: the model's default.",
+    "height": "Pixels; snapped to the model's multiple. Null: the model's default.",
+    "steps": "Denoising steps. Null: the model's default.",
+    "guidance": "Classifier-free guidance scale. Null: the model's default.",
+    "seed": "0 to 2^53 - 1. Null or -1: a random one. Image k uses seed + k.",
+    "images": "How many pictures. Null: one.",
+    "job": "A UUID of your own, to stop this job by. Null: one is made.",
+}
+GENERATE = """Draws pictures and streams every step: each yield is (images, info), the last one has the
+finished PNGs. Bounds and defaults differ between models: /models has them."""
+MODELS = "Every model with its defaults and limits, whether it can run here, and if not, why."
+AGAIN = 5.0
+"""Seconds: a job that waits is told this often, for Gradio (6.31) notices that a client has gone only when it
+sends it something; else a killed client would keep its place in the line."""
+JOB = """Follows a job by its id: streams what /generate does, from the start of its drawing to its end, also
+after a reload, a restart of the server, or for a second reader. An id that isn't known gets phase unknown."""
+JOBS = """The caller's own jobs, the newest first, at most 200: those of the user who is logged in, else of
+this session."""
+ID = "The job's id, as info gives it."
+STOP = "Ends the job with this id within one step, and no other; answers how it ended."
+
+
+def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
+    """Adds the endpoints to the page; called in its context."""
+    engine, files = queue.engine, PictureFiles(queue.folder.logs)
+
+    async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
+        prompt: str,
+        model: str | None = None,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int | None = None,
+        images: int | None = None,
+        job: str | None = None,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        values = {name: value for name, value in locals().items() if name in PARAMETERS}
+        async for pictures, info in draw(queue, values, files):
+            yield pictures, info
+
+    async def follow(job: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # type: ignore[misc]
+        async for pictures, info in follow_job(queue, job, files):
+            yield pictures, info
+
+    async def jobs() -> list[dict[str, Any]]:
+        records = await asyncio.to_thread(queue.of, asking(queue.rules.first))
+        return [describe_job(record) for record in records]
+
+    async def models() -> list[dict[str, Any]]:
+        return engine.models()
+
+    async def stop(job: str) -> dict[str, Any]:
+        return await stop_job(queue, job)
+
+    async def refusals(*values: Any) -> list[dict[str, Any]]:
+        problems = _problems(queue, dict(zip(PARAMETERS, values, strict=False)))
+        return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
+
+    gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
+    gr.api(follow, api_name="job", api_description=JOB, concurrency_limit=None)
+    gr.api(jobs, api_name="jobs", api_description=JOBS, queue=False)
+    gr.api(models, api_name="models", api_description=MODELS, queue=False)
+    gr.api(stop, api_name="stop", api_description=STOP, queue=False)
+
+    functions = {function.api_name: function for function in demo.fns.values()}
+    functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
+    describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
+    describe(functions["job"], {"job": ID}, ["images", "info"], {"job": NO_JOB})
+    describe(functions["jobs"], {}, ["jobs"], {})
+    describe(functions["models"], {}, ["models"], {})
+    describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
+    mend_snippets()
+    for name in ("generate", "job"):
+        leave_alone(functions[name].outputs[0])
+
+
+async def draw(
+    queue: "Queue", values: Mapping[str, Any], files: PictureFiles
+) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Starts a job and yields (images, info) until it ends. What becomes of it when this is closed before,
+    depends on whether its caller chose its id (record.Kept).
+
+    Raises:
+        gr.Error: in the refusal's own words.
+    """
+    kept: Kept = "always" if values.get("job") else "call"
+    try:
+        following = await start_job(queue, queue.check(values), kept)
+    except StepwiseError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    async for event in following.events(again=AGAIN):
+        yield files.gallery(event), event.info()
+
+
+async def follow_job(
+    queue: "Queue", job: Any, files: PictureFiles
+) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Yields (images, info) of a job from the start of its drawing to its end."""
+    following = await find_job(queue, job)
+    if following is None:
+        yield [], {"job": _known_id(job), "phase": "unknown"}
+        return
+    async for event in following.events(again=AGAIN, from_start=True):
+        yield files.gallery(event), event.info()
+
+
+async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
+    """Stops a job and says how it ended; an id that isn't known is answered as unknown."""
+    following = await find_job(queue, job)
+    if following is None:
+        return {"job": _known_id(job), "phase": "unknown"}
+    following.stop()
+    async for event in following.events():
+        if event.last:
+            return event.info()
+    raise AssertionError("a job's events end with its last")
+
+
+async def find_job(queue: "Queue", job: Any) -> "Following | None":
+    """The job with this id, however the client wrote it; None: unknown."""
+    known = _known_id(job)
+    return None if known is None else await asyncio.to_thread(queue.find, known)
+
+
+def _known_id(job: Any) -> str | None:
+    """The id as a job has it, however the client wrote it; None: no job can have it."""
+    try:
+        return job_id(job)
+    except ValueError:
+        return None
+
+
+def _problems(queue: "Queue", values: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with these parameters, by name: asked before the queue, so total."""
+    try:
+        queue.check(values)
+    except InvalidRequest as error:
+        return {name if name in PARAMETERS else "prompt": words for name, words in error.problems.items()}
+    except ModelUnavailable as error:
+        return {"model": str(error)}
+    return {}

@@ -1,0 +1,60 @@
+"""What a server does first, before the seconds that its imports take: it listens to signals, tries its
+address, reads its settings, and takes its folder, so that who starts it is told at once what is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from api.server.shutdown import Ending
+
+if TYPE_CHECKING:
+    from api.server.address import Address
+    from jobs.data_dir.folder import DataFolder
+    from settings import Settings
+
+
+@dataclass(frozen=True)
+class Started:
+    """ending: owns this process' end. address: where to listen. folder: this server's, for itself."""
+
+    ending: Ending
+    address: Address
+    settings: Settings
+    folder: DataFolder
+
+
+def start(address: Address | None = None) -> Started:
+    """Called in the main thread. The proxies that the environment names are made usable on the way: libraries
+    make HTTP clients while they are imported.
+
+    Args:
+        address: where to listen, looked at already; None: as the environment says.
+
+    Raises:
+        SystemExit: a setting can't be used, nobody can listen there, or another server has the folder; in
+            words.
+    """
+    ending = Ending()
+    ending.listen()
+    # Here, because they take tenths of a second, in which a signal may come already.
+    from api.server.address import Address
+    from pipeline.errors import StepwiseError
+    from pipeline.proxies import use_proxies
+
+    try:
+        if address is None:
+            address = Address.from_environment()
+            address.check()  # now, not after all else is done
+        for words in use_proxies(address.host):  # Gradio asks itself there whether it has started
+            print(words, file=sys.stderr, flush=True)
+        from jobs.data_dir.folder import DataFolder, ensure_temporary
+        from settings import Settings
+
+        settings = Settings.read()
+        ensure_temporary(settings.data)
+        return Started(ending, address, settings, DataFolder(settings.data))
+    except StepwiseError as error:
+        sys.exit(str(error))

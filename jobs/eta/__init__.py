@@ -1,0 +1,1 @@
+"""How long a drawing will take, learned from those before it."""

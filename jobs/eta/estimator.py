@@ -1,0 +1,234 @@
+"""How long drawings take on each device, learned from the events of those that were drawn: what an ETA is
+made of before a drawing's own steps say it. What follows for other sizes, and the file, are cost_model.py's.
+
+No clock here: an event has its own time (`Event.seconds`), so it matters little when it is looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs.eta.cost_model import EACH, Costs, DeviceCosts, Part, add, at_size, read_costs, write_costs
+from pipeline.catalog.catalogue import Catalogue
+from pipeline.events import Event
+from pipeline.families import FAMILIES
+from pipeline.request import Job
+
+log = logging.getLogger("stepwise")
+
+
+class Pace:
+    """The pace of each device here, whichever models it draws. Safe to use from any thread."""
+
+    def __init__(self, catalogue: Catalogue, device: Callable[[str], str], path: Path | None = None) -> None:
+        """
+        Args:
+            device: names what draws a model of the catalogue (`Engine.device`): what was learned on another
+                one says nothing of it.
+            path: of the file where it is kept, which devices may share; None: it isn't kept. A damaged one is
+                ignored, with a warning.
+        """
+        self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
+        self._devices = {model: device(model) for model in self._off}
+        self._path = path
+        known = {} if path is None else read_costs(path)
+        self._costs = {name: known.get(name, DeviceCosts()) for name in set(self._devices.values())}
+        self._lock = threading.Lock()
+
+    def watch(self, job: Job, loaded: bool) -> Watch:
+        """Learns from a drawing whose events are shown to what this returns.
+
+        Args:
+            loaded: whether its model was ready when its turn came.
+        """
+        return Watch(self, job, loaded)
+
+    def seconds(self, job: Job, loaded: bool) -> float | None:
+        """What the job will take from its turn to its end; None while no step of its model was seen.
+
+        Args:
+            loaded: whether its model will be ready.
+        """
+        with self._lock:
+            image = self._image(job)
+            if image is None:
+                return None
+            return self._of(job).models[job.model].start(loaded) + job.images * sum(image)
+
+    def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
+        """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
+        which is from this very job's steps, else what is known of the device. None: neither is.
+
+        Args:
+            event: the newest. age: seconds since it came.
+            loaded: whether the model was ready when the turn came.
+        """
+        left = self._left(event, loaded)
+        return None if left is None else max(0.0, left - age)
+
+    def save(self) -> None:
+        """Keeps what was learned. A file that can't be written is a warning in the log: nothing is lost but
+        the first estimates after a restart."""
+        if self._path is None:
+            return
+        with self._lock:
+            try:
+                write_costs(self._path, self._costs)
+            except OSError as error:
+                log.warning("How long drawings take can't be kept in %s: %s", self._path, error.strerror)
+
+    def _left(self, event: Event, loaded: bool) -> float | None:
+        job = event.job
+        if event.last:
+            return 0.0
+        if event.phase == "downloading":
+            return None
+        if event.phase == "denoising" and event.step and event.eta is not None:
+            return event.eta
+        with self._lock:
+            image = self._image(job)
+            if image is None:
+                return event.eta
+            steps, decode = image
+            later = (job.images - event.image) * (steps + decode)
+            if event.phase == "denoising":
+                return steps * (1 - event.step / job.steps) + decode + later
+            if event.phase == "decoding":
+                return (decode if len(event.images) < event.image else 0.0) + later
+            start = self._of(job).models[job.model].start(loaded and event.phase != "loading")
+            return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
+
+    def _image(self, job: Job) -> tuple[float, float] | None:
+        """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
+        if job.model not in self._off:
+            return None
+        costs, pixels = self._of(job).models.get(job.model), job.width * job.height
+        if costs is None:
+            return None
+        step = costs.step(pixels, self._guided(job))
+        if step is None:
+            return None
+        load = self._of(job).load
+        return load * job.steps * step, load * (at_size(costs.decode, pixels) or 0.0)
+
+    def _of(self, job: Job) -> DeviceCosts:
+        """Of the device that draws it."""
+        return self._costs[self._devices[job.model]]
+
+    def _guided(self, job: Job) -> bool:
+        return job.guidance > self._off[job.model]
+
+    # What a watch saw.
+
+    def _learn_start(self, job: Job, seconds: float, loading: float | None) -> None:
+        """seconds: from its turn to its first step; loading: of these, where the model had to be loaded."""
+        if job.model not in self._off:
+            return
+        with self._lock:
+            costs = self._of(job).models.setdefault(job.model, Costs())
+            if loading is None:
+                add(costs.ready, seconds)
+            else:
+                add(costs.loading, loading)
+                add(costs.cold, seconds - loading)
+
+    def _learn_image(self, job: Job, number: int, step: float | None, decode: float | None) -> None:
+        """Seconds of a step of one image, and of its decoding; None for what wasn't seen. number: how many of
+        the job's images were learned before."""
+        if job.model not in self._off:
+            return
+        with self._lock:
+            costs = self._of(job).models.setdefault(job.model, Costs())
+            parts = []
+            if step is not None:
+                parts.append(Part(costs.guided if self._guided(job) else costs.plain, step, job.steps))
+            if decode is not None:
+                parts.append(Part(costs.decode, decode))
+            if number < EACH:
+                self._of(job).compare(job.width * job.height, parts)
+            self._of(job).learn(job.width * job.height, parts)
+
+
+class Watch:
+    """Looks at one drawing, whose pace it takes. Used by one thread at a time."""
+
+    def __init__(self, pace: Pace, job: Job, loaded: bool) -> None:
+        self._pace, self._job, self._loaded = pace, job, loaded
+        self._before: Event | None = None
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._started = False
+        self._first: Event | None = None
+        self._newest: Event | None = None
+        self._step: float | None = None
+        self._images = 0
+        self._decoding: Event | None = None
+
+    def see(self, event: Event) -> None:
+        """The next event; some may have been missed."""
+        if self._before is not None:
+            self._spent[self._before.phase] += event.seconds - self._before.seconds
+        self._before = event
+        if event.phase == "denoising" and not self._started:
+            self._started = True
+            self._see_start(event)
+        self._see_steps(event)
+        self._see_decoding(event)
+        if event.last:
+            self._learn_image(None)
+
+    def _see_start(self, event: Event) -> None:
+        if event.step or event.image > 1:
+            return  # the beginning was missed
+        seconds, loading = event.seconds - self._spent["downloading"], self._spent["loading"]
+        if self._loaded or not loading:
+            self._pace._learn_start(self._job, seconds, None)
+        else:
+            self._pace._learn_start(self._job, seconds, loading)
+
+    def _see_steps(self, event: Event) -> None:
+        """Notes from which event to which the steps of one image went."""
+        if event.phase == "denoising" and self._is_new(event):
+            self._end_steps()
+            self._learn_image(None)  # the one before, whose decoding was missed
+            self._first = self._newest = event
+        elif self._first is not None and self._newest is not None:
+            decoded = len(event.images) > len(self._first.images) and event.provider is None
+            if event.image == self._first.image and event.step > self._newest.step and not decoded:
+                self._newest = event
+            if event.phase != "denoising" or event.step == event.steps:
+                self._end_steps()
+
+    def _is_new(self, event: Event) -> bool:
+        """Whether this event begins the steps of an image, be it once more (where memory had run out)."""
+        if self._first is None or self._newest is None:
+            return event.step < event.steps
+        return event.image != self._first.image or event.step < self._newest.step
+
+    def _end_steps(self) -> None:
+        if self._first is not None and self._newest is not None:
+            steps = self._newest.step - self._first.step
+            if steps > 0:
+                self._step = (self._newest.seconds - self._first.seconds) / steps
+        self._first = self._newest = None
+
+    def _see_decoding(self, event: Event) -> None:
+        began = self._decoding
+        if began is not None and len(event.images) == began.image:
+            if event.image == began.image or not event.step:
+                self._learn_image(event.seconds - began.seconds)
+            self._decoding = None
+        elif event.phase != "decoding" or (began is not None and event.image != began.image):
+            self._decoding = None
+        if self._decoding is None and event.phase == "decoding" and len(event.images) < event.image:
+            self._decoding = event
+
+    def _learn_image(self, decode: float | None) -> None:
+        if self._step is None and decode is None:
+            return
+        self._pace._learn_image(self._job, self._images, self._step, decode)
+        self._step = None
+        self._images += 1

@@ -1,0 +1,1 @@
+"""What is told of jobs to whoever runs the server: Prometheus' metrics and a log."""

@@ -1,0 +1,1 @@
+"""Processes that draw, and this process' side of them."""

@@ -1,0 +1,1 @@
+"""From a job and its weights to pictures: prompts read, latents denoised, previews made."""

@@ -1,0 +1,255 @@
+"""From a job and its weights to pictures: encode, denoise step by step, decode.
+
+Runs in the device's own thread, which has it to itself meanwhile. diffusers does the drawing; its step
+callback feeds the drawing's events and carries the stop.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import diffusers
+import torch
+import transformers
+
+from pipeline.devices.hardware import GB
+from pipeline.devices.serial_thread import Hand
+from pipeline.drawing import Drawing
+from pipeline.errors import NonFiniteLatents, Stopped
+from pipeline.events import Phase
+from pipeline.families import FAMILIES
+from pipeline.recipe import to_png
+from pipeline.sampling.embedding_cache import EmbeddingCache, Embeddings
+from pipeline.sampling.preview import Previewer, watch
+from pipeline.sampling.thumbnail import jpeg
+from pipeline.sampling.tokens import artefact_warnings, sequence_length, truncation_warnings
+from pipeline.weights.component import Component
+from pipeline.weights.model import Lent, Weights, mended
+from pipeline.weights.residency import Residency
+
+log = logging.getLogger("stepwise")
+
+_TILE = 512
+"""Pixels a side, a quarter of which overlaps: SD3.5's VAE itself tiles above 1024 only."""
+
+
+class Waiting(Protocol):
+    """Who weights are loaded for: a drawing, or a preload."""
+
+    def check(self) -> None:
+        """Raises Stopped to leave."""
+
+    def update(self, *, phase: Phase, done: int, total: int) -> None:
+        """How far it is: bytes while downloading, networks while loading."""
+
+
+@dataclass
+class Memory:
+    """What one device's drawings leave for the next one: where networks are, prompts that were read, how
+    long decoding took (seconds a pixel, by model id, for the ETA), and the two threads that use it."""
+
+    residency: Residency
+    drawing: Hand = field(default_factory=lambda: Hand("draws"))
+    previews: Hand = field(default_factory=lambda: Hand("previews"))
+    embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
+    decode_pace: dict[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
+    """Draws the job's images one after the other: batch 1 each, so that every image's own recipe gives
+    its very pixels again (a batch of 2 changes 2.5e-5 of them). Images that are there already stay.
+
+    Raises:
+        Stopped, NonFiniteLatents, and whatever torch and diffusers raise.
+    """
+    job, spec = drawing.job, weights.spec
+    decode_seconds = memory.decode_pace.get(spec.id, 0.0) * job.width * job.height
+    made_with = _made_with(weights)
+    with weights.lent() as own:
+        embeds = _encode(drawing, own, memory)
+        pipe = own.pipeline(_bring(drawing, weights, memory, weights.painters))
+        for index in range(len(drawing.latest.images), job.images):
+            latents = _denoise(drawing, weights, memory, pipe, embeds, index, decode_seconds)
+            drawing.update(phase="decoding", step=job.steps)
+            began = time.monotonic()
+            vae = _tiled(pipe.vae) if weights.plan.tiled else pipe.vae
+            image = pipe.image_processor.postprocess(_decode(vae, latents, spec.name), output_type="pil")[0]
+            png = to_png(image, job, index, made_with)
+            decode_seconds = time.monotonic() - began
+            memory.decode_pace[spec.id] = decode_seconds / (job.width * job.height)
+            drawing.check()
+            event = drawing.latest
+            drawing.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
+
+
+def bring(
+    waiting: Waiting, weights: Weights, residency: Residency, networks: dict[str, Component]
+) -> dict[str, torch.nn.Module]:
+    """Makes some of the model's networks ready on the device as its plan has it, and says how far it is.
+
+    Returns:
+        The networks, by the same names.
+
+    Raises:
+        Stopped, WeightsError, and what reading them raises.
+    """
+
+    def report(done: int, total: int) -> None:
+        waiting.check()
+        waiting.update(phase="loading", done=done, total=total)
+
+    spec = weights.spec
+    with mended(spec, weights.folder):
+        return residency.bring(
+            networks,
+            room=round(spec.needs.drawing * GB),
+            report=report,
+            alone=weights.plan.staged,
+            streamed=weights.streamed,
+        )
+
+
+def _bring(
+    drawing: Drawing, weights: Weights, memory: Memory, networks: dict[str, Component]
+) -> dict[str, torch.nn.Module]:
+    """As `bring`. A network that is being read can't be interrupted, but nobody who stops need wait for it:
+    the drawing has ended at once, and its turn once that network is there."""
+    with drawing.interruptible(lambda: drawing.finish("stopped")):
+        return bring(drawing, weights, memory.residency, networks)
+
+
+def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
+    """The job's prompts as the transformer reads them, from the cache where they were read before."""
+    weights = own.weights
+    job, spec, family = drawing.job, weights.spec, FAMILIES[weights.spec.family]
+    readers, tokenizers = weights.readers, own.tokenizers
+    if not weights.plan.staged:  # all at once, so that one progress counts all of it
+        _bring(drawing, weights, memory, weights.networks)
+    drawing.update(phase="encoding")
+    guided = job.guidance > family.guidance_off
+    prompts = {"prompt": job.prompt}
+    if job.negative_prompt and guided:
+        prompts["negative prompt"] = job.negative_prompt
+    tokens = sequence_length(readers, tokenizers, list(prompts.values()), spec.limits.tokens[1])
+    cuts = [
+        warning
+        for name, text in prompts.items()
+        for warning in truncation_warnings(readers, tokenizers, name, text, tokens)
+    ]
+    cuts += artefact_warnings(spec, readers[-1], tokenizers, prompts)
+    drawing.update(warnings=tuple(dict.fromkeys((*drawing.latest.warnings, *cuts))))
+    drawing.check()
+    needed = weights.encoders if weights.plan.staged else weights.networks
+    key = (*(network.key for network in weights.encoders.values()), *prompts.values(), guided, tokens)
+    embeds = memory.embeddings.get(key)
+    if embeds is None:
+        pipe = own.pipeline(_bring(drawing, weights, memory, needed))
+        drawing.update(phase="encoding")
+        embeds = family.encode(pipe, job, tokens)
+        memory.embeddings.put(key, embeds)
+    drawing.check()
+    return embeds
+
+
+def _denoise(
+    drawing: Drawing,
+    weights: Weights,
+    memory: Memory,
+    pipe: Any,
+    embeds: Embeddings,
+    index: int,
+    decode_seconds: float,
+) -> torch.Tensor:
+    """Latents of image `index`, [1, channels, height / 8, width / 8], as the transformer sees them."""
+    job, spec = drawing.job, weights.spec
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    estimate = watch(pipe.scheduler)
+    began = time.monotonic()
+    progress: dict[str, Any] = {}
+
+    def post(progress: dict[str, Any], preview: bytes | None) -> None:
+        shown = drawing.latest.previews[:index]
+        drawing.update(**progress, **({} if preview is None else {"previews": (*shown, preview)}))
+
+    def on_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        each = (time.monotonic() - began) / (step + 1)
+        steps_left = job.steps - step - 1 + (job.images - index - 1) * job.steps
+        progress.update(step=step + 1, eta=each * steps_left + decode_seconds * (job.images - index))
+        drawing.check()
+        previewer.offer(dict(progress), estimate())
+        return tensors
+
+    drawing.update(phase="denoising", step=0, image=index + 1)
+    previewer = Previewer(weights.factors, (job.width, job.height), post, memory.previews)
+    try:
+        with previewer:
+            latents = pipe(
+                **embeds,
+                width=job.width,
+                height=job.height,
+                num_inference_steps=job.steps,
+                guidance_scale=job.guidance,
+                generator=torch.Generator("cpu").manual_seed(job.seed + index),
+                output_type="latent",
+                callback_on_step_end=on_step,
+                **FAMILIES[spec.family].options(spec),
+            ).images
+    except Stopped:
+        # Once the previewer has ended, which might still have posted an earlier step.
+        previewer.show(progress, estimate())
+        raise
+    if not torch.isfinite(latents).all():
+        raise NonFiniteLatents(
+            f"{spec.name} produced numbers that are not finite, so there is no picture. Try another seed, a "
+            "lower guidance or fewer steps."
+        )
+    return latents
+
+
+def _tiled(vae: Any) -> Any:
+    """The same VAE, decoding tile by tile: in much less memory, and with faint seams. The network is shared;
+    whether it tiles is this object's own."""
+    vae = copy.copy(vae)
+    vae.enable_tiling()
+    pixels_a_latent = vae.tile_sample_min_size // vae.tile_latent_min_size
+    vae.tile_sample_min_size, vae.tile_latent_min_size = _TILE, _TILE // pixels_a_latent
+    return vae
+
+
+def _decode(vae: Any, latents: torch.Tensor, name: str) -> torch.Tensor:
+    """[1, 3, height, width], about -1 to 1, finite, from latents as the transformer sees them."""
+    pixels = _pixels(vae, latents)
+    if not torch.isfinite(pixels).all() and vae.dtype != torch.float32:
+        # Half precision overflows in some VAEs' decoders. A copy, for the network is shared.
+        log.info("%s's VAE overflowed in %s; decoding in fp32", name, vae.dtype)
+        pixels = _pixels(copy.deepcopy(vae).float(), latents)
+    if not torch.isfinite(pixels).all():
+        raise NonFiniteLatents(
+            f"{name}'s VAE produced numbers that are not finite, in fp32 too, so there is no picture. Try "
+            "another seed or a smaller size."
+        )
+    return pixels
+
+
+def _pixels(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    latents = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return vae.decode(latents, return_dict=False)[0]
+
+
+def _made_with(weights: Weights) -> dict[str, Any]:
+    """What else must be the same for the same pixels."""
+    spec = weights.spec
+    return {
+        "source": spec.id if spec.local else spec.source,
+        "revision": spec.revision,
+        "device": weights.device.name,
+        "dtype": weights.device.dtype,
+        "plan": weights.plan.name,
+        "threads": torch.get_num_threads(),
+        **{library.__name__: str(library.__version__) for library in (torch, diffusers, transformers)},
+    }

@@ -1,0 +1,1 @@
+"""A model's weights: fetched, checked, read, and kept where they are needed."""
