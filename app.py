@@ -79,7 +79,7 @@ def serve(started: Started) -> NoReturn:
         login = login_of(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
-        engine.hold()
+        engine.load_for_zerogpu()
     except StepwiseError as error:
         sys.exit(str(error))
     ending.in_order()

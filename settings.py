@@ -277,7 +277,7 @@ class Settings(BaseSettings):
         from pipeline.engine import EngineSpec
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
+        return EngineSpec(self.models, wanted, self.threads, self.zerogpu_size)
 
     def queue(self, engine: Engine, preload: Sequence[str], folder: DataFolder) -> Queue:
         """The queue in front of this engine, which begins with what the last server left.

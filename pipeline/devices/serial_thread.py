@@ -8,6 +8,7 @@ to its first step 0.15 to 0.2 s later (bench/README.md).
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 from pipeline.devices.threads import start_thread
 
 
-class Hand:
+class SerialThread:
     """Does what it is given, one after the other, always in the same thread. That begins with the first
     call, so one that wasn't used before a fork can be used after it; and it doesn't hold up the end of the
     process, as concurrent.futures' threads do."""
@@ -45,6 +46,12 @@ class Hand:
     def do(self, work: Callable[..., Any], *args: Any) -> Any:
         """Waits for it, and returns or raises what it does."""
         return self.start(work, *args).result()
+
+    def wait_idle(self, seconds: float) -> None:
+        """Waits until all that was given before is done: so many seconds at most."""
+        if self._thread is not None:
+            with contextlib.suppress(TimeoutError):
+                self.start(lambda: None).result(max(0.0, seconds))
 
     def _run(self) -> None:
         while True:
