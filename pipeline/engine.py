@@ -127,7 +127,8 @@ class Engine:
         return tuple(id for one in self._executors.values() for id in one.capabilities().resident)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model with its bounds, and whether it can run here."""
+        """Every model with its bounds, and whether it can run here. coming: nothing is made ready ahead by an
+        engine itself; a queue says how far that is."""
         default = self.default_model
         found = []
         for spec in self.catalogue:
@@ -142,6 +143,7 @@ class Engine:
                     "available": not reason,
                     "reason": reason or None,
                     "plan": None if reason or plan is None else plan.name,
+                    "coming": None,
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }

@@ -39,7 +39,7 @@ from pipeline.events import Event
 from pipeline.parameter_names import instead
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
     from pipeline.engine import Engine
 
@@ -138,11 +138,11 @@ async def draw(
     return await asyncio.to_thread(_drawn, event, files, root_url(context.request))
 
 
-async def _follow(drawing: Following, tell: Callable[[float, str], Awaitable[None]]) -> Event:
+async def _follow(drawing: Subscription, tell: Callable[[float, str], Awaitable[None]]) -> Event:
     """Tells of every event, the newest where the client is slow, and gives the last one."""
     step, told = 0, 0
     event = drawing.latest
-    async for event in drawing.events(again=AGAIN):
+    async for event in drawing.events(repeat_after=AGAIN):
         if event.last:
             break
         if event.step > step:
@@ -223,7 +223,7 @@ def fitted(png: bytes, most: int = MOST_BYTES) -> tuple[bytes, str]:
 
 
 def _listed(engine: Engine) -> CallToolResult:
-    listed = {"models": engine.models()}
+    listed = {"models": queue.models()}
     text = TextContent(type="text", text=json.dumps(listed, ensure_ascii=False))
     return CallToolResult(content=[text], structuredContent=listed)
 

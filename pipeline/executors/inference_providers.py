@@ -54,6 +54,9 @@ class InferenceProviders:
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs))
 
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
     def gpu_memory(self) -> None:
         return None
 

@@ -141,6 +141,9 @@ class ZeroGpu:
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs), tuple(spec.id for spec in self._held or ()))
 
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
     def gpu_memory(self) -> None:
         return None
 

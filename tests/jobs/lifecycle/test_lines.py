@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 import pytest
 from diffusers import SD3Transformer2DModel
+from pipeline.devices.line import Line
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.server.health import health_routes
 from jobs.store.sqlite import SqliteStore
-from pipeline.devices.line import Line
 from pipeline.engine import Engine
 from pipeline.errors import Busy
 from tests.jobs.queueing import ANN, BEN, Make, counts, job, until

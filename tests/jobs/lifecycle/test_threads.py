@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from pipeline.devices.line import Line
 
 from jobs.queue import Queue
 from jobs.workers.launch import launch
 from jobs.workers.worker import Worker
-from pipeline.devices.line import Line
 from pipeline.devices.serial_thread import Hand
 from pipeline.devices.threads import start_thread
 from pipeline.engine import Engine
