@@ -109,7 +109,7 @@ def run(
         folder: for the jobs. values: the request. engine: who draws; None: the embedded model's.
     """
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
@@ -117,18 +117,18 @@ def run(
 
     found, device, chance = Stops(), Device(), random.Random(seed)
     engine = engine or EngineSpec(ROOT / "models.yaml").engine()
-    rules = Rules(room=stops, each=stops)
+    rules = Limits(room=stops, each=stops)
     queue = Queue(engine, DataFolder(folder), executors(engine), rules)
-    queue.start(engine.check(values), Owner("address:first"), "always").result()
+    queue.start(engine.check(values), Owner("address:first"), "detached").result()
     began = time.monotonic()
-    queue.start(engine.check(values), Owner("address:first"), "always").result()
+    queue.start(engine.check(values), Owner("address:first"), "detached").result()
     step = (time.monotonic() - began) / values["steps"]
     lock = threading.Lock()
 
     def some(numbers: list[int], person: str, chance: random.Random) -> None:
         for number in numbers:
             job = engine.check(values | {"seed": number})
-            one = _stop_once(queue.start(job, Owner(person), "always"), device, chance, step)
+            one = _stop_once(queue.start(job, Owner(person), "detached"), device, chance, step)
             with lock:
                 found.at[one.phase] += 1
                 found.ended[one.ended] += 1

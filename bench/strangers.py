@@ -25,12 +25,12 @@ import psutil
 
 from bench import strangers_mcp, strangers_streams
 from bench.table import command_line, percentile, setting, table
-from jobs.lifecycle.active_jobs import Register
-from jobs.limits import Rules
+from jobs.lifecycle.active_jobs import ActiveJobs
+from jobs.limits import Limits
 from jobs.store.models import Owner, Record
 from jobs.store.owner_names import LONGEST_NAME, person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
+from jobs.telemetry.job_log import JobLog
 from jobs.telemetry.metrics import Metrics
 from pipeline.request import Job
 
@@ -60,10 +60,10 @@ class Strangers:
     """The owner's store, and the strangers who use it. Keeps what the rules' defaults let it."""
 
     def __init__(self, folder: Path, prompt: str) -> None:
-        self._rules, self._prompt = Rules(), prompt
+        self._rules, self._prompt = Limits(), prompt
         self.store = SqliteStore(folder / "jobs.sqlite")
-        self.register = Register(
-            self.store, folder / "events", Metrics([]), Journal(prompts=False), lambda _: None
+        self.register = ActiveJobs(
+            self.store, folder / "events", Metrics([]), JobLog(prompts=False), lambda _: None
         )
         self._owners = _owners()
 
@@ -111,7 +111,7 @@ class Strangers:
             seed=1,
             images=1,
         )
-        self.store.add(job, LINE, next(self._owners), "visit", self._rules.room + 1, self._rules.each)
+        self.store.add(job, LINE, next(self._owners), "page", self._rules.room + 1, self._rules.each)
 
     def _claim(self) -> Record:
         record = self.store.claim(LINE, self._rules.policy, ["sketch"])
@@ -119,7 +119,7 @@ class Strangers:
         return record
 
     def _end(self, record: Record) -> None:
-        self.store.end(record.job.id, record.attempt, "finished")
+        self.store.finish(record.job.id, record.attempt, "finished")
 
 
 def _owners() -> Iterator[Owner]:

@@ -52,7 +52,7 @@ STOP = "Ends the job with this id within one step, and no other; answers how it 
 
 def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     """Adds the endpoints to the page; called in its context."""
-    engine, files = queue.engine, PictureFiles(queue.folder.logs)
+    files = PictureFiles(queue.folder.logs)
 
     async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
         prompt: str,

@@ -41,7 +41,6 @@ from pipeline.parameter_names import instead
 if TYPE_CHECKING:
     from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
-    from pipeline.engine import Engine
 
 log = logging.getLogger("stepwise")
 
@@ -83,7 +82,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
                 return await draw(queue, files, root_url, server, arguments)
             if name == "list_models":
                 _only((), arguments, name)
-                return _listed(queue.engine)
+                return _listed(queue)
             return _refusal(f"There is no tool {quoted(name)}; there are draw and list_models.")
         except StepwiseError as error:
             return _refusal(str(error))
@@ -222,7 +221,7 @@ def fitted(png: bytes, most: int = MOST_BYTES) -> tuple[bytes, str]:
     return buffer.getvalue(), "image/jpeg"
 
 
-def _listed(engine: Engine) -> CallToolResult:
+def _listed(queue: Queue) -> CallToolResult:
     listed = {"models": queue.models()}
     text = TextContent(type="text", text=json.dumps(listed, ensure_ascii=False))
     return CallToolResult(content=[text], structuredContent=listed)

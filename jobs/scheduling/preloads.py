@@ -73,7 +73,7 @@ class Preloads:
         """Notes how far a model is, if it is one that is made ready and hasn't failed."""
         coming = self._coming.get(model)
         if coming is not None and phase in ("downloading", "loading"):
-            self._coming[model] = replace(coming, phase=phase, done=done, total=total)  # type: ignore[arg-type]
+            self._coming[model] = replace(coming, phase=phase, done=done, total=total)
 
     def arrived(self, model: str) -> None:
         """Notes that a model is loaded, for itself or by a job."""

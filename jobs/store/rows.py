@@ -46,9 +46,8 @@ def record_of(row: tuple) -> Record:
         job=job,
         line=_text(line),
         owner=Owner(_text(person), _text(session), bool(first)),
-        lifetime=lifetime
-        if lifetime in get_args(Lifetime)
-        else "detached",  # nobody ends what he doesn't know
+        # A job of a lifetime that isn't known is ended by nobody.
+        lifetime=lifetime if lifetime in get_args(Lifetime) else "detached",
         state=state if state in get_args(State) else "failed",  # `fault` has its words
         place=place,
         created=_seconds(created) or 0.0,

@@ -19,7 +19,7 @@ from diffusers import SD3Transformer2DModel
 
 from api.openai.request import ImageRequest
 from api.openai.stream import Partials, stream
-from jobs.lifecycle.subscription import Following
+from jobs.lifecycle.subscription import Subscription
 from jobs.queue import Queue
 from pipeline.engine import Engine
 from pipeline.events import Event
@@ -52,7 +52,7 @@ def official_client(server: str, job: str, **values: Any) -> subprocess.Popen[by
 
 def started(
     queue: Queue, job: str, client: subprocess.Popen[bytes], is_so: Callable[[Event], bool]
-) -> Following:
+) -> Subscription:
     """The drawing, once there is one of which this is so."""
     while (drawing := queue.find(job)) is None:
         assert client.poll() is None, "the client has ended"

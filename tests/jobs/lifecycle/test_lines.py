@@ -98,7 +98,7 @@ def test_a_job_that_waited_for_a_device_that_is_gone_is_drawn_by_the_one_there_i
 ) -> None:
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     waited = job(tiny)
-    store.add(waited, "cuda", ANN, "always", 50, 20)
+    store.add(waited, "cuda", ANN, "detached", 50, 20)
     store.close()
     found = make().find(waited.id)
     assert found is not None and found.result().phase == "finished"
@@ -109,7 +109,7 @@ def test_a_job_that_waited_for_a_device_that_is_gone_fails_where_only_visitors_h
 ) -> None:
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     waited = job(lent)
-    store.add(waited, "cuda", ANN, "always", 50, 20)
+    store.add(waited, "cuda", ANN, "detached", 50, 20)
     store.close()
     found = make().find(waited.id)
     assert found is not None
@@ -127,9 +127,9 @@ def test_a_lost_gpu_of_a_server_without_workers_takes_one_job_and_no_other(
     queue = make()
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     loses(10**6)
-    first = queue.start(job(tiny), ANN, "always")
+    first = queue.start(job(tiny), ANN, "detached")
     gate.wait()
-    second = queue.start(job(tiny, seed=8), BEN, "always")
+    second = queue.start(job(tiny, seed=8), BEN, "detached")
     gate.open()
     until(queue.not_alive)
     assert "restart the server" in queue.not_alive()
@@ -164,7 +164,7 @@ def test_a_job_that_waits_for_a_restart_can_be_stopped(
 ) -> None:
     queue = make()
     loses(1)
-    one = queue.start(job(tiny), ANN, "always")
+    one = queue.start(job(tiny), ANN, "detached")
     until(queue.not_alive)
     one.stop()
     assert one.result().phase == "stopped"
@@ -175,7 +175,7 @@ def test_a_job_that_loses_the_gpu_of_two_servers_is_set_aside_in_true_words(
 ) -> None:
     loses(2)
     queue = make()
-    one = queue.start(job(tiny), ANN, "always")
+    one = queue.start(job(tiny), ANN, "detached")
     until(queue.not_alive)
     queue = make()
     found = queue.find(one.job.id)

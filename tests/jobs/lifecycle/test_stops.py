@@ -44,7 +44,7 @@ def test_a_stop_reaches_the_drawing_before_the_disk(
     monkeypatch.setattr(tiny_queue._store, "stop", slow)
     device = Device()
     with device.watched(tiny_queue.engine):
-        following = tiny_queue.start(tiny_queue.engine.check(TINY | {"steps": 60}), Owner("A"), "always")
+        following = tiny_queue.start(tiny_queue.engine.check(TINY | {"steps": 60}), Owner("A"), "detached")
         gate.wait()
         drawing = following.active.drawing if following.active else None
         assert drawing is not None

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from jobs.lifecycle.active_jobs import Register
+from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.subscription import Active
 from jobs.scheduling.fair_share import Fair
 from jobs.store.database import Database
 from jobs.store.models import ENDED, Owner
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
+from jobs.telemetry.job_log import JobLog
 from jobs.telemetry.metrics import Metrics
 from pipeline.drawing import Drawing
 from pipeline.errors import DiskFull
@@ -34,11 +34,11 @@ HOLDER: Any = None
 """What draws: the register only keeps it."""
 
 
-def register_of(path: Path) -> Register:
-    return Register(SqliteStore(path), path.parent, Metrics(["sketch"]), Journal(False), lambda _: None)
+def register_of(path: Path) -> ActiveJobs:
+    return ActiveJobs(SqliteStore(path), path.parent, Metrics(["sketch"]), JobLog(False), lambda _: None)
 
 
-def consistent(register: Register) -> None:
+def consistent(register: ActiveJobs) -> None:
     """What is so whenever nobody is in the middle of anything."""
     active = {one.record.job.id: one for one in register.all()}
     assert not any(one.box.latest.last for one in active.values()), "who was told of an end has left"
@@ -79,7 +79,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=jobs)
     def start(self) -> Any:
         try:
-            following = self.register.add(job(), LINE, ANN, "always", 10**6, 10**6)
+            following = self.register.add(job(), LINE, ANN, "detached", 10**6, 10**6)
         except DiskFull:  # an end is still to be written down
             assert self.full
             return multiple()
@@ -185,7 +185,7 @@ def test_a_stop_that_meets_a_put_back_ends_the_job_wherever_they_meet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_while: str
 ) -> None:
     register = register_of(tmp_path / "jobs.sqlite")
-    following = register.add(job(), LINE, ANN, "always", 5, 5)
+    following = register.add(job(), LINE, ANN, "detached", 5, 5)
     active = register.claim(LINE, Fair())
     assert active is not None
     register.begun(active, Drawing(active.record.job), HOLDER)
@@ -225,7 +225,7 @@ def test_a_stop_that_is_being_written_down_while_its_job_is_put_back_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register = register_of(tmp_path / "jobs.sqlite")
-    following = register.add(job(), LINE, ANN, "always", 5, 5)
+    following = register.add(job(), LINE, ANN, "detached", 5, 5)
     active = register.claim(LINE, Fair())
     assert active is not None
     register.begun(active, Drawing(active.record.job), HOLDER)
