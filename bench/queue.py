@@ -19,7 +19,7 @@ from uuid import UUID
 
 from bench.table import percentile, table
 from jobs.scheduling.fair_share import Fair
-from jobs.store.models import Choice, Owner, Policy, Record, QueueSnapshot
+from jobs.store.models import Choice, Owner, Policy, QueueSnapshot, Record
 from jobs.store.sqlite import SqliteStore
 from pipeline.request import Job
 

@@ -25,13 +25,11 @@ import psutil
 
 from bench import strangers_mcp, strangers_streams
 from bench.table import command_line, percentile, setting, table
-from jobs.lifecycle.active_jobs import ActiveJobs
+from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.limits import Limits
 from jobs.store.models import Owner, Record
 from jobs.store.owner_names import LONGEST_NAME, person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import JobLog
-from jobs.telemetry.metrics import Metrics
 from pipeline.request import Job
 
 LINE = "cuda"
@@ -62,9 +60,7 @@ class Strangers:
     def __init__(self, folder: Path, prompt: str) -> None:
         self._rules, self._prompt = Limits(), prompt
         self.store = SqliteStore(folder / "jobs.sqlite")
-        self.register = ActiveJobs(
-            self.store, folder / "events", Metrics([]), JobLog(prompts=False), lambda _: None
-        )
+        self.ended = EndedJobs(self.store, folder / "events")
         self._owners = _owners()
 
     def come(self, strangers: int) -> None:
@@ -79,7 +75,7 @@ class Strangers:
     def keep(self, seconds: float | None = None) -> None:
         """As the queue's clock does. seconds: for which what ended is kept, where not as usual."""
         rules = self._rules
-        self.register.keep(rules.most_bytes, rules.most_seconds if seconds is None else seconds)
+        self.ended.delete_old(rules.most_bytes, rules.most_seconds if seconds is None else seconds, ())
 
     def left(self) -> Left:
         """What they take now, and what claims take beside as many that wait as may; those come, too."""

@@ -21,7 +21,7 @@ class EndedJobs:
 
     def __init__(self, store: Store, logs: Path) -> None:
         """logs: the folder of the jobs' events."""
-        self._store, self._logs = store, logs
+        self._store, self.logs = store, logs
 
     def delete_old(self, most_bytes: int, most_seconds: float, active: Collection[str]) -> float:
         """Deletes what is past these bounds (`Rules`), or too many, of jobs that ended: files and records
@@ -48,7 +48,7 @@ class EndedJobs:
 
         ends = {name: at for name, (_, at) in ended.items()}
         busy = [name_of(job) for job in active]
-        gone = keep(self._logs, most_bytes, most_seconds, busy, ends, self._store.size(), forget)
+        gone = keep(self.logs, most_bytes, most_seconds, busy, ends, self._store.size(), forget)
         if gone:
             self._tidy()
         oldest, left = time.time() - most_seconds, ends.keys() - set(gone)

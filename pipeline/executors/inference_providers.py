@@ -126,7 +126,7 @@ def _warn_of_size(run: Run, image: Image.Image, spec: ModelSpec) -> None:
 def _ask(run: Run, spec: ModelSpec, seed: int) -> Image.Image:
     """Waits for one picture, but not after a stop, and not longer than the model's `timeout`."""
     token = get_token() or ""
-    answer = _in_its_own_thread(lambda: _picture(spec, run.job, seed, token), f"call for {run.job.id}")
+    answer = _in_its_own_thread(lambda: _picture(spec, run.job, seed, token), f"call for {run.job.short_id}")
     try:
         with run.cancel.calling(answer.cancel):
             return answer.result(spec.timeout)

@@ -11,8 +11,9 @@ import pytest
 from jobs.data_dir.folder import DataFolder
 from jobs.limits import Limits
 from jobs.queue import Queue
-from jobs.workers.executors import Executor, executors
+from jobs.workers.executors import executors
 from pipeline.engine import Engine
+from pipeline.executors.executor import Executor
 from tests.jobs.queueing import Make
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,23 @@ from jobs.store.models import Choice, Owner, Record
 from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest
+from pipeline.executors.executor import Capabilities
 from pipeline.request import Job
-from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, until
+from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, stopping, until
 from tests.support.tiny import hold
 
 
 class Unready:
     """An executor that never comes to draw."""
 
-    ready, reason, lost = False, "It isn't ready.", ""
+    at_once = 1
 
-    def resident(self) -> tuple[str, ...]:
-        return ()
+    def capabilities(self) -> Capabilities:
+        return Capabilities(reason="It isn't ready.")
 
-    def close(self) -> None:
-        pass
+    def on_change(self, changed: Callable[[], None]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Killed:
@@ -150,7 +153,7 @@ def test_a_job_that_was_just_claimed_when_its_server_is_closed_waits_again(
 ) -> None:
     queue, one = make(Unready()), job(tiny)
     queue.start(one, ANN, "detached")
-    assert queue._register.claim("cpu", lambda *_: Choice(one.id)) is not None
+    assert queue._jobs.claim("cpu", lambda *_: Choice(one.id)) is not None
     queue.close()
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     record = store.get(one.id)
@@ -195,13 +198,13 @@ def test_to_drain_is_to_say_whether_there_is_a_picture_to_fetch(
     queue.start(job(tiny), ANN)
     gate.wait()
     assert queue.drain(0) is False  # it runs still
-    running = queue._register.running
+    running = queue._jobs.running
 
     def counted() -> object:
         gate.open()  # once the next one counts what runs
         return running()
 
-    monkeypatch.setattr(queue._register, "running", counted)
+    monkeypatch.setattr(queue._jobs, "running", counted)
     assert queue.drain(SOON) is True
     assert queue.drain(SOON) is False
 
@@ -310,7 +313,7 @@ def test_a_job_whose_last_reader_has_gone_ends_when_the_patience_is_over(
     next(reader)
     gate.wait()
     reader.close()  # type: ignore[attr-defined]
-    until(lambda: one.box.stopping)
+    until(lambda: stopping(one))
     gate.open()
     assert one.result().phase == "stopped"
     assert kept.result().phase == "finished"
@@ -323,7 +326,7 @@ def test_a_drawing_that_takes_too_long_fails_in_words(
     queue = make(draw=0.2)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = queue.start(job(tiny), ANN)
-    until(lambda: one.active is not None and one.active.late)
+    until(lambda: one.tracked is not None and one.tracked.late)
     gate.open()
     event = one.result()
     assert (event.phase, event.code) == ("failed", "late")
@@ -340,9 +343,9 @@ def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
     one = queue.start(job(tiny), ANN)
     gate.wait()
     assert queue.not_alive() == ""
-    monkeypatch.setattr(queue._watch, "_rules", Limits(draw=0.2))
+    monkeypatch.setattr(queue._housekeeping, "_limits", Limits(draw=0.2))
     until(lambda: "can't be ended" in queue.not_alive())
-    until(lambda: one.active is not None and one.active.late)
+    until(lambda: one.tracked is not None and one.tracked.late)
     gate.open()
     assert one.result().phase == "failed"
     assert queue.not_alive() == ""
@@ -355,7 +358,7 @@ def test_a_job_that_waits_too_long_fails_in_words(
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     running = queue.start(job(tiny), ANN)
     gate.wait()
-    monkeypatch.setattr(queue._watch, "_rules", Limits(wait=0.2))
+    monkeypatch.setattr(queue._housekeeping, "_limits", Limits(wait=0.2))
     event = queue.start(job(tiny, seed=8), BEN).result()
     assert event.phase == "failed"
     assert event.error is not None and "without a turn" in event.error

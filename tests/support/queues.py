@@ -28,6 +28,8 @@ def queued(engine: Engine, folder: Path, **rules: Any) -> Iterator[Queue]:
         queue.close()
 
 
-def begin(queue: Queue, values: dict[str, Any], owner: Owner = SOMEBODY, lifetime: Lifetime = "detached") -> Subscription:
+def begin(
+    queue: Queue, values: dict[str, Any], owner: Owner = SOMEBODY, lifetime: Lifetime = "detached"
+) -> Subscription:
     """Starts the job that these parameters mean."""
-    return queue.start(queue.engine.check(values), owner, kept)
+    return queue.start(queue.engine.check(values), owner, lifetime)

@@ -63,7 +63,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 def stopped_in_that_step(gate: Gate, drawing: Subscription) -> bool:
     """Lets the held step end, once the job was told to stop; no other may follow."""
-    until(drawing.box._stop.is_set)
+    until(lambda: drawing.tracked is not None and drawing.tracked.stop_asked)
     gate.open()
     return (drawing.result().phase, gate.calls) == ("stopped", HELD)
 

@@ -15,7 +15,7 @@ from jobs.queue import Queue
 from jobs.store.models import Choice, Lifetime
 from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
-from tests.jobs.queueing import ANN, Make, counts, job, until
+from tests.jobs.queueing import ANN, Make, counts, job, stopping, until
 from tests.support.tiny import hold
 
 
@@ -57,7 +57,7 @@ def test_a_job_of_the_page_whose_visitor_does_not_come_back_after_a_restart_ends
     gate.wait()
     found = queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"
 
@@ -68,16 +68,16 @@ def test_the_time_for_which_there_was_no_server_is_no_wait(tiny: Engine, make: M
     yesterday.add(one, "cpu", ANN, "detached", 50, 20)
     yesterday.close()
     queue = make(wait=3600)
-    queue._watch._look()
+    queue._housekeeping._look()
     found = queue.find(one.id)
     assert found is not None and found.result().phase == "finished"
 
 
-@pytest.mark.parametrize("kept", ["call", "visit"])
+@pytest.mark.parametrize("lifetime", ["attached", "page"])
 def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
-    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch, kept: Lifetime
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch, lifetime: Lifetime
 ) -> None:
-    queue = make(abandoned=0.1 if kept == "visit" else None)
+    queue = make(abandoned=0.1 if lifetime == "page" else None)
     entering, entered = threading.Event(), threading.Event()
     add = SqliteStore.add
 
@@ -91,7 +91,7 @@ def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
     one = job(tiny, steps=40)
 
     async def leaves() -> None:
-        starting = asyncio.create_task(start_job(queue, one, kept))
+        starting = asyncio.create_task(start_job(queue, one, lifetime))
         await asyncio.to_thread(entering.wait, 60)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -102,7 +102,7 @@ def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
     until(lambda: queue.find(one.id))
     found = queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping or found.latest.last)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"
 
@@ -132,6 +132,6 @@ def test_a_caller_who_leaves_just_as_its_job_is_written_down_has_nothing_drawn(
     asyncio.run(leaves())
     found = tiny_queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping or found.latest.last)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.scheduling.fair_share import Fair, fair
-from jobs.store.models import Owner, Record, QueueSnapshot
+from jobs.store.models import Owner, QueueSnapshot, Record
 from jobs.store.sqlite import SqliteStore
 from tests.jobs.waiting import LINE, Clock, job, owner
 

@@ -219,7 +219,7 @@ def test_only_so_many_turns_are_remembered_the_last_ones(
     monkeypatch.setattr("jobs.store.sqlite.MOST_SERVED", 5)
     served = []
     for number in range(9):
-        store.add(job(), LINE, owner(str(number)), "call", *ROOMY)
+        store.add(job(), LINE, owner(str(number)), "attached", *ROOMY)
         record = store.claim(LINE, lambda waiting, sight: Choice(waiting[0].job.id))
         served.append(record)
     store.tidy()
@@ -366,7 +366,7 @@ def test_after_a_restart_everything_is_as_before(store: SqliteStore, path: Path,
     store.claim(LINE, Fair(), ["turbo"])
 
     def everything(of: SqliteStore) -> list[object]:
-        return [of.waiting(LINE), of.running(), of.ended(), of.sight(of.waiting(LINE), ())]
+        return [of.waiting(LINE), of.running(), of.ended(), of.snapshot(of.waiting(LINE), ())]
 
     before = everything(store)
     assert any(one.overtaken for one in store.waiting(LINE))

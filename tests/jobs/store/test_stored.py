@@ -142,7 +142,9 @@ def test_a_server_starts_over_rows_that_it_can_not_read_and_draws_the_others(
     make().close()
     database = tmp_path / "data" / "jobs.sqlite"
     store = SqliteStore(database)
-    waits, runs, ended, good = (store.add(asked(tiny), "cpu", ANN, "detached", *ROOMY).job.id for _ in range(4))
+    waits, runs, ended, good = (
+        store.add(asked(tiny), "cpu", ANN, "detached", *ROOMY).job.id for _ in range(4)
+    )
     for id_, columns in (
         (waits, {"job": settings(lora="ghibli")}),
         (runs, {"state": "running", "attempt": 1, "job": "{}"}),

@@ -18,15 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import strangers
-from jobs.lifecycle.active_jobs import ActiveJobs
+from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.scheduling.fair_share import Fair, fair
 from jobs.store.database import LOG_BYTES
 from jobs.store.log_names import log_path
 from jobs.store.models import Choice, Owner, QueueSnapshot
 from jobs.store.owner_names import person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import JobLog
-from jobs.telemetry.metrics import Metrics
 from pipeline.engine import Engine
 from pipeline.errors import DiskFull
 from tests.conftest import ROOT
@@ -55,8 +53,8 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 @pytest.fixture
-def register(store: SqliteStore, tmp_path: Path) -> ActiveJobs:
-    return ActiveJobs(store, tmp_path / "events", Metrics(["sketch"]), JobLog(False), lambda job: None)
+def ended_jobs(store: SqliteStore, tmp_path: Path) -> EndedJobs:
+    return EndedJobs(store, tmp_path / "events")
 
 
 def size(path: Path) -> int:
@@ -69,7 +67,7 @@ def stopped(store: SqliteStore, jobs: int, prompt: str = "a" * 9000) -> list[str
     ids = []
     for number in range(jobs):
         one = job(prompt=prompt)
-        store.add(one, LINE, owner(str(number)), "visit", *ROOMY)
+        store.add(one, LINE, owner(str(number)), "page", *ROOMY)
         store.stop(one.id)
         ids.append(one.id)
     return ids
@@ -79,7 +77,7 @@ def drawn(store: SqliteStore, persons: int) -> None:
     """As many turns, each another person's, in the same line."""
     for number in range(persons):
         one = job()
-        store.add(one, LINE, owner(f"stranger {number}", str(number)), "call", *ROOMY)
+        store.add(one, LINE, owner(f"stranger {number}", str(number)), "attached", *ROOMY)
         assert store.claim(LINE, lambda waiting, sight, one=one: Choice(one.id)) is not None  # type: ignore[misc]
         store.finish(one.id, 1, "finished")
 
@@ -88,36 +86,36 @@ def drawn(store: SqliteStore, persons: int) -> None:
 
 
 def test_the_database_counts_as_kept_and_shrinks_to_the_bound(
-    store: SqliteStore, register: ActiveJobs, path: Path
+    store: SqliteStore, ended_jobs: EndedJobs, path: Path
 ) -> None:
     ids = stopped(store, 100)
     assert size(path) > 900_000
-    register.keep(300_000, HOUR)
+    ended_jobs.delete_old(300_000, HOUR, ())
     assert size(path) <= 300_000
     left = [one.job for one in store.ended()]
     assert 20 <= len(left) < 40
     assert left == ids[-len(left) :]  # those that ended first went
 
 
-def test_events_and_records_share_one_bound(store: SqliteStore, register: ActiveJobs, path: Path) -> None:
-    register.logs.mkdir()
+def test_events_and_records_share_one_bound(store: SqliteStore, ended_jobs: EndedJobs, path: Path) -> None:
+    ended_jobs.logs.mkdir()
     first, *_ = stopped(store, 20)
-    (register.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
+    (ended_jobs.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
     before = size(path)
-    register.keep(before + 400_000, HOUR)
+    ended_jobs.delete_old(before + 400_000, HOUR, ())
     assert store.get(first) is not None
-    register.keep(400_000, HOUR)
+    ended_jobs.delete_old(400_000, HOUR, ())
     assert store.get(first) is None
     assert size(path) <= 400_000
 
 
 def test_only_so_many_jobs_that_ended_are_kept(
-    store: SqliteStore, register: ActiveJobs, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, ended_jobs: EndedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.store.retention.MOST_JOBS", 5)
     ids = stopped(store, 9, "a fox")
     waits = store.add(job(), LINE, owner(), "page", *ROOMY)
-    register.keep(10**9, HOUR)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ids[4:]
     assert store.waiting(LINE) == [waits]
 
@@ -174,12 +172,15 @@ def test_who_reads_the_file_meanwhile_holds_nobody_up(
 
 
 def test_a_full_disk_keeps_no_file_from_being_deleted(
-    store: SqliteStore, register: ActiveJobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SqliteStore,
+    ended_jobs: EndedJobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    register.logs.mkdir()
+    ended_jobs.logs.mkdir()
     ids = stopped(store, 3)
     for id_ in ids:
-        log_path(register.logs, id_, 1).write_bytes(bytes(1000))
+        log_path(ended_jobs.logs, id_, 1).write_bytes(bytes(1000))
 
     def full(*_: object) -> int:
         raise DiskFull("It is full.")
@@ -187,11 +188,11 @@ def test_a_full_disk_keeps_no_file_from_being_deleted(
     with monkeypatch.context() as disk:
         disk.setattr(SqliteStore, "forget", full)
         disk.setattr(SqliteStore, "tidy", full)
-        register.keep(1, HOUR)
-    assert not list(register.logs.iterdir())
+        ended_jobs.delete_old(1, HOUR, ())
+    assert not list(ended_jobs.logs.iterdir())
     assert "It is full." in caplog.text
     assert len(store.ended()) == 3
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 
@@ -305,13 +306,13 @@ def test_an_older_file_that_there_is_no_room_to_rewrite_is_used_as_it_is(path: P
 
 
 def test_an_id_that_names_no_file_keeps_nothing_from_being_kept(
-    store: SqliteStore, register: ActiveJobs
+    store: SqliteStore, ended_jobs: EndedJobs
 ) -> None:
     first, second = stopped(store, 2)
     store._database.run("UPDATE jobs SET id = '../../etc/passwd' WHERE id = ?", first)
-    register.keep(10**9, HOUR)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ["../../etc/passwd", second]
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 
@@ -337,7 +338,7 @@ def steps(store: SqliteStore, do: Callable[[], object]) -> int:
 def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> None:
     def costs() -> dict[str, int]:
         for number in range(20):
-            store.add(job(), LINE, owner(str(number), "s"), "visit", *ROOMY)
+            store.add(job(), LINE, owner(str(number), "s"), "page", *ROOMY)
         store.claim(LINE, SEVERAL)  # those that wait are read once
         waiting = store.waiting(LINE)
         found = {
