@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.data_dir.contents import BESIDE
 from jobs.data_dir.private_files import NotOurs, check_file, close_file, make_file, make_folder
 from jobs.store.owner_names import person_of, session_of
 from pipeline.errors import DiskFull, StoreError
@@ -79,8 +80,6 @@ CREATE TABLE served (
 CREATE INDEX served_at ON served (at);
 CREATE INDEX served_of ON served (person, at);
 """
-BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite appends to the file's name for those that it keeps beside it, with the modes of the file."""
 LOCKED_SECONDS = 30.0
 """How long a call waits for another process that holds the file."""
 LOG_BYTES = 4 * 2**20
