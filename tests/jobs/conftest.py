@@ -25,6 +25,8 @@ def make(tiny: Engine, tmp_path: Path) -> Iterator[Make]:
     def begin(executor: Executor | None = None, **rules: Any) -> Queue:
         if made:
             made[-1].close()
+        for local in tiny._local.values():
+            local._lost = ""  # the next server is another process
         several: dict[str, Sequence[Executor]] = {"cpu": [executor]} if executor else {**executors(tiny)}
         made.append(Queue(tiny, DataFolder(tmp_path / "data"), several, Limits(**rules)))
         return made[-1]

@@ -121,7 +121,7 @@ def test_servers_that_are_told_to_end_while_they_draw_dont_count_as_ended_by_the
         gate.wait()
         queue.close()
         gate.open()
-        until(lambda: tiny.find(one.id) is None)  # all servers of this test have the same engine
+        queue._dispatch.join(SOON)  # all servers of this test have the same engine
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     assert store.claim("cpu", lambda *_: Choice(one.id)) is not None  # one that is killed amid it
     store.close()
@@ -137,13 +137,12 @@ def test_a_server_that_closes_waits_for_the_threads_that_draw_to_come_out_of_the
     gate.wait()
     closing = threading.Thread(target=queue.close, args=(SOON,))
     closing.start()
-    drawing = tiny.find(one.job.id)
-    assert drawing is not None
-    until(lambda: drawing.stopping)
+    assert one.tracked is not None and (attempt := one.tracked.attempt) is not None
+    until(lambda: attempt.is_set)
     gate.open()
     closing.join(SOON)
     assert not closing.is_alive()
-    assert tiny.find(one.job.id) is None
+    assert one.tracked.attempt is None
     assert not [thread for thread in queue._dispatch._threads if thread.is_alive()]
     assert gate.calls == 2
 
@@ -171,7 +170,7 @@ def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
     gate.wait()
     first.close()
     gate.open()
-    until(lambda: tiny.find(one.job.id) is None)  # both servers of this test have the same engine
+    first._dispatch.join(SOON)  # both servers of this test have the same engine
     found = make().find(one.job.id)
     assert found is not None and found.result().phase == "finished"
 
