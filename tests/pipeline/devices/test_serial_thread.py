@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.engine import Engine
 from pipeline.sampling import preview, sample
 from tests.support.tiny import SMALL
@@ -36,7 +36,7 @@ def test_every_drawing_and_every_preview_of_a_device_is_made_in_the_same_two_thr
 
 
 def test_what_it_was_given_is_done_in_order_and_an_error_reaches_the_caller() -> None:
-    hand, done = Hand("a hand"), []
+    hand, done = SerialThread("a hand"), []
     first, second = (hand.start(done.append, number) for number in (1, 2))
     second.result(10)
     assert done == [1, 2]
@@ -58,7 +58,7 @@ def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
         raise MemoryError
 
     held: list[weakref.ref[Tensor]] = []
-    hand = Hand("a hand")
+    hand = SerialThread("a hand")
     gc.disable()
     try:
         with pytest.raises(MemoryError) as caught:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.sampling.preview import (
@@ -98,7 +98,7 @@ def test_a_model_without_preview_factors_still_shows_its_steps() -> None:
     def post(progress: Progress, preview: bytes | None) -> None:
         posted.append((progress["step"], preview))
 
-    with Previewer(None, (64, 64), post, Hand("previews")) as previewer:
+    with Previewer(None, (64, 64), post, SerialThread("previews")) as previewer:
         previewer.offer({"step": 1}, estimate)
     assert posted == [(1, None)]
 
@@ -111,7 +111,9 @@ def test_previews_come_at_every_slow_step_and_eight_times_a_second_at_fast_ones(
     now = 100.0
     monkeypatch.setattr("pipeline.sampling.preview.time.monotonic", lambda: now)
     posted: list[float] = []
-    previewer = Previewer(None, (64, 64), lambda progress, _: posted.append(progress["at"]), Hand("previews"))
+    previewer = Previewer(
+        None, (64, 64), lambda progress, _: posted.append(progress["at"]), SerialThread("previews")
+    )
     for _ in range(round(10 / step)):
         now += step
         previewer.offer({"at": now}, None)
