@@ -16,7 +16,7 @@ import torch
 
 from pipeline.catalog.catalogue import Catalogue, read_catalogue
 from pipeline.catalog.spec import ModelSpec
-from pipeline.devices.hardware import ANY, Need, Wanted, device_for, needs, plan_for
+from pipeline.devices.hardware import ANY, Wanted, device_for, plan_for
 from pipeline.devices.memory_plans import Plan
 from pipeline.devices.threads import start_thread
 from pipeline.devices.zerogpu_sizes import ON_ZEROGPU, GpuSize
@@ -29,6 +29,7 @@ from pipeline.executors.local import LocalExecutor
 from pipeline.executors.zerogpu import ZeroGpu
 from pipeline.request import GenerationRequest, Job, resolve
 from pipeline.run import Cancel, Emit, Preparation, Progress
+from pipeline.weights.requirements import Requirement, requirements
 from pipeline.weights.residency import Resident
 
 DEVICES = {"cpu", "cuda", "mps"}
@@ -101,16 +102,18 @@ class Engine:
         specs = list(self.catalogue)
         return next((spec.id for spec in specs if not self.reason(spec)), specs[0].id)
 
-    def needs(self, spec: ModelSpec) -> list[Need]:
+    def requirements(self, spec: ModelSpec) -> list[Requirement]:
         """What this model needs of this machine, met or not."""
-        found = needs(spec, self._wanted)
+        found = requirements(spec, self._wanted)
         if self._zerogpu is not None and self.line(spec.id) == "zerogpu":
-            found += [Need("hardware", words, False) for words in [self._zerogpu.refusal(spec)] if words]
+            found += [
+                Requirement("hardware", words, False) for words in [self._zerogpu.refusal(spec)] if words
+            ]
         return found
 
     def reason(self, spec: ModelSpec) -> str:
         """Why this model can't run here; empty where it can."""
-        return " ".join(f"{need.words} {need.url}".strip() for need in self.needs(spec) if not need.met)
+        return " ".join(f"{one.words} {one.url}".strip() for one in self.requirements(spec) if not one.met)
 
     def plan(self, spec: ModelSpec) -> Plan | None:
         """How this model is kept in memory here; None: no plan fits, or it is drawn elsewhere."""
@@ -127,7 +130,8 @@ class Engine:
         return tuple(id for one in self._executors.values() for id in one.capabilities().resident)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model with its bounds, and whether it can run here."""
+        """Every model with its bounds, and whether it can run here. coming: nothing is made ready ahead by an
+        engine itself; a queue says how far that is."""
         default = self.default_model
         found = []
         for spec in self.catalogue:
@@ -142,6 +146,7 @@ class Engine:
                     "available": not reason,
                     "reason": reason or None,
                     "plan": None if reason or plan is None else plan.name,
+                    "coming": None,
                     "defaults": spec.defaults.model_dump(),
                     "limits": spec.limits.model_dump(mode="json"),
                 }

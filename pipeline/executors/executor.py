@@ -4,6 +4,7 @@ Provider. They take and give the same plain data, and differ in nothing else to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,13 +19,15 @@ class Capabilities:
 
     models: ids of those that it draws. resident: ids of those that it could begin without loading. reason:
     why it can't begin to draw now, in words; empty where it could, or draws. lost: why it won't draw until
-    the server is restarted, in words; empty where it will.
+    the server is restarted, in words; empty where it will. restarts: how often another process took the place
+    of the one that draws; what was loaded before is gone.
     """
 
     models: tuple[str, ...] = ()
     resident: tuple[str, ...] = ()
     reason: str = ""
     lost: str = ""
+    restarts: int = 0
 
 
 class Executor(Protocol):
@@ -36,6 +39,9 @@ class Executor(Protocol):
 
     def capabilities(self) -> Capabilities:
         """Cheap, and asks no device."""
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """changed: is called when `capabilities` change by themselves, not by `run` and `load`."""
 
     def gpu_memory(self) -> tuple[int, int] | None:
         """Bytes of its GPU that tensors take, and all that it has, as of its last job where another process

@@ -55,6 +55,9 @@ class InferenceProviders:
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs))
 
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
     def gpu_memory(self) -> None:
         return None
 
@@ -121,7 +124,7 @@ def _warn_of_size(run: Run, image: Image.Image, spec: ModelSpec) -> None:
 def _ask(run: Run, spec: ModelSpec, seed: int) -> Image.Image:
     """Waits for one picture, but not after a stop, and not longer than the model's `timeout`."""
     token = get_token() or ""
-    answer = _in_its_own_thread(lambda: _picture(spec, run.job, seed, token), f"call for {run.job.id}")
+    answer = _in_its_own_thread(lambda: _picture(spec, run.job, seed, token), f"call for {run.job.short_id}")
     try:
         with run.cancel.calling(answer.cancel):
             return answer.result(spec.timeout)

@@ -60,6 +60,9 @@ class LocalExecutor:
         resident = tuple(id for id, spec in self._specs.items() if self.ready(spec))
         return Capabilities(tuple(self._specs), resident, self._lost, self._lost)
 
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
     def gpu_memory(self) -> tuple[int, int] | None:
         on_gpu = any(self._device(spec).kind == "cuda" for spec in self._specs.values())
         return gpu_memory() if on_gpu else None

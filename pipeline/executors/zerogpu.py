@@ -120,7 +120,7 @@ class ZeroGpu:
         return models_to_hold([spec for spec in specs if spec.id not in self._refused], self.size)
 
     def refusal(self, spec: ModelSpec) -> str:
-        """Why this model can't be drawn here, besides what `hardware.needs` says; empty where it can."""
+        """Why this model can't be drawn here, besides what `requirements.needs` says; empty where it can."""
         if self._held is None or spec in self._held:
             return ""
         return self._refused.get(spec.id, "It wasn't loaded when this Space started: restart the Space.")
@@ -141,6 +141,9 @@ class ZeroGpu:
 
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs), tuple(spec.id for spec in self._held or ()))
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
 
     def gpu_memory(self) -> None:
         return None

@@ -231,7 +231,7 @@ def test_without_a_token_it_is_listed_with_the_reason_and_not_the_default(
     provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr("pipeline.devices.hardware.get_token", lambda: None)
+    monkeypatch.setattr("pipeline.weights.requirements.get_token", lambda: None)
     here = Engine(catalogue(tmp_path, provider.entry(), entry(tiny_folder)))
     far, tiny = here.models()
     assert (far["available"], far["default"], tiny["default"]) == (False, False, True)

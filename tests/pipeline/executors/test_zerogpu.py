@@ -280,4 +280,4 @@ def test_elsewhere_nothing_imports_spaces() -> None:
 
 def test_elsewhere_an_engine_has_nothing_to_hold(engine: Engine) -> None:
     engine.load_for_zerogpu()
-    assert engine.needs(SPEC)[0].words == "Runs on the CPU."
+    assert engine.requirements(SPEC)[0].words == "Runs on the CPU."

@@ -263,13 +263,13 @@ def test_a_pinned_revision_is_the_one_that_is_fetched_and_an_unknown_one_is_said
         return Engine(catalogue(tmp_path, entry(Path(MODEL), revision=revision, needs={"disk": 1e9})))
 
     engine = pinned(commit)
-    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    (need,) = [need for need in engine.requirements(engine.catalogue["tiny"]) if need.what == "disk"]
     assert not need.met
     engine = Engine(catalogue(tmp_path, entry(Path(MODEL), revision=commit)))
     works_again(engine)
     assert (tmp_path / "hub" / "models--me--tiny" / "snapshots" / commit / "model_index.json").exists()
     engine = pinned(commit)
-    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    (need,) = [need for need in engine.requirements(engine.catalogue["tiny"]) if need.what == "disk"]
     assert need.met, "it is here: no more room is needed"
     other = Engine(catalogue(tmp_path, entry(Path(MODEL), revision="f" * 40)))
     assert "no such revision of Tiny: check `revision` in models.yaml" in str(drawn(other).error)
