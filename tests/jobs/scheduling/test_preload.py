@@ -120,7 +120,7 @@ def test_a_preload_that_downloads_keeps_nobody_waiting_even_on_its_own_device(
     hub.slow, hub.held = threading.Event(), WEIGHTS
     queue = preload(engine, "one")
     until_it_is(queue, "one", phase="downloading")
-    events = list(queue.start(engine.check(REQUEST | {"model": "here"}), ANN).events())
+    events = list(queue.start(engine.check(REQUEST | {"model": "here"}), ANN, "detached").events())
     assert events[-1].phase == "finished"
     assert not any(event.position for event in events)
     hub.slow.set()
@@ -133,13 +133,14 @@ def test_a_preload_that_loads_is_said_to_be_ahead(
     loading = hold(monkeypatch, Residency, "_place")
     queue = preload(engine, "one")
     loading.wait()
-    jobs = [queue.start(engine.check(REQUEST | {"model": "here"}), owner) for owner in (ANN, BEN)]
+    jobs = [queue.start(engine.check(REQUEST | {"model": "here"}), who, "detached") for who in (ANN, BEN)]
     for ahead, job in enumerate(jobs, 1):
         event = next(event for event in job.events() if event.position == ahead)
         assert event.preload == "One"
         assert event.info()["preload"] == "One"
     loading.open()
-    assert next(event for event in jobs[1].events() if event.position <= 1).preload == ""
+    event = next(event for event in jobs[1].events() if event.position <= 1 or event.phase != "queued")
+    assert "preload" not in event.info()
     assert [job.result().phase for job in jobs] == ["finished", "finished"]
     until(lambda: coming(queue)["one"] is None)
 
@@ -150,7 +151,7 @@ def test_jobs_go_before_the_models_that_nobody_has_asked_for_yet(
     loading = hold(monkeypatch, Residency, "_place")
     queue = preload(engine, "here", "one")
     loading.wait()
-    job = queue.start(engine.check(REQUEST | {"model": "here"}), ANN)
+    job = queue.start(engine.check(REQUEST | {"model": "here"}), ANN, "detached")
     until(lambda: job.latest.position == 1)
     until_it_is(queue, "one", phase="queued")
     loading.open()
@@ -164,7 +165,7 @@ def test_whoever_asks_for_a_model_that_is_coming_sees_the_same_download(
     hub.slow, hub.held = threading.Event(), WEIGHTS
     queue = preload(engine, "one")
     at = until_it_is(queue, "one", phase="downloading")
-    job = queue.start(engine.check(REQUEST | {"model": "one"}), ANN)
+    job = queue.start(engine.check(REQUEST | {"model": "one"}), ANN, "detached")
     event = next(event for event in job.events() if event.phase == "downloading" and event.total)
     assert event.total == at["total"] or not at["total"]
     hub.slow.set()
@@ -182,8 +183,8 @@ def test_one_that_fails_says_why_and_the_next_one_comes_and_a_later_drawing_mend
     at = until_it_is(queue, "one", phase="failed")
     assert "accept its licence at https://opensource.org/license/mit" in at["error"]
     hub.repositories["me/one"].accepted = frozenset({"hf_good"})
-    assert queue.start(engine.check(REQUEST | {"model": "one"}), ANN).result().phase == "finished"
-    assert coming(queue)["one"] is None
+    assert queue.start(engine.check(REQUEST | {"model": "one"}), ANN, "detached").result().phase == "finished"
+    until(lambda: coming(queue)["one"] is None)
 
 
 def test_one_that_cannot_run_here_says_why_before_a_byte_is_fetched(
