@@ -5,6 +5,7 @@ slow skips to the newest. Nobody who publishes waits for a reader, and a reader 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -84,15 +85,12 @@ class Events:
         try:
             while True:
                 changed.clear()
-                with stream._changed:
-                    news = (stream._number, stream._event) if stream._number > number else None
-                if news is None:
-                    try:
+                if stream._number == number:
+                    with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), self._repeat_after)
-                    except TimeoutError:
-                        yield stream._event
-                    continue
-                number, event = news
+                        continue
+                with stream._changed:
+                    number, event = stream._number, stream._event
                 yield event
                 if event.last:
                     return

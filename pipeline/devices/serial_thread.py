@@ -29,6 +29,12 @@ class SerialThread:
         self._given = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._unfinished = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that it was given isn't done yet."""
+        return self._unfinished > 0
 
     def start(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
         """Has it done when what was given before is; returns at once.
@@ -40,6 +46,7 @@ class SerialThread:
         with self._lock:
             if self._thread is None:
                 self._thread = start_thread(self._name, self._run)
+            self._unfinished += 1
         self._given.put((future, work, args))
         return future
 
@@ -55,16 +62,22 @@ class SerialThread:
 
     def _run(self) -> None:
         while True:
-            _fulfil(*self._given.get())
+            self._do(*self._given.get())
 
+    def _do(self, future: Future[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """A function of its own, so that nothing of it is referred to while the thread waits: an error's
+        traceback holds tensors."""
+        try:
+            result = work(*args)
+        except BaseException as error:
+            self._count_finished()
+            future.set_exception(error)
+            del future, work, args  # this frame is in the traceback: else they'd refer to each other
+        else:
+            self._count_finished()
+            future.set_result(result)
 
-def _fulfil(future: Future[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """A function of its own, so that nothing of it is referred to while the thread waits: an error's
-    traceback holds tensors."""
-    try:
-        result = work(*args)
-    except BaseException as error:
-        future.set_exception(error)
-        del future, work, args  # this frame is in the traceback: else they'd refer to each other
-    else:
-        future.set_result(result)
+    def _count_finished(self) -> None:
+        """Before whoever waits for it is told: it may give more at once."""
+        with self._lock:
+            self._unfinished -= 1

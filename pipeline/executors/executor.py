@@ -35,7 +35,7 @@ class Executor(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many jobs it draws at a time. Who gives it more has them wait for each other in `run`."""
+        """How many jobs it draws at a time; of more, each waits in `run` for its turn."""
 
     def capabilities(self) -> Capabilities:
         """Cheap, and asks no device."""

@@ -24,6 +24,7 @@ from pipeline.errors import Stopped
 from pipeline.events import Event
 from pipeline.executors.executor import Capabilities
 from pipeline.executors.service_errors import provider_error, without
+from pipeline.executors.turns import Turns
 from pipeline.recipe import to_png
 from pipeline.request import Job
 from pipeline.run import Cancel, Emit, Progress, Run
@@ -49,7 +50,7 @@ class InferenceProviders:
     def __init__(self, specs: Sequence[ModelSpec]) -> None:
         """specs: the models with `backend: inference`."""
         self._specs = {spec.id: spec for spec in specs}
-        self._active: set[Cancel] = set()
+        self._turns = Turns(AT_ONCE)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs))
@@ -64,13 +65,10 @@ class InferenceProviders:
         """As of Executor. A stop ends it at once: the connection is closed, which may or may not end the
         provider's work and its cost."""
         spec, run = self._specs[job.model], Run(job, emit, cancel)
-        self._active.add(cancel)
-        try:
-            with run.concluded(spec.name, spec.license.url):
-                run.begin()
-                _draw(run, spec)
-        finally:
-            self._active.discard(cancel)
+        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
+            self._turns.wait(cancel)
+            run.begin()
+            _draw(run, spec)
         return run.latest
 
     def load(self, model: str, progress: Progress) -> None:
@@ -80,11 +78,11 @@ class InferenceProviders:
         return False
 
     def close(self) -> None:
-        for cancel in list(self._active):
-            cancel.set()
+        self._turns.close()
 
     def join(self, seconds: float) -> None:
-        """Nothing of it lasts: a call that was given up is nobody's to wait for."""
+        """As of Executor. A call that was given up is nobody's to wait for."""
+        self._turns.join(seconds)
 
 
 def _draw(run: Run, spec: ModelSpec) -> None:

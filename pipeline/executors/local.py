@@ -20,7 +20,8 @@ from pipeline.devices.serial_thread import SerialThread
 from pipeline.errors import ModelUnavailable, Stopped, WeightsError, WorkerDied
 from pipeline.events import Event, Phase
 from pipeline.executors.executor import Capabilities
-from pipeline.library_errors import explained, is_out_of_memory
+from pipeline.executors.turns import Turns
+from pipeline.library_errors import explained, is_device_lost, is_out_of_memory
 from pipeline.request import Job
 from pipeline.run import Cancel, Emit, Progress, Run
 from pipeline.sampling.sample import Memory, bring, draw
@@ -29,6 +30,8 @@ from pipeline.weights.model import Weights, find
 from pipeline.weights.residency import Residency, Resident
 
 log = logging.getLogger("stepwise")
+
+LOST = "The GPU failed, and this server can't use it any more: restart the server."
 
 
 class LocalExecutor:
@@ -48,7 +51,7 @@ class LocalExecutor:
         self._memories: dict[Device, Memory] = {}
         self._folders: dict[str, Path] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
-        self._active: set[Progress] = set()
+        self._turns = Turns()
         self._lost = ""
 
     # The executor.
@@ -68,17 +71,17 @@ class LocalExecutor:
         """As of Executor. A stop while a network is read ends the run at once; the next one begins when that
         network is there."""
         spec, run = self._specs[job.model], Run(job, emit, cancel)
-        with run.concluded(spec.name, spec.license.url):
+        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
+            run.check()
             self.fetch(spec, run)
             self._in_turn(run, lambda: self.draw(run, spec))
-        if run.latest.code == WorkerDied.code:
-            self._lost = "The GPU failed, and this server can't use it any more: restart the server."
         return run.latest
 
     def load(self, model: str, progress: Progress) -> None:
         spec = self._specs[model]
-        with explained(spec.name, spec.license.url):
+        with self._turns.entered(progress.cancel), explained(spec.name, spec.license.url):
             self.plan(spec)
+            progress.check()
             self.fetch(spec, progress)
             self._in_turn(progress, lambda: self.load_here(spec, progress))
 
@@ -86,17 +89,17 @@ class LocalExecutor:
         return False
 
     def close(self) -> None:
-        for progress in list(self._active):
-            progress.cancel.set()
+        self._turns.close()
 
     def join(self, seconds: float) -> None:
-        self._thread.wait_idle(seconds)
+        self._thread.wait_idle(self._turns.join(seconds))
 
     def _in_turn(self, progress: Progress, work: Callable[[], None]) -> None:
         """Has this done in the device's thread, after what it was given before.
 
         Raises:
-            Stopped: cancelled before its turn, or where it says that it may be abandoned; and what it raises.
+            Stopped: cancelled before its turn, or where it says that it may be abandoned. WorkerDied: this
+                process has lost the device. And what it raises.
         """
         over = threading.Event()
         waiting = contextlib.ExitStack()
@@ -104,20 +107,28 @@ class LocalExecutor:
         def turn() -> None:
             waiting.close()
             progress.check()
-            work()
+            if self._lost:
+                raise WorkerDied(self._lost)
+            try:
+                work()
+            except Exception as error:
+                if is_device_lost(error):  # noted here, for whoever waited may have gone
+                    self._lost = LOST
+                raise
 
         progress.on_abandon(over.set)
-        self._active.add(progress)
+        waiting.enter_context(progress.abandonable())
+        if self._thread.busy:
+            progress.update(phase="queued")
+        done = self._thread.start(turn)
+        done.add_done_callback(lambda _: over.set())
+        over.wait()
         try:
-            waiting.enter_context(progress.abandonable())
-            done = self._thread.start(turn)
-            done.add_done_callback(lambda _: over.set())
-            over.wait()
             if not done.done():
                 raise Stopped
             done.result()
         finally:
-            self._active.discard(progress)
+            del done  # its error's traceback has this frame: else they'd refer to each other, and to tensors
 
     # What it draws with.
 

@@ -25,6 +25,7 @@ from pipeline.errors import StepwiseError, Stopped, WorkerDied, ZeroGpuError
 from pipeline.events import Event
 from pipeline.executors.executor import Capabilities
 from pipeline.executors.service_errors import zerogpu_error
+from pipeline.executors.turns import Turns
 from pipeline.executors.zerogpu_seconds import GpuSeconds
 from pipeline.library_errors import DEVICE_LOST, explained
 from pipeline.request import Job
@@ -71,7 +72,7 @@ class ZeroGpu:
         spaces.disable_gradio_auto_wrap()
         self.size: GpuSize = size
         self._specs = {spec.id: spec for spec in specs}
-        self._active: set[Cancel] = set()
+        self._turns = Turns(AT_ONCE)
         self._draw = draw
         self._held: list[ModelSpec] | None = None
         self._refused: dict[str, str] = {}
@@ -151,13 +152,10 @@ class ZeroGpu:
         """As of Executor. In the context of whoever asked for the picture: there `spaces` finds who pays. A
         stop ends it at once while it waits for a GPU, else when the worker has stopped drawing."""
         spec, run = self._specs[job.model], Run(job, emit, cancel)
-        self._active.add(cancel)
-        try:
-            with run.concluded(spec.name, spec.license.url):
-                run.begin()
-                self._draw_with_visitor(run, spec)
-        finally:
-            self._active.discard(cancel)
+        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
+            self._turns.wait(cancel)
+            run.begin()
+            self._draw_with_visitor(run, spec)
         return run.latest
 
     def load(self, model: str, progress: Progress) -> None:
@@ -167,11 +165,11 @@ class ZeroGpu:
         return False
 
     def close(self) -> None:
-        for cancel in list(self._active):
-            cancel.set()
+        self._turns.close()
 
     def join(self, seconds: float) -> None:
-        """Its workers are the platform's to end."""
+        """As of Executor. The workers are the platform's to end."""
+        self._turns.join(seconds)
 
     def _draw_with_visitor(self, run: Run, spec: ModelSpec) -> None:
         """Has the job drawn by a worker, whose last event is the run's too: a failure keeps its words.
