@@ -57,7 +57,7 @@ UNREADABLE = {
     "cut": ({"job": settings()[:40]}, "its settings"),
     "bytes that are no text": ({"job": b"\xff\xfe{}"}, "its settings"),
     "a state that isn't known": ({"state": "paused"}, 'state "paused"'),
-    "a keeping that isn't known": ({"lifetime": "week"}, 'kept "week"'),
+    "a keeping that isn't known": ({"lifetime": "week"}, 'lifetime "week"'),
     "an attempt that can't be counted on": ({"attempt": 2**63 - 1}, "attempt"),
     "an attempt below none": ({"attempt": -1}, "attempt"),
     "an attempt in words": ({"attempt": "first"}, "attempt"),
