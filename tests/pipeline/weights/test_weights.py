@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.engine import Engine
-from pipeline.errors import ModelUnavailable, WeightsError
+from pipeline.errors import ModelUnavailable
 from pipeline.events import Event
 from tests.support.tiny import SKETCH, catalogue, draw, entry, tiny_z_image
 
@@ -229,7 +229,7 @@ def test_a_preloaded_model_draws_without_loading(tiny: Engine) -> None:
 def test_a_preload_that_fails_is_told_to_the_first_job(own: Path, tmp_path: Path) -> None:
     engine = engine_for(own, tmp_path)
     shutil.move(own / "vae", tmp_path / "away")
-    with pytest.raises(WeightsError, match="vae"):
+    with pytest.raises(ModelUnavailable, match="vae"):
         engine.load("tiny")
     refused(engine, "vae")
     shutil.move(tmp_path / "away", own / "vae")
