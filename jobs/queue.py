@@ -95,8 +95,6 @@ class Queue:
             lambda _: metrics.lost("server"),
         ):
             jobs.subscribe(jobs.track(record)).leave()  # until its reader comes back
-        for model in self._preloads.models:
-            self._downloads.ensure(model)
         self._housekeeping = Housekeeping(
             jobs, executors, limits, self._pace, self._downloads.is_coming, self._loading
         )

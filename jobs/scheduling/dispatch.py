@@ -138,12 +138,18 @@ class _Serving:
                         jobs.changed.wait()
 
     def _next_to_load(self, capabilities: Capabilities) -> str | None:
-        """Return the next model to make ready that is here, or None. A process that has taken another's place
-        begins with the first one again."""
+        """Return the next model to make ready, or None while it is fetched, and where there is none left. A
+        process that has taken another's place begins with the first one again."""
+        downloads, preloads = self._dispatch._downloads, self._dispatch._preloads
         if capabilities.restarts != self._restarts:
             self._restarts, self._to_load = capabilities.restarts, list(self._models)
-        downloads = self._dispatch._downloads
-        return next((model for model in self._to_load if not downloads.is_coming(model)), None)
+            preloads.begin_again(self._models)
+        while self._to_load and preloads.has_failed(self._to_load[0]):
+            del self._to_load[0]
+        if not self._to_load:
+            return None
+        downloads.ensure(self._to_load[0])
+        return None if downloads.is_coming(self._to_load[0]) else self._to_load[0]
 
     def _draw(self, tracked: TrackedJob) -> None:
         """Makes one attempt, from its claim to its end. Never raises: no job may end the thread that gives

@@ -77,6 +77,7 @@ class Downloads:
         try:
             with explained(spec.name, spec.license.url):
                 self._engine.fetch(model, _ForAll(self, model))
+            self._preloads.update(model, "queued", 0, 0)
         except Stopped:
             pass
         except StepwiseError as error:

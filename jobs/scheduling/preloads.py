@@ -58,7 +58,6 @@ class Preloads:
     def load(self, executor: Executor, model: str) -> None:
         """Has an executor load a model; one that fails says why in `coming`."""
         self._loading[executor] = model
-        self._coming.setdefault(model, Coming())
         try:
             executor.load(model, Preparation(lambda *at: self.update(model, *at), self._cancel))
             self.arrived(model)
@@ -72,7 +71,7 @@ class Preloads:
     def update(self, model: str, phase: Phase, done: int, total: int) -> None:
         """Notes how far a model is, if it is one that is made ready and hasn't failed."""
         coming = self._coming.get(model)
-        if coming is not None and phase in ("downloading", "loading"):
+        if coming is not None and coming.phase != "failed" and phase in ("queued", "downloading", "loading"):
             self._coming[model] = replace(coming, phase=phase, done=done, total=total)
 
     def arrived(self, model: str) -> None:
@@ -84,6 +83,15 @@ class Preloads:
         if model in self._coming:
             log.warning("%s can't be made ready: %s", model, error, exc_info=error.__cause__)
             self._fail(model, str(error))
+
+    def has_failed(self, model: str) -> bool:
+        """Whether the model can't be fetched or loaded, so that it isn't tried again."""
+        coming = self._coming.get(model)
+        return coming is not None and coming.phase == "failed"
+
+    def begin_again(self, models: Sequence[str]) -> None:
+        """Notes that these models are to be loaded anew, by a process that has nothing yet."""
+        self._coming.update({model: Coming() for model in models})
 
     def is_coming(self, model: str) -> bool:
         """Whether the model is still to be fetched and loaded."""

@@ -137,7 +137,9 @@ def test_a_server_that_closes_waits_for_the_threads_that_draw_to_come_out_of_the
     gate.wait()
     closing = threading.Thread(target=queue.close, args=(SOON,))
     closing.start()
-    assert one.tracked is not None and (attempt := one.tracked.attempt) is not None
+    assert one.tracked is not None
+    attempt = one.tracked.attempt
+    assert attempt is not None
     until(lambda: attempt.is_set)
     gate.open()
     closing.join(SOON)
