@@ -32,8 +32,8 @@ class Pace:
             path: of the file where it is kept, which devices may share; None: it isn't kept. A damaged one is
                 ignored, with a warning.
         """
-        self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
-        self._devices = {model: device(model) for model in self._off}
+        self._specs = {spec.id: spec for spec in catalogue}
+        self._devices = {model: device(model) for model in self._specs}
         self._path = path
         known = {} if path is None else read_costs(path)
         self._costs = {name: known.get(name, DeviceCosts()) for name in set(self._devices.values())}
@@ -104,7 +104,7 @@ class Pace:
 
     def _image(self, job: Job) -> tuple[float, float] | None:
         """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
-        if job.model not in self._off:
+        if job.model not in self._specs:
             return None
         costs, pixels = self._of(job).models.get(job.model), job.width * job.height
         if costs is None:
@@ -120,13 +120,13 @@ class Pace:
         return self._costs[self._devices[job.model]]
 
     def _guided(self, job: Job) -> bool:
-        return job.guidance > self._off[job.model]
+        return FAMILIES[self._specs[job.model].family].guided(job)
 
     # What a watch saw.
 
     def _learn_start(self, job: Job, seconds: float, loading: float | None) -> None:
         """seconds: from its turn to its first step; loading: of these, where the model had to be loaded."""
-        if job.model not in self._off:
+        if job.model not in self._specs:
             return
         with self._lock:
             costs = self._of(job).models.setdefault(job.model, Costs())
@@ -139,7 +139,7 @@ class Pace:
     def _learn_image(self, job: Job, number: int, step: float | None, decode: float | None) -> None:
         """Seconds of a step of one image, and of its decoding; None for what wasn't seen. number: how many of
         the job's images were learned before."""
-        if job.model not in self._off:
+        if job.model not in self._specs:
             return
         with self._lock:
             costs = self._of(job).models.setdefault(job.model, Costs())

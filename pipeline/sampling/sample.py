@@ -127,21 +127,21 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
     """The job's prompts as the transformer reads them, from the cache where they were read before."""
     weights = own.weights
     job, spec, family = drawing.job, weights.spec, FAMILIES[weights.spec.family]
-    readers, tokenizers = weights.readers, own.tokenizers
+    encoders, tokenizers = weights.text_encoders, own.tokenizers
     if not weights.plan.staged:  # all at once, so that one progress counts all of it
         _bring(drawing, weights, memory, weights.networks)
     drawing.update(phase="encoding")
-    guided = job.guidance > family.guidance_off
+    guided = family.guided(job)
     prompts = {"prompt": job.prompt}
     if job.negative_prompt and guided:
         prompts["negative prompt"] = job.negative_prompt
-    tokens = sequence_length(readers, tokenizers, list(prompts.values()), spec.limits.tokens[1])
+    tokens = sequence_length(family, encoders, tokenizers, list(prompts.values()), spec.limits.tokens[1])
     cuts = [
         warning
         for name, text in prompts.items()
-        for warning in truncation_warnings(readers, tokenizers, name, text, tokens)
+        for warning in truncation_warnings(encoders, tokenizers, name, text, tokens)
     ]
-    cuts += artefact_warnings(spec, readers[-1], tokenizers, prompts)
+    cuts += artefact_warnings(spec, encoders[-1], tokenizers, prompts)
     drawing.update(warnings=tuple(dict.fromkeys((*drawing.latest.warnings, *cuts))))
     drawing.check()
     needed = weights.encoders if weights.plan.staged else weights.networks
@@ -150,7 +150,7 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
     if embeds is None:
         pipe = own.pipeline(_bring(drawing, weights, memory, needed))
         drawing.update(phase="encoding")
-        embeds = family.encode(pipe, job, tokens)
+        embeds = family.encode(pipe, job.prompt, job.negative_prompt if guided else None, tokens)
         memory.embeddings.put(key, embeds)
     drawing.check()
     return embeds
@@ -197,7 +197,7 @@ def _denoise(
                 generator=torch.Generator("cpu").manual_seed(job.seed + index),
                 output_type="latent",
                 callback_on_step_end=on_step,
-                **FAMILIES[spec.family].options(spec),
+                **FAMILIES[spec.family].call_options(spec),
             ).images
     except Stopped:
         # Once the previewer has ended, which might still have posted an earlier step.

@@ -21,12 +21,11 @@ import transformers
 from safetensors import SafetensorError
 
 from pipeline.catalog.layout import called, local_fault, parts, read_index
-from pipeline.catalog.spec import ModelSpec, PreviewFactors
+from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.hardware import Device
 from pipeline.devices.memory_plans import Plan
 from pipeline.errors import WeightsError
-from pipeline.families import FAMILIES, Reader
-from pipeline.sampling.preview import read_factors
+from pipeline.families import FAMILIES, PreviewFactors, TextEncoder, preview_factors
 from pipeline.weights.component import Component, Precision, component, component_from_file
 from pipeline.weights.download import discard_damaged
 
@@ -56,14 +55,14 @@ class Weights:
     _idle: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
-    def readers(self) -> list[Reader]:
-        """The text encoders that this model has under this plan."""
-        return [reader for reader in FAMILIES[self.spec.family].readers if reader.encoder in self.networks]
+    def text_encoders(self) -> list[TextEncoder]:
+        """The text encoders that this model has under this plan, the one that reads longest last."""
+        return [one for one in FAMILIES[self.spec.family].text_encoders if one.network in self.networks]
 
     @property
     def encoders(self) -> dict[str, Component]:
         """The text encoders' networks."""
-        return {reader.encoder: self.networks[reader.encoder] for reader in self.readers}
+        return {one.network: self.networks[one.network] for one in self.text_encoders}
 
     @property
     def painters(self) -> dict[str, Component]:
@@ -73,7 +72,7 @@ class Weights:
     @property
     def streamed(self) -> tuple[str, ...]:
         """Names of the networks whose blocks visit the device one by one under this plan."""
-        large = FAMILIES[self.spec.family].readers[-1].encoder
+        large = FAMILIES[self.spec.family].largest_encoder
         return ("transformer", large) if self.plan.streamed else ()
 
     @contextlib.contextmanager
@@ -85,7 +84,7 @@ class Weights:
         try:
             tokenizers = self._idle.pop()
         except IndexError:
-            names = [reader.tokenizer for reader in FAMILIES[self.spec.family].readers]
+            names = [one.tokenizer for one in FAMILIES[self.spec.family].text_encoders]
             tokenizers = copy.deepcopy({name: self.rest[name] for name in names})
         try:
             yield Lent(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
@@ -125,7 +124,7 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
     names = parts(index)
     rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     networks: dict[str, Component] = {}
-    large = FAMILIES[spec.family].readers[-1].encoder
+    large = FAMILIES[spec.family].largest_encoder
     with mended(spec, folder):
         for name in names:
             kind = _class(*index[name])
@@ -149,6 +148,16 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
             "mend `preview` in models.yaml, or preview.json beside the weights."
         )
     return Weights(spec, device, plan, folder, networks, rest, factors)
+
+
+def read_factors(spec: ModelSpec, folder: Path) -> PreviewFactors | None:
+    """A model's preview factors: from its entry, else from preview.json beside its weights, else None."""
+    if isinstance(spec.preview, str):
+        return preview_factors()[spec.preview]
+    if spec.preview is not None:
+        return spec.preview
+    beside = folder / "preview.json"
+    return PreviewFactors(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
 
 
 def _precision(plan: Plan, name: str, large: str) -> Precision:
