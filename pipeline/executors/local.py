@@ -22,6 +22,8 @@ from pipeline.library_errors import is_out_of_memory
 from pipeline.sampling.sample import Memory, Waiting, bring, draw
 from pipeline.weights.download import fetch
 from pipeline.weights.model import Weights, find
+from pipeline.weights.patches import NO_PATCHES, Patches, patches_of
+from pipeline.weights.profile import Profile, profile_of
 from pipeline.weights.residency import Residency, Resident
 
 log = logging.getLogger("stepwise")
@@ -34,7 +36,7 @@ class LocalExecutor:
         self._wanted = wanted
         self._memories: dict[Device, Memory] = {}
         self._folders: dict[str, Path] = {}
-        self._weights: dict[tuple[str, str], Weights] = {}
+        self._weights: dict[tuple[str, str, Profile, Patches], Weights] = {}
 
     def __call__(self, drawing: Drawing, spec: ModelSpec) -> None:
         """Draws the job; where memory runs out, once more under the next cheaper plan, from the first image
@@ -85,7 +87,7 @@ class LocalExecutor:
             Stopped, from `waiting`; WeightsError, and what fetching and reading raise.
         """
         with self._anew_after_failure(spec):
-            weights = self._find(spec, self.plan(spec), waiting)
+            weights = self._find(spec, self.plan(spec), NO_PATCHES, waiting)
             residency = self._memory(spec).residency
             stages = (weights.encoders, weights.painters) if weights.plan.staged else (weights.networks,)
             for networks in stages:
@@ -109,9 +111,10 @@ class LocalExecutor:
         there at a time, as near as it keeps them: none would be read. Loads nothing; any thread may ask."""
         device = self._device(spec)
         plan, memory = plan_for(spec, device, self._wanted), self._memories.get(device)
-        if plan is None or memory is None or (weights := self._weights.get((spec.id, plan.name))) is None:
+        if plan is None or memory is None:
             return False
-        return memory.residency.ready(weights.networks, plan.staged, weights.streamed)
+        weights = self._weights.get((spec.id, plan.name, profile_of(spec), NO_PATCHES))
+        return weights is not None and memory.residency.ready(weights.networks, plan.staged, weights.streamed)
 
     def residency(self) -> list[Resident]:
         """What is in memory, on every device."""
@@ -119,16 +122,20 @@ class LocalExecutor:
 
     def _draw(self, drawing: Drawing, spec: ModelSpec, plan: Plan) -> None:
         warnings = drawing.latest.warnings + ((plan.warning,) if plan.warning else ())
-        drawing.update(plan=plan.name, warnings=warnings)
+        device = self._device(spec)
+        drawing.update(plan=plan.name, device=f"{device.kind}: {device.name}", warnings=warnings)
         memory = self._memory(spec)
         with self._anew_after_failure(spec):
-            memory.drawing.do(draw, drawing, self._find(spec, plan, drawing), memory)
+            weights = self._find(spec, plan, patches_of(drawing.job), drawing)
+            memory.drawing.do(draw, drawing, weights, memory)
 
-    def _find(self, spec: ModelSpec, plan: Plan, waiting: Waiting) -> Weights:
+    def _find(self, spec: ModelSpec, plan: Plan, patches: Patches, waiting: Waiting) -> Weights:
         self.fetch(spec, waiting)
-        key = (spec.id, plan.name)
+        profile = profile_of(spec)
+        key = (spec.id, plan.name, profile, patches)
         if key not in self._weights:
-            self._weights[key] = find(spec, self._folders[spec.id], self._device(spec), plan)
+            folder, device = self._folders[spec.id], self._device(spec)
+            self._weights[key] = find(spec, folder, device, plan, profile, patches)
         return self._weights[key]
 
     @contextlib.contextmanager

@@ -13,6 +13,8 @@ from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.zerogpu_sizes import GpuSize
 from pipeline.families import FAMILIES
 from pipeline.request import Job
+from pipeline.weights.patches import patches_of
+from pipeline.weights.profile import drawn_as, profile_of
 
 MEGAPIXEL = 1024 * 1024
 SLOWER: dict[GpuSize, float] = {"large": 4.0, "xlarge": 2.0}
@@ -66,7 +68,7 @@ class GpuSeconds:
 
     def needed(self, job: Job, spec: ModelSpec) -> float:
         """Seconds for this drawing in a new worker: whether it gets one nobody knows beforehand."""
-        correction = self._corrections.get(spec.id, 1.0)
+        correction = self._corrections.get(_kind(job, spec), 1.0)
         return MARGIN * (self._start + correction * drawing_seconds(job, spec, self._size))
 
     def asked(self, job: Job, spec: ModelSpec) -> int:
@@ -82,8 +84,13 @@ class GpuSeconds:
         """A finished drawing took so many seconds, its worker being ready."""
         low, high = _CORRECTION
         correction = min(high, max(low, seconds / drawing_seconds(job, spec, self._size)))
-        known = self._corrections.get(spec.id)
-        self._corrections[spec.id] = correction if known is None else _mean(known, correction)
+        kind = _kind(job, spec)
+        known = self._corrections.get(kind)
+        self._corrections[kind] = correction if known is None else _mean(known, correction)
+
+
+def _kind(job: Job, spec: ModelSpec) -> str:
+    return drawn_as(spec.id, profile_of(spec), patches_of(job))
 
 
 def _mean(known: float, newest: float) -> float:

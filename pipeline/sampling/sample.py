@@ -23,12 +23,13 @@ from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.events import Phase
 from pipeline.families import FAMILIES
 from pipeline.recipe import to_png
-from pipeline.sampling.embedding_cache import EmbeddingCache, Embeddings
+from pipeline.sampling.embedding_cache import EmbeddingCache, EmbeddingKey, Embeddings
 from pipeline.sampling.preview import Previewer, watch
 from pipeline.sampling.thumbnail import jpeg
 from pipeline.sampling.tokens import artefact_warnings, sequence_length, truncation_warnings
 from pipeline.weights.component import Component
 from pipeline.weights.model import Lent, Weights, mended
+from pipeline.weights.profile import drawn_as
 from pipeline.weights.residency import Residency
 
 log = logging.getLogger("stepwise")
@@ -50,7 +51,7 @@ class Waiting(Protocol):
 @dataclass
 class Memory:
     """What one device's drawings leave for the next one: where networks are, prompts that were read, how
-    long decoding took (seconds a pixel, by model id, for the ETA), and the two threads that use it."""
+    long decoding took (seconds a pixel, by `drawn_as`, for the ETA), and the two threads that use it."""
 
     residency: Residency
     drawing: Hand = field(default_factory=lambda: Hand("draws"))
@@ -68,7 +69,8 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
         Stopped, NonFiniteLatents, and whatever torch and diffusers raise.
     """
     job, spec = drawing.job, weights.spec
-    decode_seconds = memory.decode_pace.get(spec.id, 0.0) * job.width * job.height
+    kind = drawn_as(spec.id, weights.profile, weights.patches)
+    decode_seconds = memory.decode_pace.get(kind, 0.0) * job.width * job.height
     made_with = _made_with(weights)
     with weights.lent() as own:
         embeds = _encode(drawing, own, memory)
@@ -81,7 +83,7 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
             image = pipe.image_processor.postprocess(_decode(vae, latents, spec.name), output_type="pil")[0]
             png = to_png(image, job, index, made_with)
             decode_seconds = time.monotonic() - began
-            memory.decode_pace[spec.id] = decode_seconds / (job.width * job.height)
+            memory.decode_pace[kind] = decode_seconds / (job.width * job.height)
             drawing.check()
             event = drawing.latest
             drawing.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
@@ -145,12 +147,14 @@ def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
     drawing.update(warnings=tuple(dict.fromkeys((*drawing.latest.warnings, *cuts))))
     drawing.check()
     needed = weights.encoders if weights.plan.staged else weights.networks
-    key = (*(network.key for network in weights.encoders.values()), *prompts.values(), guided, tokens)
+    negative_prompt = job.negative_prompt if guided else None
+    keys = tuple(network.key for network in weights.encoders.values())
+    key = EmbeddingKey(spec.family, keys, job.prompt, negative_prompt, tokens)
     embeds = memory.embeddings.get(key)
     if embeds is None:
         pipe = own.pipeline(_bring(drawing, weights, memory, needed))
         drawing.update(phase="encoding")
-        embeds = family.encode(pipe, job.prompt, job.negative_prompt if guided else None, tokens)
+        embeds = family.encode(pipe, job.prompt, negative_prompt, tokens)
         memory.embeddings.put(key, embeds)
     drawing.check()
     return embeds
@@ -250,6 +254,8 @@ def _made_with(weights: Weights) -> dict[str, Any]:
         "device": weights.device.name,
         "dtype": weights.device.dtype,
         "plan": weights.plan.name,
+        "profile": weights.profile.name,
+        "patches": list(weights.patches.identities),
         "threads": torch.get_num_threads(),
         **{library.__name__: str(library.__version__) for library in (torch, diffusers, transformers)},
     }

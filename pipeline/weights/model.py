@@ -26,8 +26,10 @@ from pipeline.devices.hardware import Device
 from pipeline.devices.memory_plans import Plan
 from pipeline.errors import WeightsError
 from pipeline.families import FAMILIES, PreviewFactors, TextEncoder, preview_factors
-from pipeline.weights.component import Component, Precision, component, component_from_file
+from pipeline.weights.component import Component, Precision, Treatment, component, component_from_file
 from pipeline.weights.download import discard_damaged
+from pipeline.weights.patches import Patches
+from pipeline.weights.profile import Profile
 
 # Our events carry the progress, and sampling/tokens.py says what was cut: the libraries' own bars and
 # warnings would say both again, the second wrongly.
@@ -39,7 +41,8 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Weights:
-    """A model as it is drawn under one plan on one device; nothing of its networks is loaded yet.
+    """A model as it is drawn under one plan and profile on one device, with its patches; nothing of its
+    networks is loaded yet.
 
     networks: its text encoders, transformer and VAE by their names in the pipeline. rest: tokenizers and
     scheduler, and None for what the pipeline may have and this model hasn't. factors: for its previews.
@@ -48,6 +51,8 @@ class Weights:
     spec: ModelSpec
     device: Device
     plan: Plan
+    profile: Profile
+    patches: Patches
     folder: Path
     networks: dict[str, Component]
     rest: dict[str, Any]
@@ -111,7 +116,9 @@ class Lent:
         return pipe
 
 
-def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
+def find(
+    spec: ModelSpec, folder: Path, device: Device, plan: Plan, profile: Profile, patches: Patches
+) -> Weights:
     """Looks what a model's parts are; networks are read later.
 
     Args:
@@ -130,16 +137,17 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
             kind = _class(*index[name])
             if not issubclass(kind, torch.nn.Module):
                 rest[name] = kind.from_pretrained(folder / name)
-            elif name == large and plan.without_t5:
+                continue
+            if name == large and plan.without_t5:
                 rest[name] = None
-            elif name == "transformer" and spec.base:
-                file, base = Path(spec.source), called(spec)
-                precision = _precision(plan, name, large)
-                networks[name] = component_from_file(kind, file, folder, base, device.torch_dtype, precision)
+                continue
+            treatment = Treatment(
+                device.torch_dtype, _precision(plan, name, large), profile, patches.of(name)
+            )
+            if name == "transformer" and spec.base:
+                networks[name] = component_from_file(kind, Path(spec.source), folder, called(spec), treatment)
             else:
-                networks[name] = component(
-                    kind, folder / name, device.torch_dtype, _precision(plan, name, large)
-                )
+                networks[name] = component(kind, folder / name, treatment)
         channels = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
     factors = read_factors(spec, folder)
     if factors is not None and len(factors.factors) != channels:
@@ -147,7 +155,7 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
             f"{spec.name}: {len(factors.factors)} rows of preview factors for {channels} latent channels: "
             "mend `preview` in models.yaml, or preview.json beside the weights."
         )
-    return Weights(spec, device, plan, folder, networks, rest, factors)
+    return Weights(spec, device, plan, profile, patches, folder, networks, rest, factors)
 
 
 def read_factors(spec: ModelSpec, folder: Path) -> PreviewFactors | None:
