@@ -177,11 +177,11 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     values = job.model_dump(exclude={"id", "warnings"})
 
     def borrow() -> None:
-        with weights.lent() as own:
+        with weights.job_components() as own:
             own.pipeline(networks)
 
     networks = bring(drawing, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.lent() as own:
+    with torch.no_grad(), weights.job_components() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
         reading = _ms(lambda: _encode(drawing, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.data_dir.folder import DataFolder
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import Register
 from jobs.lifecycle.downloads import Downloads
 from jobs.lifecycle.recovery import take_up
@@ -65,7 +65,7 @@ class Queue:
         self.rules = rules
         self._executors = executors
         self._rate = RateLimit(rules.rate)
-        self._pace = Pace(engine.catalogue, engine.device, folder.pace)
+        self._estimator = Estimator(engine.catalogue, engine.device, folder.pace)
         lines = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
         self.metrics = metrics = Metrics(lines)
         self._store = SqliteStore(folder.database)
@@ -84,8 +84,10 @@ class Queue:
             self._store, folder.logs, engine, executors, register.account, lambda _: metrics.lost("server")
         ):
             register.following(register.enter(record)).leave()  # until its reader comes back
-        self._watch = Watch(register, executors, rules, self._pace, held)
-        self._dispatch = Dispatch(register, executors, engine.catalogue, rules, self._pace, metrics, held)
+        self._watch = Watch(register, executors, rules, self._estimator, held)
+        self._dispatch = Dispatch(
+            register, executors, engine.catalogue, rules, self._estimator, metrics, held
+        )
 
     def check(self, values: Mapping[str, Any]) -> Job:
         """As `Engine.check`; who is refused is counted."""
@@ -196,7 +198,7 @@ class Queue:
                 executor.close()
         if patience:
             self._end_threads(time.monotonic() + patience)
-        self._pace.save()
+        self._estimator.save()
         self._store.close()
         self.folder.close()
 

@@ -23,8 +23,9 @@ from pipeline.weights.profile import drawn_as, profile_of
 log = logging.getLogger("stepwise")
 
 
-class Pace:
-    """The pace of each device here, whichever models it draws. Safe to use from any thread."""
+class Estimator:
+    """Estimates how long drawings take on each device, whichever models it draws. Safe to use from any
+    thread."""
 
     def __init__(self, catalogue: Catalogue, device: Callable[[str], str], path: Path | None = None) -> None:
         """
@@ -41,13 +42,13 @@ class Pace:
         self._costs: dict[str, DeviceCosts] = {}
         self._lock = threading.Lock()
 
-    def watch(self, job: Job, loaded: bool) -> Watch:
+    def observe(self, job: Job, loaded: bool) -> DrawingObserver:
         """Learns from a drawing whose events are shown to what this returns.
 
         Args:
             loaded: whether its model was ready when its turn came.
         """
-        return Watch(self, job, loaded)
+        return DrawingObserver(self, job, loaded)
 
     def seconds(self, job: Job, loaded: bool) -> float | None:
         """What the job will take from its turn to its end; None while no step of its model was seen.
@@ -141,7 +142,7 @@ class Pace:
     def _family(self, job: Job) -> Family:
         return FAMILIES[self._specs[job.model].family]
 
-    # What a watch saw.
+    # What an observer saw.
 
     def _learn_start(self, job: Job, device: str, seconds: float, loading: float | None) -> None:
         """Learns how long a drawing took to begin.
@@ -187,11 +188,12 @@ class Pace:
             on_device.learn(job.width * job.height, parts)
 
 
-class Watch:
-    """Looks at one drawing, whose pace it takes. Used by one thread at a time."""
+class DrawingObserver:
+    """Follows one drawing's events, and tells an estimator what its parts took. Used by one thread at a
+    time."""
 
-    def __init__(self, pace: Pace, job: Job, loaded: bool) -> None:
-        self._pace, self._job, self._loaded = pace, job, loaded
+    def __init__(self, estimator: Estimator, job: Job, loaded: bool) -> None:
+        self._estimator, self._job, self._loaded = estimator, job, loaded
         self._device = ""
         self._before: Event | None = None
         self._spent: defaultdict[str, float] = defaultdict(float)
@@ -221,9 +223,9 @@ class Watch:
             return  # the beginning was missed
         seconds, loading = event.seconds - self._spent["downloading"], self._spent["loading"]
         if self._loaded or not loading:
-            self._pace._learn_start(self._job, self._device, seconds, None)
+            self._estimator._learn_start(self._job, self._device, seconds, None)
         else:
-            self._pace._learn_start(self._job, self._device, seconds, loading)
+            self._estimator._learn_start(self._job, self._device, seconds, loading)
 
     def _see_steps(self, event: Event) -> None:
         """Notes from which event to which the steps of one image went."""
@@ -265,6 +267,6 @@ class Watch:
     def _learn_image(self, decode: float | None) -> None:
         if self._step is None and decode is None:
             return
-        self._pace._learn_image(self._job, self._device, self._images, self._step, decode)
+        self._estimator._learn_image(self._job, self._device, self._images, self._step, decode)
         self._step = None
         self._images += 1

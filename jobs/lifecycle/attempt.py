@@ -8,7 +8,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import Register
 from jobs.lifecycle.subscription import Active
 from jobs.store.event_log import LogWriter
@@ -34,7 +34,7 @@ class Attempt:
         active: Active,
         executor: Executor,
         most_seconds: float,
-        pace: Pace,
+        estimator: Estimator,
         metrics: Metrics,
     ) -> None:
         """
@@ -42,7 +42,7 @@ class Attempt:
             most_seconds: that a drawing may take (`Rules.draw`); the watch ends it then.
         """
         self._register, self._active, self._executor = register, active, executor
-        self._most_seconds, self._pace, self._metrics = most_seconds, pace, metrics
+        self._most_seconds, self._estimator, self._metrics = most_seconds, estimator, metrics
         self._job = active.record.job
 
     def run(self, loaded: bool, elsewhere: bool) -> None:
@@ -78,10 +78,10 @@ class Attempt:
             log.warning("Job %s waits again: %s", job.short_id, error)
             self._register.again(active, killed=False)
             return None
-        pace, steps = self._pace.watch(job, loaded), self._metrics.steps(job.model)
+        observer, steps = self._estimator.observe(job, loaded), self._metrics.steps(job.model)
         self._register.begun(active, drawing, self._executor)
         for event in drawing.events():
-            pace.see(event)
+            observer.see(event)
             steps.see(event)
             if event.last:
                 return event
@@ -116,7 +116,7 @@ class Attempt:
         except OSError as error:
             shown = self._disk_failed(error)
         register.end(active, shown)
-        self._pace.save()  # a killed process has no time for it
+        self._estimator.save()  # a killed process has no time for it
 
     def _draw_again(self, last: Event, replaced: bool) -> None:
         """What drew it is gone: it waits for another, or for the restart of the server."""

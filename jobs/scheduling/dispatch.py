@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import Register
 from jobs.lifecycle.attempt import Attempt
 from jobs.lifecycle.subscription import Active
@@ -37,7 +37,7 @@ class Dispatch:
         executors: Mapping[str, Sequence[Executor]],
         catalogue: Catalogue,
         rules: Rules,
-        pace: Pace,
+        estimator: Estimator,
         metrics: Metrics,
         held: Callable[[str], bool],
     ) -> None:
@@ -46,7 +46,7 @@ class Dispatch:
             executors: who draws, by line. held: whether a model's jobs have to wait for it still.
         """
         self._register, self._executors = register, executors
-        self._catalogue, self._rules, self._pace, self._metrics = catalogue, rules, pace, metrics
+        self._catalogue, self._rules, self._estimator, self._metrics = catalogue, rules, estimator, metrics
         self._held = held
         self._broken = ""
         self._threads = [
@@ -147,7 +147,9 @@ class Dispatch:
         try:
             loaded = model in executor.resident()
             elsewhere = self._catalogue[model].backend != "local"
-            attempt = Attempt(self._register, active, executor, self._rules.draw, self._pace, self._metrics)
+            attempt = Attempt(
+                self._register, active, executor, self._rules.draw, self._estimator, self._metrics
+            )
             attempt.run(loaded, elsewhere)
         except Exception:
             log.exception("Job %s: its end", active.record.job.short_id)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import Register
 from jobs.lifecycle.subscription import Active
 from jobs.limits import Rules
@@ -43,7 +43,7 @@ class Watch:
         register: Register,
         executors: Mapping[str, Sequence[Executor]],
         rules: Rules,
-        pace: Pace,
+        estimator: Estimator,
         held: Callable[[str], bool],
     ) -> None:
         """
@@ -51,7 +51,7 @@ class Watch:
             executors: who draws, by line. held: whether a model's jobs have to wait for it still.
         """
         self._register, self._executors, self._rules = register, executors, rules
-        self._pace, self._held = pace, held
+        self._estimator, self._held = estimator, held
         self._seen = -1
         self._since: float | None = None
         self._closed = False
@@ -83,12 +83,12 @@ class Watch:
         known = []
         for active in waiting:
             eta = active.box.latest.eta
-            took = self._pace.seconds(active.record.job, active.record.job.model in self._resident(line))
+            took = self._estimator.seconds(active.record.job, active.record.job.model in self._resident(line))
             if active.record.line == line and eta is not None and took is not None:
                 known.append(max(0.0, eta - took))
         for active in self._register.all():
             if active.record.line == line and active.begun is not None and not known:
-                left = self._pace.remaining(active.box.latest)
+                left = self._estimator.remaining(active.box.latest)
                 known += [] if left is None else [left]
         return min(known, default=None)
 
@@ -169,7 +169,7 @@ class Watch:
         return patience is not None and active.begun is not None and now - max(alone, active.begun) > patience
 
     def _foretell(self, line: str) -> None:
-        register, pace, executors = self._register, self._pace, self._executors[line]
+        register, estimator, executors = self._register, self._estimator, self._executors[line]
         waiting = [one for one in register.store.waiting(line) if register.get(one.job.id) is not None]
         if not waiting:
             return
@@ -184,12 +184,12 @@ class Watch:
         running = [active for job in begun if (active := register.get(job)) is not None]
         # When each executor is free, in seconds from now; None from where it isn't known on.
         free: list[float | None] = [0.0] * max(0, len(executors) - len(running))
-        free += [pace.remaining(one.box.latest) for one in running]
+        free += [estimator.remaining(one.box.latest) for one in running]
         loaded = set(resident)
         for place, record in enumerate(fair(waiting, sight)):
             active = register.get(record.job.id)
             known = [seconds for seconds in free if seconds is not None]
-            took = pace.seconds(record.job, record.job.model in loaded)
+            took = estimator.seconds(record.job, record.job.model in loaded)
             loaded.add(record.job.model)
             eta = None
             if took is not None and len(known) == len(free) and known:

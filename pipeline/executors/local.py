@@ -89,10 +89,10 @@ class LocalExecutor:
         with self._anew_after_failure(spec):
             weights = self._find(spec, self.plan(spec), NO_PATCHES, waiting)
             residency = self._memory(spec).residency
-            stages = (weights.encoders, weights.painters) if weights.plan.staged else (weights.networks,)
+            stages = (weights.encoders, weights.denoisers) if weights.plan.staged else (weights.networks,)
             for networks in stages:
                 bring(waiting, weights, residency, networks)
-            with weights.lent() as own:
+            with weights.job_components() as own:
                 own.pipeline({})  # imports its class and copies its tokenizers
 
     def plan(self, spec: ModelSpec) -> Plan:

@@ -94,7 +94,7 @@ def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int)
 class Previewer:
     """Renders estimates in a thread beside the drawing's and posts each with the progress it belongs to.
 
-    A context manager; once it is left, nothing is posted any more. A model without factors posts its
+    A context manager; once it is left, its thread posts nothing any more. A model without factors posts its
     progress alone, and so does a step whose preview fails: a drawing's progress depends on none.
     """
 

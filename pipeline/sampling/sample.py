@@ -28,7 +28,7 @@ from pipeline.sampling.preview import Previewer, watch
 from pipeline.sampling.thumbnail import jpeg
 from pipeline.sampling.tokens import artefact_warnings, sequence_length, truncation_warnings
 from pipeline.weights.component import Component
-from pipeline.weights.model import Lent, Weights, mended
+from pipeline.weights.model import JobComponents, Weights, mended
 from pipeline.weights.profile import drawn_as
 from pipeline.weights.residency import Residency
 
@@ -72,9 +72,9 @@ def draw(drawing: Drawing, weights: Weights, memory: Memory) -> None:
     kind = drawn_as(spec.id, weights.profile, weights.patches)
     decode_seconds = memory.decode_pace.get(kind, 0.0) * job.width * job.height
     made_with = _made_with(weights)
-    with weights.lent() as own:
+    with weights.job_components() as own:
         embeds = _encode(drawing, own, memory)
-        pipe = own.pipeline(_bring(drawing, weights, memory, weights.painters))
+        pipe = own.pipeline(_bring(drawing, weights, memory, weights.denoisers))
         for index in range(len(drawing.latest.images), job.images):
             latents = _denoise(drawing, weights, memory, pipe, embeds, index, decode_seconds)
             drawing.update(phase="decoding", step=job.steps)
@@ -125,7 +125,7 @@ def _bring(
         return bring(drawing, weights, memory.residency, networks)
 
 
-def _encode(drawing: Drawing, own: Lent, memory: Memory) -> Embeddings:
+def _encode(drawing: Drawing, own: JobComponents, memory: Memory) -> Embeddings:
     """The job's prompts as the transformer reads them, from the cache where they were read before."""
     weights = own.weights
     job, spec, family = drawing.job, weights.spec, FAMILIES[weights.spec.family]

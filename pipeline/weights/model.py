@@ -70,7 +70,7 @@ class Weights:
         return {one.network: self.networks[one.network] for one in self.text_encoders}
 
     @property
-    def painters(self) -> dict[str, Component]:
+    def denoisers(self) -> dict[str, Component]:
         """The networks that make a picture: transformer and VAE."""
         return {name: network for name, network in self.networks.items() if name not in self.encoders}
 
@@ -81,7 +81,7 @@ class Weights:
         return ("transformer", large) if self.plan.streamed else ()
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[Lent]:
+    def job_components(self) -> Iterator[JobComponents]:
         """What one job has of its own until the block ends.
 
         Tokenizers are lent again: every call sets all their state, and copying three of SD3.5's size takes
@@ -92,13 +92,13 @@ class Weights:
             names = [one.tokenizer for one in FAMILIES[self.spec.family].text_encoders]
             tokenizers = copy.deepcopy({name: self.rest[name] for name in names})
         try:
-            yield Lent(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
+            yield JobComponents(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
         finally:
             self._idle.append(tokenizers)
 
 
 @dataclass(frozen=True)
-class Lent:
+class JobComponents:
     """A scheduler and tokenizers that no other job has meanwhile: both keep state during a call, and
     tokenizers are not thread-safe."""
 
