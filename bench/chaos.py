@@ -24,9 +24,9 @@ from typing import Any
 
 import httpx
 
-from bench.rest import Disconnected, Refused, fetch, follow
-from bench.served import Served
-from bench.table import command_line, scratch, setting, table
+from bench.support.rest import Disconnected, Refused, fetch, follow
+from bench.support.served import Served
+from bench.support.table import command_line, scratch, setting, table
 
 SEED = 20261124
 HUNG = 90.0
@@ -245,7 +245,7 @@ def _compare(outcome: Outcome) -> None:
     import numpy as np
     from PIL import Image
 
-    from bench.table import ROOT
+    from bench.support.table import ROOT
     from pipeline.engine import EngineSpec
 
     def pixels(picture: bytes) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 PERSONS = 5

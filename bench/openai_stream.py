@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, scratch, setting, table
+from bench.support.table import ROOT, command_line, scratch, setting, table
 
 PROMPT = "a red apple"
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, server, setting, table
+from bench.support.table import ROOT, command_line, server, setting, table
 
 PROMPT = "a red apple, {}"
 """Numbered, so that no drawing finds its prompt's embeddings in the cache: the plain call has none."""
@@ -80,7 +80,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     """Prints process time a step, at one thread and at torch's own number, and what it is made of."""
     import torch
 
-    from bench import plain_app
+    from bench.support import plain_app
     from jobs.data_dir.folder import DataFolder
     from jobs.limits import Rules
     from jobs.queue import Queue
@@ -231,7 +231,7 @@ def through_servers(calls: int, steps: int, size: int) -> None:
 
     del os.environ["OMP_WAIT_POLICY"]  # the servers have the environment that an owner's would
     with (
-        server("-m", "bench.plain_app") as (plain_url, plain_process, _),
+        server("-m", "bench.support.plain_app") as (plain_url, plain_process, _),
         server("app.py") as (url, process, _),
     ):
         clients = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, server, setting, table
+from bench.support.table import ROOT, command_line, server, setting, table
 
 LIBRARIES = ("torch", "transformers", "diffusers", "gradio")
 """In this order, so that each line of the table is what that library adds to those before it."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 AT_ONCE = 4

@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.rest import follow
-from bench.served import Served
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.rest import follow
+from bench.support.served import Served
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 REQUEST = {"prompt": "a red apple", "model": "sketch", "steps": 4, "width": 128, "height": 128, "seed": 1}
 IDLE = 30.0

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.table import ROOT, free_port
+from bench.support.table import ROOT, free_port
 
 POLL = 0.3
 """Seconds between two looks at whether the server answers."""
