@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
+from bench.support.comparison import parse_or_compare
 from bench.support.rest import Disconnected, Refused, follow
 from bench.support.served import Served
 from bench.support.table import command_line, scratch, server, setting, table
@@ -221,7 +222,7 @@ def main() -> None:
     parser.add_argument(
         "--plain", action=argparse.BooleanOptionalAction, default=True, help="also a plain app"
     )
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(
         setting(
             f"Sketch on the CPU, {STEPS} steps, {SIZE}²; {AT_ONCE} requests at a time, all from one address, "

@@ -28,6 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.support.comparison import parse_or_compare
 from bench.support.table import ROOT, command_line, server, setting, table
 
 PROMPT = "a red apple, {}"
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5, help="of each server, in turns (default 5); 0: none")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps (default 28)")
     parser.add_argument("--size", type=int, default=256, help="width and height in pixels (default 256)")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
 
     print(
         setting(

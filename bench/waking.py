@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
+from bench.support.comparison import parse_or_compare
 from bench.support.rest import follow
 from bench.support.served import Served
 from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
@@ -126,7 +127,7 @@ def _spread(seconds: list[float]) -> tuple[str, str]:
 def main() -> None:
     parser = command_line("waking", __doc__)
     parser.add_argument("--times", type=int, default=40, help="drawings of each kind (default 40)")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(setting("Sketch on the CPU, 4 steps, 128², one job at a time; STEPWISE_WORKERS=1."), flush=True)
     with scratch() as folder:
         inside = in_process(asked.times, folder)
