@@ -43,7 +43,8 @@ def compare(name: str, arguments: list[str], before: Path, turns: int) -> str:
     """Runs `python -m bench.NAME` in the folder `before` and in this checkout, in turns.
 
     Returns:
-        The setting of the first run here, and one table: each figure's median over the runs, before and now.
+        The setting of the first run here, and the command's tables with a line for each of their figures: its
+        median over the runs, before and now.
 
     Raises:
         SystemExit: a run failed.
@@ -58,9 +59,12 @@ def compare(name: str, arguments: list[str], before: Path, turns: int) -> str:
             if folder == ROOT:
                 setting = setting or printed.partition("\n### ")[0].strip()
     old, new = found.values()
-    return f"{setting} Each {turns} times, in turns.\n" + table(
-        f"bench.{name}, before and now", _rows(old, new)
-    )
+    keys = dict.fromkeys(key for run in (*new, *old) for key in run)
+    tables = [
+        table(title, _rows([key for key in keys if key[0] == title], old, new))
+        for title in dict.fromkeys(title for title, _, _ in keys)
+    ]
+    return "\n".join([f"{setting} Runs of each, in turns: {turns}.", *tables])
 
 
 def _run(name: str, arguments: list[str], folder: Path) -> str:
@@ -100,11 +104,11 @@ def _without_digits(words: str) -> str:
     return _NUMBER.sub("…", words)
 
 
-def _rows(old: list[Cells], new: list[Cells]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("", "", "", "before", "now", "now / before")]
-    for key in dict.fromkeys(key for run in (*new, *old) for key in run):
+def _rows(keys: list[tuple[str, str, str]], old: list[Cells], new: list[Cells]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("", "", "before", "now", "now / before")]
+    for key in keys:
         before, now = (_middle([run[key] for run in runs if key in run]) for runs in (old, new))
-        rows.append((*key, before, now, _ratio(before, now)))
+        rows.append((*key[1:], before, now, _ratio(before, now)))
     return rows
 
 
@@ -131,9 +135,10 @@ def _value(number: str) -> float:
 
 
 def _ratio(before: str, now: str) -> str:
-    """Of the first number of both, where they differ in nothing else."""
+    """Of the first number of both, where they differ in nothing else; none of a number with a sign, which is
+    a difference already."""
     first, second = _NUMBER.search(before), _NUMBER.search(now)
     if first is None or second is None or _without_digits(before) != _without_digits(now):
         return ""
-    divisor = _value(first[0])
+    divisor = _value(first[0]) if first[0][0].isdigit() else 0
     return f"{_value(second[0]) / divisor:.2f}×" if divisor > 0 else ""

@@ -46,3 +46,4 @@ def test_runs_that_differ_in_numbers_only_are_told_as_medians():
 def test_a_ratio_is_told_of_like_cells():
     assert _ratio("4.0 ms", "6.0 ms") == "1.50×"
     assert _ratio("finished", "finished") == "" and _ratio("0.0 %", "1.0 %") == ""
+    assert _ratio("+0.2 ms", "-3.2 ms") == "", "a difference already"
