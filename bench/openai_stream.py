@@ -115,17 +115,22 @@ def _first_preview(ask: Any, sizes: Sizes) -> str:
 
 def _watch() -> dict[str, tuple[float, float]]:
     """By job: the monotonic time at which its drawing began, and the seconds until its first preview."""
-    from pipeline.drawing import Drawing
+    from pipeline.run import Run
 
     seen: dict[str, tuple[float, float]] = {}
-    update = Drawing.update
+    began: dict[str, float] = {}
+    begin, update = Run.begin, Run.update
 
-    def watched(drawing: Drawing, **changes: Any) -> None:
-        update(drawing, **changes)
-        if changes.get("previews") and drawing._began is not None:
-            seen.setdefault(drawing.job.id, (drawing._began, drawing.latest.seconds))
+    def watched_begin(run: Run) -> None:
+        began[run.job.id] = time.monotonic()
+        begin(run)
 
-    Drawing.update = watched  # type: ignore[method-assign]
+    def watched_update(run: Run, **changes: Any) -> None:
+        update(run, **changes)
+        if changes.get("previews"):
+            seen.setdefault(run.job.id, (began[run.job.id], run.latest.seconds))
+
+    Run.begin, Run.update = watched_begin, watched_update  # type: ignore[method-assign]
     return seen
 
 
@@ -187,8 +192,8 @@ def _app() -> Iterator[tuple[Any, str]]:
         from pipeline.engine import Engine
         from ui.page import build_page, launch_options
 
-        engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
-        engine.preload("sketch").join()
+        engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
+        engine.load("sketch")
         rules = Limits(room=1000, each=1000)  # all clients are one person
         queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
         demo = build_page(queue)

@@ -159,17 +159,21 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
 
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT
-    from pipeline.drawing import Drawing
+    from pipeline.devices.serial_thread import SerialThread
+    from pipeline.event_stream import EventStream
+    from pipeline.events import Event
     from pipeline.recipe import to_png
+    from pipeline.run import Cancel, Run
     from pipeline.sampling.preview import Estimate, render
     from pipeline.sampling.sample import Memory, _encode, _made_with, bring
     from pipeline.sampling.thumbnail import jpeg
     from pipeline.weights.model import find
     from pipeline.weights.residency import Residency
 
-    spec, drawing = engine.catalogue[job.model], Drawing(job)
+    spec = engine.catalogue[job.model]
+    run = Run(job, EventStream(Event(job)).publish, Cancel())
     weights = find(spec, Path(spec.layout), processor(), RESIDENT)
-    memory = Memory(Residency(processor()))
+    memory = Memory(Residency(processor()), SerialThread("previews"))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
     estimate = Estimate(noise, noise, torch.tensor(0.5))
@@ -179,10 +183,10 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
         with weights.lent() as own:
             own.pipeline(networks)
 
-    networks = bring(drawing, weights, memory.residency, weights.networks)
+    networks = bring(run, weights, memory.residency, weights.networks)
     with torch.no_grad(), weights.lent() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
-        reading = _ms(lambda: _encode(drawing, own, memory))
+        reading = _ms(lambda: _encode(run, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))
     borrow()  # the second set of tokenizers is copied here
     parts = {
@@ -191,7 +195,7 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
         "the PNG with its recipe, over Pillow's own": png - _ms(lambda: picture.save(io.BytesIO(), "PNG")),
         "its own scheduler and pipeline object, lent tokenizers": _ms(borrow),
         "counting tokens, embeddings from the cache": reading,
-        f"posting {steps + 6} events": (steps + 6) * _ms(lambda: drawing.update(step=1)),
+        f"posting {steps + 6} events": (steps + 6) * _ms(lambda: run.update(step=1)),
         "checking the request": _ms(lambda: engine.check(values)),
     }
     parts["all of these; the rest is threads changing places"] = sum(parts.values())
@@ -219,7 +223,7 @@ def _engine() -> Any:
     from pipeline.engine import Engine
 
     engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
-    engine.preload("sketch").join()
+    engine.load("sketch")
     return engine
 
 
