@@ -180,7 +180,7 @@ def _pictures_a_minute(engine: Any, ask: Any, sizes: Sizes) -> str:
 def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
     with scratch() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
         from api.gradio.queue import make_queue_last
         from api.routes import app_options
         from jobs.data_dir.folder import DataFolder
