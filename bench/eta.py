@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 PERSONS = 5
@@ -76,7 +76,7 @@ def run(jobs: int, folder: Path, seed: int = SEED) -> list[Told]:
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(_models(folder)).engine()
-    queue = Queue(engine, DataFolder(folder / "data"), executors(engine, preload=MODELS), Limits())
+    queue = Queue(engine, DataFolder(folder / "data"), executors(engine), Limits(), MODELS)
     found: list[Told] = []
     chance = random.Random(seed)
     _learn(queue)

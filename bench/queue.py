@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from bench.table import percentile, table
+from bench.support.table import percentile, table
 from jobs.scheduling.fair_share import Fair
 from jobs.store.models import Choice, Owner, Policy, QueueSnapshot, Record
 from jobs.store.sqlite import SqliteStore

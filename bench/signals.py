@@ -24,7 +24,7 @@ from statistics import median
 import httpx
 from filelock import FileLock, Timeout
 
-from bench.table import ROOT, command_line, free_port, scratch, setting, table
+from bench.support.table import ROOT, command_line, free_port, scratch, setting, table
 from jobs.data_dir.folder import OWNER
 from jobs.store.event_log import LogReader
 from jobs.store.log_names import log_path

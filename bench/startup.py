@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, server, setting, table
+from bench.support.table import ROOT, command_line, server, setting, table
 
 LIBRARIES = ("torch", "transformers", "diffusers", "gradio")
 """In this order, so that each line of the table is what that library adds to those before it."""
@@ -78,10 +78,10 @@ def steps() -> dict[str, Any]:
     added = {name.partition(".")[0] for name in set(sys.modules) - theirs} - {*OURS}
     took["added"] = sorted(added - {name.partition(".")[0] for name in theirs})
     settings = Settings()
-    engine = Engine(read_catalogue(settings.models), Wanted("cpu"), settings.threads, settings.max_waiting)
+    engine = Engine(read_catalogue(settings.models), Wanted("cpu"), settings.threads)
     lap("settings, models.yaml, engine")
     model = engine.default_model
-    engine.preload(model).join()
+    engine.load(model)
     lap("weights, and the classes that read them")
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 AT_ONCE = 4
@@ -211,7 +212,7 @@ def main() -> None:
     parser = command_line("stops", __doc__)
     parser.add_argument("--stops", type=int, default=1000, help="jobs, each stopped once (default 1,000)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the moments (default {SEED})")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(
         setting(f"Sketch on the CPU, 8 steps, 128²; {AT_ONCE} jobs at once, seed {asked.seed}."), flush=True
     )

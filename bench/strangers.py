@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from bench import strangers_mcp, strangers_streams
-from bench.table import command_line, percentile, setting, table
+from bench.support import strangers_mcp, strangers_streams
+from bench.support.table import command_line, percentile, setting, table
 from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.limits import Limits
 from jobs.store.models import Owner, Record

@@ -21,9 +21,10 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.rest import follow
-from bench.served import Served
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.rest import follow
+from bench.support.served import Served
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 REQUEST = {"prompt": "a red apple", "model": "sketch", "steps": 4, "width": 128, "height": 128, "seed": 1}
 IDLE = 30.0
@@ -126,7 +127,7 @@ def _spread(seconds: list[float]) -> tuple[str, str]:
 def main() -> None:
     parser = command_line("waking", __doc__)
     parser.add_argument("--times", type=int, default=40, help="drawings of each kind (default 40)")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(setting("Sketch on the CPU, 4 steps, 128², one job at a time; STEPWISE_WORKERS=1."), flush=True)
     with scratch() as folder:
         inside = in_process(asked.times, folder)

@@ -67,17 +67,18 @@ def read_recipe(png: Path | str | BinaryIO) -> GenerationRequest:
     return GenerationRequest.parse(request)
 
 
-def _unusual(made_with: dict[str, Any]) -> str:
-    """Return the settings that say how this picture was drawn otherwise than usual; empty where it wasn't."""
-    settings = {}
+def _unusual(made_with: dict[str, Any]) -> list[tuple[int, str, Any]]:
+    """Return the settings that say how this picture was drawn otherwise than usual, each with its place; none
+    where it wasn't."""
+    settings = []
     if made_with.get("profile", STOCK.name) != STOCK.name:
-        settings["Profile"] = made_with["profile"]
-    if made_with.get("patches"):
-        settings["Patches"] = json.dumps(" ".join(made_with["patches"]))  # in quotes, for what it may hold
-    return "".join(f"{name}: {value}, " for name, value in settings.items())
+        settings.append((84, "Profile", made_with["profile"]))
+    if made_with.get("patches"):  # in quotes, for what it may hold
+        settings.append((86, "Patches", json.dumps(" ".join(made_with["patches"]))))
+    return settings
 
 
-def _parameters(recipe: dict[str, Any], sampler: str | None, unusual: str) -> str:
+def _parameters(recipe: dict[str, Any], sampler: str | None, unusual: list[tuple[int, str, Any]]) -> str:
     """The layout AUTOMATIC1111's web UI introduced: prompt, negative prompt, then one line of settings.
 
     It has no escapes. A space before the colon of a prompt's own "Negative prompt:" and "Steps:" keeps every

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bench.flood import flood_the_app
-from bench.table import ROOT
+from bench.support.table import ROOT
 
 
 def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(tmp_path: Path) -> None:
