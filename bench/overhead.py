@@ -172,16 +172,10 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
-<<<<<<< HEAD
-    spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
-    memory = Memory(Residency(processor()))
-=======
     spec = engine.catalogue[job.model]
     run = Run(job, EventStream(Event(job)).publish, Cancel())
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT)
+    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
     memory = Memory(Residency(processor()), SerialThread("previews"))
->>>>>>> w/jobsnames
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
     estimate = Estimate(noise, noise, torch.tensor(0.5))
@@ -191,13 +185,8 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
         with weights.job_components() as own:
             own.pipeline(networks)
 
-<<<<<<< HEAD
-    networks = bring(drawing, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.job_components() as own:
-=======
     networks = bring(run, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.lent() as own:
->>>>>>> w/jobsnames
+    with torch.no_grad(), weights.job_components() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
         reading = _ms(lambda: _encode(run, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))
