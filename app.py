@@ -32,6 +32,10 @@ if __name__ == "__main__":
     gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# After each event Gradio makes a pandas table of the last 10,000, for a dashboard that isn't served here.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", f"{sys.maxsize}")
+os.environ["GRADIO_DEBUG"] = "0"  # with 1, `launch` waits for Ctrl-C itself, and hears no other end
 # Drawing on a CPU: libgomp's threads spin while they wait, and hold up the streaming of the previews.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -46,12 +50,12 @@ from api.auth.keys import access_notice
 from api.auth.login import Login
 from api.auth.passwords import Accounts
 from api.gradio.queue import MOST_SESSIONS, make_queue_last
-from api.gradio.routes import keep_gradio_to
 from api.guard.sites import Sites
 from api.routes import app_options
-from api.server.connections import expect_headers, raise_file_limit
+from api.server.connections import raise_file_limit
 from api.server.listening import listen_at
 from api.server.shutdown import expect_cuts, leave
+from api.visitor import gradio_user
 from jobs.telemetry.job_log import print_journal
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
@@ -86,18 +90,18 @@ def serve(started: Started) -> NoReturn:
     try:
         # A small model is ready before anyone has typed a prompt.
         queue = settings.queue(engine, preload, started.folder)
-        keep_gradio_to(queue.folder.gradio)
     except StepwiseError as error:
         print(error, file=sys.stderr)
         leave(1)  # a model may be on its way already
     with ending.closing(queue, settings.grace) as served:
         demo = served.demo = page_of(queue, settings, login)
-        demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
         listen_at(started.address, settings.proxies)
         if not ending.told:
             try:
                 demo.launch(
                     **launch_options(),
+                    prevent_thread_lock=True,  # Gradio's own waiting ends by an exception; ours is below
+                    auth_dependency=gradio_user if login else None,
                     max_threads=MOST_CALLS,
                     state_session_capacity=MOST_SESSIONS,
                     mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
@@ -111,7 +115,7 @@ def serve(started: Started) -> NoReturn:
                 )
             except SettingError as error:  # the address is another program's since it was looked at
                 sys.exit(str(error))
-            ending.wait()  # where Gradio doesn't, as under `python -i`
+            ending.wait()
     raise AssertionError("`closing` ends the process")
 
 
@@ -120,7 +124,6 @@ def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
     print_journal()
     demo = build_page(queue, login is not None)
     expect_cuts()
-    expect_headers()
     raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     make_queue_last(demo)

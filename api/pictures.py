@@ -14,13 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from gradio import FileData
-from gradio.blocks import Block
 from gradio.route_utils import API_PREFIX
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.server.prefix_routes import PrefixRoute
 from jobs.store.log_names import name_of
 from jobs.store.pictures import find_picture, picture_name
 from pipeline.events import Event
@@ -73,7 +73,7 @@ class PictureFiles:
 
     def route(self) -> Route:
         """Serves them, in front of Gradio's own route: that one reads the server's files."""
-        return _Files(ADDRESS + "{path:path}", self._serve)
+        return PrefixRoute(ADDRESS + "{path:path}", self._serve)
 
     async def _serve(self, request: Request) -> Response:
         asked = _PATH.fullmatch(request.path_params["path"])
@@ -98,30 +98,9 @@ class PictureFiles:
         return Response(picture, media_type=f"image/{kind}", headers=headers)
 
 
-class _Files(Route):
-    """All of this prefix: Starlette's own Route (1.10) leaves a path with a line break in it to the routes
-    after it."""
-
-    def __init__(self, path: str, endpoint: Any) -> None:
-        super().__init__(path, endpoint)
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
-
-
 def converted(png: bytes, kind: str, quality: int) -> bytes:
     """A PNG as a `jpeg` or `webp` of this quality, 0 to 100. Takes its time: not for an event loop."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         image.convert("RGB").save(buffer, kind.upper(), quality=quality)
     return buffer.getvalue()
-
-
-class _Forgetful(set[str]):
-    """Gradio's list of the files that it has to delete, which would grow for ever: these it hasn't to."""
-
-    def add(self, _: str) -> None: ...
-
-
-def leave_alone(block: Block) -> None:
-    """Makes Gradio pass on the paths of PictureFiles as they are in this output: it copies files that lie
-    elsewhere than in the block's own folder. Paths below FOLDER must be among launch's `allowed_paths`."""
-    block.GRADIO_CACHE, block.temp_files = FOLDER, _Forgetful()

@@ -5,7 +5,6 @@ Given there, they are part of the app from its first answer on. What they do sta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ import gradio as gr
 from fastapi import Request
 from pydantic import SecretStr
 from starlette.middleware import Middleware
-from starlette.routing import Mount
-from starlette.types import ASGIApp
 
 from api.auth.browser_login import EndWithLogin
 from api.auth.keys import AskForKey
@@ -36,6 +33,7 @@ from api.server.behind_proxy import BehindProxy, app_address
 from api.server.health import PATHS as HEALTH
 from api.server.health import health_routes
 from api.server.health import refuse as refuse_as_health
+from api.server.prefix_routes import PrefixMount
 from api.visitor import SeenFromGradio
 
 if TYPE_CHECKING:
@@ -109,19 +107,10 @@ def app_options(
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            Below(PREFIX, SeenFromGradio(openai, demo)),
+            PrefixMount(PREFIX, SeenFromGradio(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
             *mcp_routes(SeenFromGradio(mcp, demo)),
         ],
     }
-
-
-class Below(Mount):
-    """All of this prefix. Starlette's own Mount (1.10) leaves a path with a line break in it to the routes
-    after it: here to Gradio, with its answers and without the guard."""
-
-    def __init__(self, path: str, app: ASGIApp) -> None:
-        super().__init__(path, app)
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)

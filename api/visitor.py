@@ -62,6 +62,12 @@ def address_of(scope: Scope) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
+def gradio_user(request: Request) -> str:
+    """Return the name under which Gradio knows who sent this request (`launch`'s `auth_dependency`): empty
+    for a program that sent a key. Who isn't let in is refused before Gradio is asked (auth/login.py)."""
+    return request.scope.get(USER, "")
+
+
 class SeenFromGradio:
     """The app, its requests seen as Gradio's own are: whose they are, and which server's. `spaces` (0.51)
     closes that server's connections in the processes that it forks."""

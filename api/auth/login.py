@@ -4,9 +4,8 @@ leaves some open and sets no limit to guesses. How one logs in stands in passwor
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -76,14 +75,13 @@ class Login(Protocol):
 
 class AskForLogin:
     """Lets those through that are logged in: by a cookie; by what a program sends in a header; and, on the
-    programs' routes, by a key. They get Gradio's cookie for this one request, so that it knows them too."""
+    programs' routes, by a key. Who they are is in the scope from then on (USER), and no cookie any more."""
 
     def __init__(self, app: ASGIApp, login: Login, keys: Sequence[SecretStr]) -> None:
         """keys: that open the programs' routes, and the pictures."""
         self._app, self._login = app, login
         self._keys = AskForKey(app, keys)
         self._has_keys = bool(keys)
-        self._tokens: dict[str, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,12 +133,8 @@ class AskForLogin:
         return self._as(scope, name)
 
     def _as(self, scope: Scope, name: str) -> Scope:
-        """This user's request; the empty name is a key's, which Gradio takes for a user without a name."""
-        app: Any = scope["app"]
-        token = self._tokens.setdefault(name, secrets.token_urlsafe(32))
-        app.tokens[token] = name
-        cookie = (b"cookie", f"access-token-{app.cookie_id}={token}".encode())
-        headers = [header for header in scope["headers"] if header[0] != b"cookie"] + [cookie]
+        """Return the scope as this user's request; the empty name is a key's."""
+        headers = [header for header in scope["headers"] if header[0] != b"cookie"]
         return {**scope, "headers": headers, **({USER: name} if name else {})}
 
     def _of_keys(self) -> str:

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gradio.patches import function_id
 from api.gradio.refusals import ENDPOINTS, no_endpoint
 from api.guard.access import Refuse, under
 from api.guard.bodies import again
@@ -126,13 +127,16 @@ def check(path: str, kind: str, body: bytes, blocks: Blocks) -> None:
             _endpoint(name)
             function = _function(blocks, lambda one: one.api_name == name)
         else:  # Gradio looks at no name then
-            function = _function(blocks, lambda one: one._id == index and one.fn is not None)
+            function = _function(blocks, lambda one: function_id(one) == index and one.fn is not None)
             if function.queue is not False:  # so the page calls what doesn't wait in the queue, as its Stop
                 _endpoint(str(function.api_name))
         _values(function, asked.data)
     elif path == _JOIN:
         asked = _shaped(_Join, body)
-        _values(_function(blocks, lambda one: one._id == asked.fn_index and one.fn is not None), asked.data)
+        _values(
+            _function(blocks, lambda one: function_id(one) == asked.fn_index and one.fn is not None),
+            asked.data,
+        )
     elif path == f"{API_PREFIX}/cancel":
         _shaped(_Cancel, body)
     else:

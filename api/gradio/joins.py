@@ -7,16 +7,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import fastapi
-from gradio.queueing import Event, Queue
+from gradio.queueing import Queue
 from gradio.route_utils import API_PREFIX
 from starlette.datastructures import QueryParams
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.gradio.patches import TASK_NAME_SEPARATOR, Push, open_events, wrap_push
 from api.gradio.unread import person_of, weight
 from api.guard.access import Often, Refuse
 from api.guard.bodies import again
@@ -83,7 +84,10 @@ class BoundNames:
             bad = _bad(_read(message.get("body", b"")))
             receive = again(message, receive)
         if bad:
-            words = f"{bad} is a name of at most {LONGEST_NAME} letters, digits and signs of ASCII."
+            words = (
+                f"{bad} is a name of at most {LONGEST_NAME} letters, digits and signs of ASCII, without "
+                f"{TASK_NAME_SEPARATOR}."
+            )
             await self._refuse(400, words, {})(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -109,7 +113,8 @@ def _bad(given: dict[str, Any]) -> str | None:
 
 def is_name(value: str) -> bool:
     """Whether a session or an event may be called so."""
-    return len(value) <= LONGEST_NAME and value.isascii() and value.isprintable()
+    known = value.isascii() and value.isprintable()
+    return len(value) <= LONGEST_NAME and known and TASK_NAME_SEPARATOR not in value
 
 
 def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
@@ -118,9 +123,9 @@ def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
     Args:
         most: as MOST_OPEN.
     """
-    push, entering = queue.push, Counter[str]()
+    entering = Counter[str]()
 
-    async def push_within_share(body: Any, request: fastapi.Request, username: str | None) -> Any:
+    async def push_within_share(push: Push, body: Any, request: fastapi.Request, username: str | None) -> Any:
         # Not Gradio's own, which has the body as it came, twice, for as long as the call is open.
         bare = body.request = fastapi.Request(request.scope)
         person = owner_of(bare).person
@@ -146,12 +151,4 @@ def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
             if not entering[person]:
                 del entering[person]
 
-    queue.push = push_within_share  # type: ignore[method-assign]
-
-
-def open_events(queue: Queue) -> Iterator[Event]:
-    """Those that wait or run."""
-    for line in queue.event_queue_per_concurrency_id.values():
-        yield from line.queue
-    for events in queue.active_jobs:
-        yield from events or ()
+    wrap_push(queue, lambda push: partial(push_within_share, push))

@@ -6,16 +6,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from gradio import queueing
-from gradio.state_holder import SessionState
+from gradio.queueing import Queue
 
-from api.gradio.joins import open_events, share_calls
+from api.gradio.joins import share_calls
+from api.gradio.patches import (
+    Push,
+    event_id,
+    keep_no_widget_configs,
+    open_events,
+    queue_of,
+    replace_function,
+    replace_messages,
+    replace_sleep,
+    running_events,
+    stop_progress_updates,
+    wrap_push,
+)
 from api.gradio.unread import MOST, MOST_EACH, Messages, Unread, in_step
 
 if TYPE_CHECKING:
@@ -35,7 +44,6 @@ ASLEEP = 1.0
 another way than by `push`, of which Gradio has none."""
 FULL = 0.02
 """Seconds until it looks again whether what waits in it may begin."""
-_MARK = "<gradio-sep>"
 
 
 def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
@@ -44,26 +52,23 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     Args:
         unread, most_unread: see UNREAD and MOST_UNREAD.
     """
-    queue = demo._queue
+    queue = queue_of(demo)
     sessions = Sessions(demo, unread, most_unread)
-    queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
+    replace_messages(queue, sessions)
     for function in demo.fns.values():
         if inspect.isasyncgenfunction(function.fn):
-            function.fn = in_step(function.fn, sessions.messages)
+            replace_function(function, in_step(function.fn, sessions.messages))
     share_calls(queue)
     _sleep_until_asked(queue)
-    # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
-    queue.ANALYTICS_MAX_EVENTS = 1
-    queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
-    queueing.set_task_name = _set_task_name  # type: ignore[assignment]
-    SessionState.__init__ = _begin_session  # type: ignore[assignment, method-assign]
+    stop_progress_updates(queue)
+    keep_no_widget_configs()
 
 
-def _sleep_until_asked(queue: queueing.Queue) -> None:
-    """Gradio's queue looks for work 1,000 times a second, and 100 times for news of progress bars, which this
-    page has none of: 3 % of a core at rest, and as many interruptions of a drawing. Here it sleeps until
-    somebody comes: `sleep_when_free` is no number, but something that `_sleep` can wait for."""
-    push = queue.push
+def _sleep_until_asked(queue: Queue) -> None:
+    """Gradio's queue looks for work 1,000 times a second: with its looks for news of progress bars 3 % of a
+    core at rest, and as many interruptions of a drawing. Here it sleeps until somebody comes. A number in
+    place of its thousandth of a second (`sleep_when_free`) would make everyone wait for it: see
+    bench/README.md."""
     asked: asyncio.Future[None] | None = None
 
     def wake() -> None:
@@ -80,26 +85,16 @@ def _sleep_until_asked(queue: queueing.Queue) -> None:
         finally:
             timer.cancel()
 
-    async def push_and_wake(*values: Any, **named: Any) -> Any:
-        answer = await push(*values, **named)
-        wake()
-        return answer
+    def waking(push: Push) -> Push:
+        async def push_and_wake(*values: Any, **named: Any) -> Any:
+            answer = await push(*values, **named)
+            wake()
+            return answer
 
-    async def no_progress() -> None:
-        pass
+        return push_and_wake
 
-    queue.sleep_when_free = until_asked  # type: ignore[assignment]
-    queue.push = push_and_wake  # type: ignore[method-assign]
-    queue.start_progress_updates = no_progress  # type: ignore[method-assign]
-    queueing.asyncio = _ASYNCIO  # type: ignore[assignment]
-
-
-async def _sleep(seconds: float | Callable[[], Awaitable[None]]) -> None:
-    await (seconds() if callable(seconds) else asyncio.sleep(seconds))
-
-
-_ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
-"""What Gradio's queue takes for asyncio."""
+    replace_sleep(queue, until_asked)
+    wrap_push(queue, waking)
 
 
 class Sessions(dict[str, Messages]):
@@ -127,8 +122,8 @@ class Sessions(dict[str, Messages]):
             each, most: bytes, as of `Unread`.
         """
         super().__init__()
-        self.messages = Unread(demo._queue, self._drop, each, most)
-        self._demo, self._queue = demo, demo._queue
+        self._queue = queue_of(demo)
+        self.messages = Unread(self._queue, self._drop, each, most)
         self._unread, self._most = unread, most_unread
         self._over: dict[str, tuple[int, float]] = {}  # unread messages, and since when there are that many
         self._looked, self._begun = time.monotonic(), 0
@@ -175,7 +170,7 @@ class Sessions(dict[str, Messages]):
 
     def _live(self) -> set[str]:
         """The ids of the events that wait or run."""
-        return {event._id for event in open_events(self._queue)}
+        return {event_id(event) for event in open_events(self._queue)}
 
     def _drop_most(self) -> None:
         """Down to as many of those that are over as may be."""
@@ -193,11 +188,9 @@ class Sessions(dict[str, Messages]):
     def _free_slots(self) -> None:
         """An event that is cancelled between being given a slot and its task's first step keeps the slot: of
         these there are `max_threads`, and then none."""
-        alive = {
-            task.get_name().rpartition(_MARK)[2] for task in self._queue._asyncio_tasks if not task.done()
-        }
+        running = running_events(self._queue)
         for index, events in enumerate(self._queue.active_jobs):
-            if events and events[0]._id not in alive:
+            if events and event_id(events[0]) not in running:
                 self._queue.active_jobs[index] = None
                 self._queue.event_queue_per_concurrency_id[events[0].concurrency_id].current_concurrency -= 1
 
@@ -205,36 +198,3 @@ class Sessions(dict[str, Messages]):
 def _keep(entries: dict[str, Any], keys: set[str]) -> None:
     for key in entries.keys() - keys:
         del entries[key]
-
-
-_named_by_gradio = queueing.set_task_name
-
-
-def _set_task_name(task: Any, session: str, fn: int, event: str, batch: bool) -> None:
-    """Gradio splits the name again at its mark. A client that has the mark in its session's name made every
-    /cancel raise, whosever it was, for as long as its own event ran."""
-    _named_by_gradio(task, session.replace(_MARK, ""), fn, event, batch)
-
-
-class _NotKept(dict[int, Any]):
-    """Where Gradio would note how each widget looks to a session."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: int) -> dict[str, Any]:
-        return {}
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        pass
-
-
-_begun_by_gradio = SessionState.__init__
-
-
-def _begin_session(state: SessionState, blocks: gr.Blocks) -> None:
-    """A call begins two sessions, and Gradio writes down for each how all widgets look: 9 ms and 80 KB, for
-    deep links, which are closed here (routes.py)."""
-    no_widgets: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
-    _begun_by_gradio(state, no_widgets)
-    state.config_values = _NotKept()

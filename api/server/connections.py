@@ -1,5 +1,6 @@
 """How long a connection may keep silent before it has asked anything, and how many may be open: what uvicorn
-(0.54) leaves to a proxy in front of it, and a laptop or a Space's container has none of its own.
+(0.54) leaves to a proxy in front of it, and a laptop or a Space's container has none of its own. Who listens
+with this protocol stands in listening.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import h11
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_WITHIN = 30.0
@@ -88,11 +88,6 @@ def _with_host(app: Any) -> Any:
         await app(scope, receive, send)
 
     return call
-
-
-def expect_headers() -> None:
-    """Makes every server that is started from here on use it; Gradio (6.31) has no parameter for it."""
-    auto.AutoHTTPProtocol = PunctualProtocol
 
 
 def raise_file_limit(most: int = MOST_FILES) -> None:

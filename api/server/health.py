@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.gradio.patches import queue_of
+
 if TYPE_CHECKING:
     from jobs.queue import Queue
 
@@ -47,7 +49,7 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> Response:
 
 def page_queue_stopped(demo: gr.Blocks) -> str:
     """Why Gradio's queue (6.31) starts no events, in words; empty while it does."""
-    queue = demo._queue
+    queue = queue_of(demo)
     if not queue.active_jobs:  # the row of its places, made when it begins
         return "the page's queue hasn't begun"
     if queue.stopped:  # also where its task has ended by an exception: each call is then answered with 503

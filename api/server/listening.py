@@ -10,8 +10,14 @@ from typing import Any
 import uvicorn
 from gradio import http_server
 
+from api.gradio.patches import replace_start_server
 from api.server.address import ANY, Address
+from api.server.connections import PunctualProtocol
 from api.server.forwarded import NamedProxies, Network
+
+ANSWERS = 1
+"""Seconds for which answers that are under way may go on when the server ends. Gradio (6.31) gives the whole
+end 5 s, and waits that long for every open stream (an MCP client's, a tab's)."""
 
 
 class Server(http_server.Server):
@@ -48,6 +54,8 @@ def listen_at(address: Address, proxies: Sequence[Network] | None) -> None:
             host=address.host,
             port=port,
             log_level="warning",
+            http=PunctualProtocol,
+            timeout_graceful_shutdown=ANSWERS,
             proxy_headers=False,  # its own believes this machine, or what FORWARDED_ALLOW_IPS says
         )
         server = Server(config, sockets)
@@ -59,4 +67,4 @@ def listen_at(address: Address, proxies: Sequence[Network] | None) -> None:
             )
         return host, port, f"http://{host}:{port}/", server
 
-    http_server.start_server = start_server
+    replace_start_server(start_server)

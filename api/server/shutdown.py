@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 LOOK = 0.1
 """Seconds between two looks at whether a signal came."""
-ANSWERS = 1
-"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, and waits
-that long for every open stream (an MCP client's, a tab's)."""
 COLLECT = 2.0
 """Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients
 are told its address."""
@@ -124,10 +121,9 @@ class Served:
         self.demo: gr.Blocks | None = None
 
     def close(self) -> None:
-        """Ends Gradio's server, if it has begun; what is still being answered is cut after ANSWERS."""
+        """End the web server, if it has begun; what is still being answered is cut (`listening.ANSWERS`)."""
         server = getattr(self.demo, "server", None)
         if server is not None:
-            server.config.timeout_graceful_shutdown = ANSWERS
             server.close()
 
 

@@ -4,8 +4,10 @@ address, reads its settings, and takes its folder, so that who starts it is told
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.server.shutdown import Ending
@@ -55,6 +57,33 @@ def start(address: Address | None = None) -> Started:
 
         settings = Settings.read()
         ensure_temporary(settings.data)
-        return Started(ending, address, settings, DataFolder(settings.data))
+        folder = DataFolder(settings.data)
+        set_gradio_folder(folder.gradio)
+        return Started(ending, address, settings, folder)
     except StepwiseError as error:
         sys.exit(str(error))
+
+
+def set_gradio_folder(folder: Path) -> None:
+    """Make this folder, or the one that GRADIO_TEMP_DIR names already, for this account alone, and have
+    Gradio use it. By itself it takes /tmp/gradio, which all accounts of a machine share. Must be called
+    before Gradio is imported: it reads the variable then.
+
+    Raises:
+        SettingError: nothing can be written to GRADIO_TEMP_DIR.
+    """
+    from jobs.data_dir.private_files import make_folder
+    from pipeline.errors import SettingError
+
+    if own := os.environ.get("GRADIO_TEMP_DIR"):
+        folder = Path(own)
+    try:
+        make_folder(folder)
+        # Gradio (6.31) makes this one when it starts, for everyone to read.
+        (folder / "vibe_edit_history").mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            f"GRADIO_TEMP_DIR is {folder}, where nothing can be written: {error.strerror or error}. Name "
+            "another folder, or leave it out."
+        ) from error
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)

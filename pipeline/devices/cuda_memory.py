@@ -20,7 +20,7 @@ def gpu_memory() -> tuple[int, int]:
 
 
 def free_gpu_memory() -> int:
-    """Return the bytes of GPU 0 that are left for a process which begins to use it, its CUDA context deducted.
+    """Return the bytes of GPU 0 that a process which begins to use it may take: its CUDA context is deducted.
 
     NVIDIA's management library (NVML) is asked, which needs no context; `torch.cuda.mem_get_info` makes one,
     and keeps it as long as the process lives. Only where NVML isn't there or can't tell (another maker's GPU,
