@@ -1,5 +1,5 @@
 """What proxies say of a request reaches the app of those alone that the owner named: each case by itself.
-What strangers make of it, through the real server, stands in security/test_who_is_asking.py."""
+What strangers make of it, through the real server, stands in security/logins/test_who_is_asking.py."""
 
 from __future__ import annotations
 
