@@ -13,16 +13,16 @@ from fastapi import Request
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 
-from api.auth.browser_login import EndWithLogin
+from api.auth.browser_login import EndStreamsWithLogin
 from api.auth.keys import AskForKey
 from api.auth.login import AskForLogin, Login
 from api.gradio.joins import call_rates
 from api.gradio.refusals import HANDLERS
-from api.gradio.routes import GuardGradio, fetch_nothing
+from api.gradio.routes import GuardGradio, refuse_downloads
 from api.gradio.routes import refuse as refuse_as_gradio
 from api.guard.access import Access, Table
 from api.guard.error_shapes import ErrorsInShape, Shape, http_errors
-from api.guard.guard import Guard, KeepToTable
+from api.guard.guard import AllowListed, Guard
 from api.guard.sites import Sites
 from api.mcp.http import failure, mcp_app, mcp_routes, refusal
 from api.openai.errors import fail, refuse
@@ -34,7 +34,7 @@ from api.server.health import PATHS as HEALTH
 from api.server.health import health_routes
 from api.server.health import refuse as refuse_as_health
 from api.server.prefix_routes import PrefixMount
-from api.visitor import SeenFromGradio
+from api.visitor import WithGradioContext
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -50,7 +50,7 @@ def app_options(
     login: Login | None = None,
     sites: Sites | None = None,
 ) -> dict[str, Any]:
-    """All of `app_kwargs`.
+    """Return all of `app_kwargs`.
 
     Args:
         demo: the page, with the endpoints added.
@@ -65,7 +65,7 @@ def app_options(
     files = PictureFiles(queue.folder.logs)
     openai = openai_app(queue, files, root_url, bool(keys or login))
     mcp = mcp_app(queue, files, root_url)
-    fetch_nothing()
+    refuse_downloads()
     shapes = {
         PREFIX: Shape(refuse, lambda *given: fail(*given).response(), lambda *given: last_of(fail(*given))),
         MCP: Shape(refusal, failure),
@@ -94,23 +94,23 @@ def app_options(
             ),
             *(
                 [
-                    Middleware(EndWithLogin, logins=login.browsers),
+                    Middleware(EndStreamsWithLogin, logins=login.browsers),
                     Middleware(AskForLogin, login=login, keys=keys),
                 ]
                 if login
                 else [Middleware(AskForKey, keys=keys)]
             ),
-            Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
+            Middleware(AllowListed, table=table, counted=call_rates(queue.rules.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            PrefixMount(PREFIX, SeenFromGradio(openai, demo)),
+            PrefixMount(PREFIX, WithGradioContext(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
-            *mcp_routes(SeenFromGradio(mcp, demo)),
+            *mcp_routes(WithGradioContext(mcp, demo)),
         ],
     }

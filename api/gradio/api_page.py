@@ -25,7 +25,7 @@ def describe(
         block.label = words
 
 
-def mend_snippets() -> None:
+def correct_snippets() -> None:
     """Make the page's snippets name the address at which the one who asks reached the server, and its cURL
     snippets run in bash and sh, too."""
     make_api_info_for_each_request()
@@ -33,5 +33,6 @@ def mend_snippets() -> None:
 
 
 def _without_read(snippet: str) -> str:
+    """Return the snippet without its pipe into `read`."""
     call, piped, rest = snippet.partition(" \\\n  | read EVENT_ID; ")
     return f"EVENT_ID=$({call})\n{rest}" if piped else snippet

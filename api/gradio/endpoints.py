@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.gradio.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
+from api.gradio.api_page import EXAMPLES, NO_JOB, correct_snippets, describe
 from api.gradio.patches import keep_file_paths, set_validator
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
@@ -102,7 +102,7 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     describe(functions["jobs"], {}, ["jobs"], {})
     describe(functions["models"], {}, ["models"], {})
     describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
-    mend_snippets()
+    correct_snippets()
     for name in ("generate", "job"):
         keep_file_paths(functions[name].outputs[0], FOLDER)
 

@@ -1,17 +1,21 @@
-"""What Gradio's queue and sessions (6.31) do that a server can't last with, and the remedy for each. All of
-them were read in its source or met in a test; each says what must change in Gradio for it to go.
+"""What of Gradio's queue and sessions (6.31) doesn't last in a server that runs for weeks, and what takes its
+place. How that is put into Gradio stands in patches.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
+from gradio.context import LocalContext
 from gradio.queueing import Queue
 
-from api.gradio.joins import share_calls
+from api.gradio.joins import limit_open_calls
 from api.gradio.patches import (
     Push,
     event_id,
@@ -25,7 +29,7 @@ from api.gradio.patches import (
     stop_progress_updates,
     wrap_push,
 )
-from api.gradio.unread import MOST, MOST_EACH, Messages, Unread, in_step
+from api.gradio.unread import MOST, MOST_EACH, READER_TIMEOUT, Messages, Unread
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -39,15 +43,15 @@ late, or never."""
 MOST_UNREAD = 300
 """Sessions that are kept so at once; of whoever has the most of them, those that were over first go first.
 Their bytes are bounded in unread.py."""
-ASLEEP = 1.0
+LONGEST_SLEEP = 1.0
 """Seconds that the queue sleeps at a time while nothing waits in it: as late as this it notices what came
 another way than by `push`, of which Gradio has none."""
-FULL = 0.02
+RETRY_INTERVAL = 0.02
 """Seconds until it looks again whether what waits in it may begin."""
 
 
-def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
-    """Makes this page's queue last. Called after `demo.queue`, before `demo.launch`.
+def harden_queue(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
+    """Replace what doesn't last of this page's queue. Call it after `demo.queue` and before `demo.launch`.
 
     Args:
         unread, most_unread: see UNREAD and MOST_UNREAD.
@@ -57,31 +61,31 @@ def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = 
     replace_messages(queue, sessions)
     for function in demo.fns.values():
         if inspect.isasyncgenfunction(function.fn):
-            replace_function(function, in_step(function.fn, sessions.messages))
-    share_calls(queue)
-    _sleep_until_asked(queue)
+            replace_function(function, paced_by_reader(function.fn, sessions.messages))
+    limit_open_calls(queue)
+    _sleep_until_called(queue)
     stop_progress_updates(queue)
     keep_no_widget_configs()
 
 
-def _sleep_until_asked(queue: Queue) -> None:
-    """Gradio's queue looks for work 1,000 times a second: with its looks for news of progress bars 3 % of a
-    core at rest, and as many interruptions of a drawing. Here it sleeps until somebody comes. A number in
-    place of its thousandth of a second (`sleep_when_free`) would make everyone wait for it: see
-    bench/README.md."""
-    asked: asyncio.Future[None] | None = None
+def _sleep_until_called(queue: Queue) -> None:
+    """Make the queue sleep until a call comes. Gradio's looks for work 1,000 times a second: with its looks
+    for news of progress bars 3 % of a core at rest, and as many interruptions of a drawing. A number in place
+    of its thousandth of a second (`sleep_when_free`) would make every call wait for it: see
+    docs/library-patches.md."""
+    called: asyncio.Future[None] | None = None
 
     def wake() -> None:
-        if asked is not None and not asked.done():
-            asked.set_result(None)
+        if called is not None and not called.done():
+            called.set_result(None)
 
-    async def until_asked() -> None:
-        nonlocal asked
+    async def until_called() -> None:
+        nonlocal called
         loop = asyncio.get_running_loop()
-        asked = loop.create_future()
-        timer = loop.call_later(FULL if len(queue) else ASLEEP, wake)
+        called = loop.create_future()
+        timer = loop.call_later(RETRY_INTERVAL if len(queue) else LONGEST_SLEEP, wake)
         try:
-            await asked
+            await called
         finally:
             timer.cancel()
 
@@ -93,12 +97,12 @@ def _sleep_until_asked(queue: Queue) -> None:
 
         return push_and_wake
 
-    replace_sleep(queue, until_asked)
+    replace_sleep(queue, until_called)
     wrap_push(queue, waking)
 
 
 class Sessions(dict[str, Messages]):
-    """Each session's messages that are still to be sent: takes the place of Gradio's `LRUCache(2000)`, and
+    """The unread messages of each session: a mapping that takes the place of Gradio's `LRUCache(2000)`, and
     of the queues that Gradio puts there.
 
     That one forgets the oldest session when the 2001st comes, whether or not it waits for something; the
@@ -142,15 +146,15 @@ class Sessions(dict[str, Messages]):
         super().__setitem__(session, Messages(session, self.messages))
 
     def tidy(self) -> None:
-        """Drops what is over, wherever Gradio keeps it."""
+        """Drop the sessions that are over, and all that Gradio keeps of them."""
         self._looked, self._begun = now, _ = time.monotonic(), 0
         self._free_slots()
-        events = self._live()
+        events = self._open_events()
         known = self._queue.pending_event_ids_session
         # Gradio's own clean-up of an event is left undone where its task is cancelled twice.
-        _keep(self._queue.event_ids_to_events, events)
+        _keep_only(self._queue.event_ids_to_events, events)
         if (app := self._queue.server_app) is not None:
-            _keep(app.iterators, events)
+            _keep_only(app.iterators, events)
             app.iterators_to_reset &= events
         for session, messages in list(self.items()):
             ids = known.get(session, set())
@@ -168,12 +172,12 @@ class Sessions(dict[str, Messages]):
             if not known[session] & events:
                 del known[session]
 
-    def _live(self) -> set[str]:
-        """The ids of the events that wait or run."""
+    def _open_events(self) -> set[str]:
+        """Return the ids of the events that wait or run."""
         return {event_id(event) for event in open_events(self._queue)}
 
     def _drop_most(self) -> None:
-        """Down to as many of those that are over as may be."""
+        """Drop sessions that are over until no more than the bound are left."""
         left: dict[str, list[str]] = {}
         for session in reversed(self._over):
             left.setdefault(self[session].person, []).append(session)
@@ -186,8 +190,8 @@ class Sessions(dict[str, Messages]):
         self._queue.pending_event_ids_session.pop(session, None)
 
     def _free_slots(self) -> None:
-        """An event that is cancelled between being given a slot and its task's first step keeps the slot: of
-        these there are `max_threads`, and then none."""
+        """Free the places of events that were cancelled between being given a place and their task's first
+        step: they would keep them, of which there are `max_threads`, and then none."""
         running = running_events(self._queue)
         for index, events in enumerate(self._queue.active_jobs):
             if events and event_id(events[0]) not in running:
@@ -195,6 +199,29 @@ class Sessions(dict[str, Messages]):
                 self._queue.event_queue_per_concurrency_id[events[0].concurrency_id].current_concurrency -= 1
 
 
-def _keep(entries: dict[str, Any], keys: set[str]) -> None:
+def _keep_only(entries: dict[str, Any], keys: set[str]) -> None:
     for key in entries.keys() - keys:
         del entries[key]
+
+
+def paced_by_reader(
+    function: Callable[..., AsyncIterator[Any]], unread: Unread
+) -> Callable[..., AsyncIterator[Any]]:
+    """Return an endpoint's function whose next value is made only when those before it have been read. Each
+    value shows everything, so that leaving one out costs a reader no more than a step. It has to be done
+    before Gradio has the value: Gradio sends most as the difference from the one before."""
+
+    @functools.wraps(function)
+    async def values(*given: Any, **named: Any) -> AsyncIterator[Any]:
+        event = LocalContext.event_id.get()
+        held, read = [], True
+        async with contextlib.aclosing(function(*given, **named)) as made:  # type: ignore[type-var]
+            async for value in made:
+                read = event is None or await unread.room(event, READER_TIMEOUT if read else 0)
+                held = [] if read else [value]
+                if read:
+                    yield value
+        for value in held:
+            yield value
+
+    return values

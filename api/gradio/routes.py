@@ -1,5 +1,5 @@
 """What stands in front of Gradio's own routes (6.31) besides the guard of all routes (guard/guard.py): nobody
-waits for an answer that doesn't come, and nothing is fetched for anyone.
+waits for an answer that doesn't come, and nothing is downloaded for anyone.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ NO_CALL = "There is no such call, or its answer was fetched already: an answer i
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
-    """A refusal as Gradio's own clients read it."""
+    """Return a refusal as Gradio's own clients read it."""
     return JSONResponse({"detail": words}, status, headers)
 
 
 class GuardGradio:
-    """The app, guarded as this file says."""
+    """Middleware in front of Gradio's routes, as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = StrictBodies(BoundNames(app, refuse), refuse)
@@ -53,15 +53,16 @@ class GuardGradio:
 
 
 def _is_unknown(scope: Scope) -> bool:
-    """Whether the session whose messages are asked for isn't there, or no longer. A name that can't be one is
-    for others to refuse."""
+    """Whether the session whose messages are asked for doesn't exist, or no longer. A name that can't be one
+    is refused elsewhere."""
     names = QueryParams(scope["query_string"]).getlist("session_hash")
     sessions = queue_of(scope["app"].get_blocks()).pending_messages_per_session
     return bool(names) and is_name(names[-1]) and names[-1] not in sessions
 
 
 def _no_session() -> Response:
-    """What Gradio says of such a session, and its clients go by; it then breaks off with a traceback."""
+    """Return what Gradio says of such a session, which its clients go by; Gradio itself then breaks the
+    answer off with a traceback."""
     said = UnexpectedErrorMessage(message=NO_SESSION, session_not_found=True)
     return Response(f"data: {json.dumps(said.model_dump())}\n\n", media_type="text/event-stream")
 
@@ -75,7 +76,7 @@ def _is_over(app: Any, call: str) -> bool:
 
 
 class NoFiles(gr.Error):
-    """A request named a file's address."""
+    """A request named the address of a file."""
 
     def __init__(self) -> None:
         super().__init__(NO_FILES, print_exception=False)
@@ -84,9 +85,8 @@ class NoFiles(gr.Error):
         return NO_FILES  # gr.Error's own puts it in quotes
 
 
-def fetch_nothing() -> None:
-    """Makes Gradio refuse an address in any endpoint's parameters: it takes {"path": "http…", "meta": …} for
-    a file, whatever the parameter, and downloads it, of any length, before it looks at anything else."""
+def refuse_downloads() -> None:
+    """Make Gradio refuse the address of a file in any endpoint's parameters instead of downloading it."""
 
     async def refused(*_: Any, **__: Any) -> NoReturn:
         raise NoFiles

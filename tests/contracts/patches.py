@@ -188,7 +188,7 @@ PATCHES = (
     Patch(
         "uvicorn",
         "api/server/connections.py",
-        "class PunctualProtocol(H11Protocol)",
+        "class HeaderTimeoutProtocol(H11Protocol)",
         "`protocols.http.h11_impl.H11Protocol`",
         "no time limit for a request's headers; a body that is no HTTP is answered twice",
         "tests/contracts/test_uvicorn.py::test_the_protocol_is_the_one_that_was_extended",

@@ -29,7 +29,7 @@ def test_the_protocol_is_the_one_that_was_extended() -> None:
     assert all(f"self.{name}" in made for name in ("app", "loop", "conn", "transport", "cycle"))
     assert h11.Connection(h11.SERVER).their_state is h11.IDLE
     assert_unchanged(
-        "api/server/connections.py: PunctualProtocol",
+        "api/server/connections.py: HeaderTimeoutProtocol",
         {
             f"{MODULE}:H11Protocol.connection_made": "90cf013eb407",
             f"{MODULE}:H11Protocol.connection_lost": "d17adb97a2ff",

@@ -17,7 +17,7 @@ from gradio.state_holder import SessionState
 from gradio.utils import LRUCache
 
 from api.gradio import queue
-from api.gradio.queue import Sessions, make_queue_last
+from api.gradio.queue import Sessions, harden_queue
 from tests.support.rest import TIMEOUT
 
 SMALL = 20
@@ -75,7 +75,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def lasting() -> Iterator[Served]:
     served = Served()
-    make_queue_last(served.demo, unread=3600, most_unread=SMALL)
+    harden_queue(served.demo, unread=3600, most_unread=SMALL)
     with served.running():
         yield served
 
@@ -135,7 +135,7 @@ def test_answers_that_nobody_reads_are_bounded_and_the_newest_can_still_be_read(
 
 def test_an_answer_that_nobody_reads_is_dropped_after_a_while() -> None:
     served = Served()
-    make_queue_last(served.demo, unread=0)
+    harden_queue(served.demo, unread=0)
     served.gate.set()
     with served.running():
         served.ask("nobody")
@@ -184,9 +184,9 @@ def test_a_slot_whose_event_was_cancelled_before_its_first_step_is_free_again(la
 
 def test_a_queue_with_nothing_in_it_sleeps_and_begins_what_comes_all_the_same() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue, "ASLEEP", 3600.0)
+        patch.setattr(queue, "LONGEST_SLEEP", 3600.0)
         served = Served()
-        make_queue_last(served.demo)
+        harden_queue(served.demo)
         slept, sleep = [], served.queue.sleep_when_free
 
         def counted() -> Any:
@@ -214,7 +214,7 @@ def test_a_session_keeps_what_its_visitor_changed_and_not_how_every_widget_looks
         gr.Button().click(lambda: gr.update(choices=["c"], value="c"), None, model, api_name="change")
         gr.Button().click(lambda chosen: chosen, model, gr.Textbox(), api_name="chosen")
     demo.queue()
-    make_queue_last(demo)
+    harden_queue(demo)
     changed, other = SessionState(demo), SessionState(demo)
     assert not changed.config_values
 

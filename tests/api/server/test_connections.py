@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from api.server.address import Address
-from api.server.connections import MOST_FILES, PunctualProtocol
+from api.server.connections import MOST_FILES, HeaderTimeoutProtocol
 from api.server.listening import ANSWERS, listen_at
 from tests.conftest import ROOT, free_port
 from tests.support.rest import TIMEOUT, call
@@ -30,7 +30,7 @@ HELLO = PlainTextResponse("hello")
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 
-class Quick(PunctualProtocol):
+class Quick(HeaderTimeoutProtocol):
     within = 0.5
 
 
@@ -43,7 +43,7 @@ def quick() -> Iterator[str]:
 @pytest.fixture
 def punctual() -> Iterator[str]:
     """One that waits as long as the app."""
-    yield from greeting(PunctualProtocol)
+    yield from greeting(HeaderTimeoutProtocol)
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def everyones_host() -> Iterator[str]:
     async def host(scope: Any, receive: Any, send: Any) -> None:
         await PlainTextResponse(Headers(scope=scope)["host"])(scope, receive, send)
 
-    yield from greeting(PunctualProtocol, host)
+    yield from greeting(HeaderTimeoutProtocol, host)
 
 
-def greeting(protocol: type[PunctualProtocol], asked: Any = HELLO) -> Iterator[str]:
+def greeting(protocol: type[HeaderTimeoutProtocol], asked: Any = HELLO) -> Iterator[str]:
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(asked, port=port, http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -149,7 +149,7 @@ def test_the_server_that_gradio_starts_for_the_app_is_such(monkeypatch: pytest.M
     listen_at(Address(port=free_port()), [])
     *_, started = http_server.start_server(PlainTextResponse("hello"))
     try:
-        assert started.config.http_protocol_class is PunctualProtocol
+        assert started.config.http_protocol_class is HeaderTimeoutProtocol
         assert started.config.timeout_graceful_shutdown == ANSWERS
     finally:
         started.close()
