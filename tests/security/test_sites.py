@@ -236,7 +236,7 @@ def test_a_space_answers_to_its_own_names_and_pages_of_every_site_may_call_it(
     for host in ("draw.example.org", "ann-draw.hf.space", "ANN-draw.hf.space:443", "10.20.1.2:7860"):
         assert space.answers_to(host)
     assert not space.answers_to("evil.example") and not space.answers_to("hf.space.evil.example")
-    assert space.admit(EVIL) and not Sites.from_settings((), (), None).admit(EVIL)
+    assert space.let_in(EVIL) and not Sites.from_settings((), (), None).let_in(EVIL)
 
 
 def test_an_owner_names_hosts_and_sites(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_an_owner_names_hosts_and_sites(monkeypatch: pytest.MonkeyPatch) -> None
         assert sites.answers_to(host)
     for host in ("example.org", "example.net.evil.example", "bexample.net.x"):
         assert not sites.answers_to(host)
-    assert sites.admit("https://blog.example.org") and not sites.admit("http://blog.example.org")
+    assert sites.let_in("https://blog.example.org") and not sites.let_in("http://blog.example.org")
     assert sites.policy == "frame-ancestors 'self'"
     assert Sites.from_settings(("*",), ("*",), ("*",)).policy == ""
     assert Sites.from_settings(("*",), None, None).answers_to("evil.example")
