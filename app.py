@@ -56,7 +56,7 @@ from api.server.connections import raise_file_limit
 from api.server.listening import listen_at
 from api.server.shutdown import exit_process, silence_cut_answers
 from api.visitor import user_of
-from jobs.telemetry.job_log import print_journal
+from jobs.telemetry.job_log import print_job_log
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
 from ui.login_page import login_page, logout_page, password_page
@@ -84,7 +84,7 @@ def serve(started: Started) -> NoReturn:
         login = make_login(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
-        engine.hold()
+        engine.load_for_zerogpu()
     except StepwiseError as error:
         sys.exit(str(error))
     shutdown.require_cleanup()
@@ -122,7 +122,7 @@ def serve(started: Started) -> NoReturn:
 
 def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
     """Build the page and make the process ready to serve it: its log, its limits and Gradio's queue."""
-    print_journal()
+    print_job_log()
     demo = build_page(queue, login is not None)
     silence_cut_answers()
     raise_file_limit()

@@ -100,7 +100,7 @@ def app_options(
                 if login
                 else [Middleware(AskForKey, keys=keys)]
             ),
-            Middleware(AllowListed, table=table, counted=call_rates(queue.rules.rate)),
+            Middleware(AllowListed, table=table, counted=call_rates(queue.limits.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),
