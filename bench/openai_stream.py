@@ -181,7 +181,7 @@ def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
     with scratch() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
-        from api.gradio.queue import make_queue_last
+        from api.gradio.queue import harden_queue
         from api.routes import app_options
         from jobs.data_dir.folder import DataFolder
         from jobs.limits import Limits
@@ -198,7 +198,7 @@ def _app() -> Iterator[tuple[Any, str]]:
         queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
         demo = build_page(queue)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
-        make_queue_last(demo)
+        harden_queue(demo)
         options = launch_options() | {"app_kwargs": app_options(demo, queue), "quiet": True}
         _, url, _ = demo.launch(**options, prevent_thread_lock=True)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app import login_of
+from app import make_login
 from environment import OTHERS, mistakes
 from jobs.data_dir.folder import DataFolder
 from pipeline.errors import SettingError, StepwiseError
@@ -77,7 +77,7 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
             monkeypatch.setenv(name, value)
         try:
             settings = Settings.read()
-            login_of(settings)
+            make_login(settings)
             engine = settings.engine()
             settings.to_preload(engine)
             DataFolder(settings.data, patience=0).close()

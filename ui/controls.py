@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from api.gradio.patches import pass_value_through
+
 if TYPE_CHECKING:
     from pipeline.weights.requirements import Requirement
 
@@ -31,7 +33,7 @@ def model_slider(label: str, **bounds: Any) -> gr.Slider:
     would go on comparing with those of the first model (Gradio 6.31): it passes the value on, and the engine
     checks it. Without Gradio's reset button, which goes back to the first model's value."""
     slider = gr.Slider(label=label, buttons=[], **bounds)
-    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    pass_value_through(slider)
     return slider
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
+from api.gradio.patches import pass_value_through
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
 from pipeline.devices.memory_plans import RESIDENT
@@ -123,7 +124,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
                 # The engine says of an unknown one which there are; Gradio would say it in its own words.
-                model.preprocess = lambda payload: payload  # type: ignore[method-assign]
+                pass_value_through(model)
                 about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
                 ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
@@ -248,8 +249,11 @@ def launch_options() -> dict[str, Any]:
 
 
 def _job_of(event: gr.EventData) -> Any:
-    """The job that the page names; None where a program sends something else."""
-    return event._data.get("job") if isinstance(event._data, dict) else None
+    """Return the job that the page names, or None where a program sends something else."""
+    try:
+        return event.job
+    except (AttributeError, TypeError):  # what it sends has no such key, or isn't an object
+        return None
 
 
 async def _draw(

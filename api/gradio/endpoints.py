@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.gradio.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
-from api.pictures import PictureFiles, leave_alone
+from api.gradio.api_page import EXAMPLES, NO_JOB, correct_snippets, describe
+from api.gradio.patches import keep_file_paths, set_validator
+from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
 from api.visitor import asking
 from jobs.store.models import Lifetime
@@ -95,15 +96,15 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     gr.api(stop, api_name="stop", api_description=STOP, queue=False)
 
     functions = {function.api_name: function for function in demo.fns.values()}
-    functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
+    set_validator(functions["generate"], refusals)
     describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
     describe(functions["job"], {"job": ID}, ["images", "info"], {"job": NO_JOB})
     describe(functions["jobs"], {}, ["jobs"], {})
     describe(functions["models"], {}, ["models"], {})
     describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
-    mend_snippets()
+    correct_snippets()
     for name in ("generate", "job"):
-        leave_alone(functions[name].outputs[0])
+        keep_file_paths(functions[name].outputs[0], FOLDER)
 
 
 async def draw(

@@ -32,7 +32,7 @@ from api.gradio.endpoints import AGAIN
 from api.mcp.tools import INSTRUCTIONS, tools
 from api.pictures import PictureFiles
 from api.start_job import start_job
-from api.visitor import asked_by
+from api.visitor import set_asking_request
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
@@ -114,7 +114,7 @@ async def draw(
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
     job = queue.check(arguments)
-    asked_by(context.request)  # the session's task has the context of its first request
+    set_asking_request(context.request)  # the session's task has the context of its first request
     drawing = await start_job(queue, job)
     context.request.state.visit.on_leaving(drawing.stop)
     token = None if context.meta is None else context.meta.progressToken

@@ -26,7 +26,7 @@ from ui.page import build_page
 SECURITY = ROOT / "docs" / "security.md"
 
 
-def login_of(kind: str) -> Login | None:
+def make_login(kind: str) -> Login | None:
     if kind == "passwords":
         return Accounts([SecretStr("ann:secret")], password_page, logout_page)
     return (
@@ -36,7 +36,7 @@ def login_of(kind: str) -> Login | None:
 
 @pytest.mark.parametrize("kind", ["none", "passwords", "huggingface"])
 def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Queue, kind: str) -> None:
-    login = login_of(kind)
+    login = make_login(kind)
     table = Table(login.access) if login else Table()
     used = set()
     found = every_route(tiny_queue, login)

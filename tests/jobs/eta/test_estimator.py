@@ -194,8 +194,9 @@ def test_a_bounded_number_of_sizes_is_remembered_those_seen_last() -> None:
 
 
 def load(seed: int, length: int) -> list[tuple[Job, bool, list[Event]]]:
-    """Drawings of three models in the sizes and steps that people ask for. A step costs what gpu_seconds.py
-    measured, loading what a disk gives; all of it varies by a tenth, and one in twenty is held up."""
+    """Drawings of three models in the sizes and steps that people ask for. A step costs what
+    executors/zerogpu_seconds.py measured, loading what a disk gives; all of it varies by a tenth, and one in
+    twenty is held up."""
     chance = random.Random(seed)
     laws = {"sd3.5-large": (0.0914, 0.233, 0.118), "sd3.5-medium": (0.048, 0.376, 0.075)}
     laws["sd3.5-large-turbo"] = laws["sd3.5-large"]
