@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import quoted
+from pipeline.errors import SettingError, quoted
 
 PREFIX = "STEPWISE_"
 OTHERS = frozenset({"STEPWISE_BENCH_STARTED", "STEPWISE_CASES", "STEPWISE_SCREENSHOTS"})
@@ -87,6 +88,30 @@ def explained(
             got = "" if _is_secret(settings[field]) else f"; got {quoted(value)}"
             found[name] = f"{name} must be {kind}{got}."
     return found
+
+
+def proxies_in(value: str, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the addresses and networks of proxies that a variable holds, separated by commas.
+
+    Args:
+        value: what it holds. name: what it is called.
+
+    Raises:
+        SettingError: an entry is none, or is everyone: then a visitor could write any address.
+    """
+    networks = []
+    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            network = None
+        if network is None or not network.prefixlen:
+            raise SettingError(
+                f"{name}: {quoted(entry)}, entry {number}, is not the address of a proxy, as 10.0.0.7, nor a "
+                "network of proxies, as 10.0.0.0/24. Separate them by commas."
+            )
+        networks.append(network)
+    return tuple(networks)
 
 
 def _unknown(name: str, value: str, settings: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from unicodedata import normalize
@@ -16,7 +16,7 @@ from unicodedata import normalize
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from environment import PREFIX, explained, mistakes
+from environment import PREFIX, explained, mistakes, proxies_in
 from pipeline.catalog.paths import owner_path
 from pipeline.catalog.spec import PlanName
 from pipeline.errors import SettingError, quoted
@@ -220,13 +220,13 @@ class Settings(BaseSettings):
     @field_validator("proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
-        return _proxies(value, "STEPWISE_PROXIES") if isinstance(value, str) else value
+        return proxies_in(value, "STEPWISE_PROXIES") if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _uvicorns_proxies(self) -> Self:
         value = os.environ.get("FORWARDED_ALLOW_IPS", "")
         if self.proxies is None and value.strip():
-            self.proxies = _proxies(value, "FORWARDED_ALLOW_IPS")
+            self.proxies = proxies_in(value, "FORWARDED_ALLOW_IPS")
         return self
 
     @model_validator(mode="after")
@@ -337,24 +337,3 @@ class Settings(BaseSettings):
                     f"commas, of: {', '.join(known)}."
                 )
         return list(self.preload)
-
-
-def _proxies(value: str, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The addresses and networks in this variable.
-
-    Raises:
-        SettingError: an entry is none, or is everyone: then a visitor could write any address.
-    """
-    networks = []
-    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
-        try:
-            network = ip_network(entry)
-        except ValueError:
-            network = None
-        if network is None or not network.prefixlen:
-            raise SettingError(
-                f"{name}: {quoted(entry)}, entry {number}, is not the address of a proxy, as 10.0.0.7, nor a "
-                "network of proxies, as 10.0.0.0/24. Separate them by commas."
-            )
-        networks.append(network)
-    return tuple(networks)
