@@ -82,7 +82,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     from bench import plain_app
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
@@ -103,7 +103,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     def queued() -> bytes:
         job = engine.check({"prompt": PROMPT.format(next(its_own)), **_settings(steps, size)})
-        return list(queue.start(job, Owner("address:local"), "always").events())[-1].images[0]
+        return list(queue.start(job, Owner("address:local"), "detached").events())[-1].images[0]
 
     rows: Rows = [("threads", "per step", "plain", "Stepwise", "extra", "extra, % of a step")]
     stored: Rows = [("threads", "a drawing", "engine", "queue", "ratio")]
@@ -111,7 +111,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
         torch.set_num_threads(threads)
         # Anew: the thread that draws for an engine keeps the number that it began with.
         engine, scratch = _engine(), tempfile.TemporaryDirectory(prefix="bench-")
-        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
+        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Limits())
         plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
         queue.close()
         scratch.cleanup()

@@ -67,7 +67,7 @@ def steps() -> dict[str, Any]:
     theirs = set(sys.modules)
     from app import Settings, build_page, launch_options
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.workers.executors import executors
     from pipeline.catalog.catalogue import read_catalogue
@@ -93,7 +93,7 @@ def steps() -> dict[str, Any]:
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     folder = tempfile.TemporaryDirectory(prefix="bench-")
-    queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Rules())
+    queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Limits())
     lap("the queue")
     demo = build_page(queue)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)

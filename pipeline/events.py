@@ -70,7 +70,7 @@ class Event:
         return self.phase in LAST_PHASES
 
     def changes(self, since: Event, but: Collection[str] = ()) -> dict[str, Any]:
-        """What makes the event `since` this one, for `Drawing.update`; but: fields that are left out."""
+        """What makes the event `since` this one, for `Run.update`; but: fields that are left out."""
         pairs = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in but}
         return {name: value for name, value in pairs.items() if value != getattr(since, name)}
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from pipeline.catalog.spec import ModelSpec, PreviewFactors
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.errors import Busy
 from pipeline.sampling.thumbnail import LONGEST_SIDE, jpeg
 
@@ -168,22 +168,22 @@ class Previewer:
         factors: PreviewFactors | None,
         size: tuple[int, int],
         post: Callable[[Progress, bytes | None], None],
-        hand: Hand,
+        thread: SerialThread,
     ) -> None:
-        """size: the finished picture's (width, height) in pixels. post: called from the thread. hand: whose
-        thread it is, until this is left."""
+        """size: the finished picture's (width, height) in pixels. post: called from the thread. thread: its
+        own, until this is left."""
         self._factors, self._size, self._post = factors, size, post
         self._waiting: tuple[Progress, Estimate] | None = None
         self._running: Future[None] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._shown = self._offered = float("-inf")
-        self._hand = hand
+        self._thread = thread
         self._failed = False
 
     def __enter__(self) -> Previewer:
         try:
-            self._running = self._hand.start(self._run)
+            self._running = self._thread.start(self._run)
         except Busy as error:  # no thread for them
             log.warning("No previews of this picture: %s", error)
             self._factors = None

@@ -20,7 +20,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from pipeline.catalog.layout import called, local_fault, parts, read_index
 from pipeline.catalog.spec import ModelSpec, PreviewFactors
 from pipeline.devices.hardware import Device
 from pipeline.devices.memory_plans import Plan
@@ -29,6 +28,7 @@ from pipeline.families import FAMILIES, Reader
 from pipeline.sampling.preview import read_factors
 from pipeline.weights.component import Component, Precision, component, component_from_file
 from pipeline.weights.download import discard_damaged
+from pipeline.weights.layout import called, local_fault, parts, read_index
 
 # Our events carry the progress, and sampling/tokens.py says what was cut: the libraries' own bars and
 # warnings would say both again, the second wrongly.
