@@ -164,10 +164,12 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.sampling.sample import Memory, _encode, _made_with, bring
     from pipeline.sampling.thumbnail import jpeg
     from pipeline.weights.model import find
+    from pipeline.weights.patches import NO_PATCHES
+    from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT)
+    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
     memory = Memory(Residency(processor()))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
@@ -175,11 +177,11 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     values = job.model_dump(exclude={"id", "warnings"})
 
     def borrow() -> None:
-        with weights.lent() as own:
+        with weights.job_components() as own:
             own.pipeline(networks)
 
     networks = bring(drawing, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.lent() as own:
+    with torch.no_grad(), weights.job_components() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
         reading = _ms(lambda: _encode(drawing, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))

@@ -86,10 +86,12 @@ def steps() -> dict[str, Any]:
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT
     from pipeline.weights.model import find
+    from pipeline.weights.patches import NO_PATCHES
+    from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec = engine.catalogue[model]
-    networks = find(spec, Path(spec.layout), processor(), RESIDENT).networks
+    networks = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES).networks
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     folder = tempfile.TemporaryDirectory(prefix="bench-")

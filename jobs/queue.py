@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.data_dir.folder import DataFolder
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.recovery import recover
 from jobs.lifecycle.subscription import Subscription
@@ -70,7 +70,7 @@ class Queue:
         self.limits = limits
         self._executors = executors
         self._rate = RateLimit(limits.rate)
-        self._pace = Pace(engine.catalogue, engine.device, folder.pace)
+        self._estimator = Estimator(engine.catalogue, engine.device, folder.pace)
         lines = {spec.id: engine.line(spec.id) for spec in engine.catalogue}
         self.metrics = metrics = Metrics(lines)
         self._store = SqliteStore(folder.database)
@@ -96,14 +96,14 @@ class Queue:
         ):
             jobs.subscribe(jobs.track(record)).leave()  # until its reader comes back
         self._housekeeping = Housekeeping(
-            jobs, executors, limits, self._pace, self._downloads.is_coming, self._loading
+            jobs, executors, limits, self._estimator, self._downloads.is_coming, self._loading
         )
         self._dispatch = Dispatch(
             jobs,
             executors,
             engine.catalogue,
             limits,
-            self._pace,
+            self._estimator,
             metrics,
             self._downloads,
             self._preloads,
@@ -230,7 +230,7 @@ class Queue:
                 executor.close()
         if patience:
             self._end_threads(time.monotonic() + patience)
-        self._pace.save()
+        self._estimator.save()
         self._store.close()
         self.folder.close()
 

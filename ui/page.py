@@ -68,7 +68,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
     engine = queue.engine
     models = {model["id"]: model for model in queue.models()}
     specs = {spec.id: spec for spec in engine.catalogue}
-    off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
+    off = {name: FAMILIES[spec.family].guidance_threshold for name, spec in specs.items()}
     needs = {name: engine.requirements(spec) for name, spec in specs.items()}
     by_model = {
         name: controls(model, off[name], _about(specs[name], engine.plan(specs[name])), needs[name])

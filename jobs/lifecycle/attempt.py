@@ -8,7 +8,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.tracked_job import TrackedJob
 from jobs.store.event_log import LogWriter
@@ -35,7 +35,7 @@ class Attempt:
         tracked: TrackedJob,
         executor: Executor,
         most_seconds: float,
-        pace: Pace,
+        estimator: Estimator,
         metrics: Metrics,
     ) -> None:
         """
@@ -43,7 +43,7 @@ class Attempt:
             most_seconds: that a drawing may take (`Limits.draw`); housekeeping ends it then.
         """
         self._jobs, self._tracked, self._executor = jobs, tracked, executor
-        self._most_seconds, self._pace, self._metrics = most_seconds, pace, metrics
+        self._most_seconds, self._estimator, self._metrics = most_seconds, estimator, metrics
         self._job = tracked.record.job
 
     def run(self, loaded: bool, elsewhere: bool) -> None:
@@ -116,7 +116,7 @@ class Attempt:
         except OSError as error:
             shown = self._disk_failed(error)
         jobs.finish(tracked, shown)
-        self._pace.save()  # a killed process has no time for it
+        self._estimator.save()  # a killed process has no time for it
 
     def _draw_again(self, last: Event) -> None:
         """Requeues a job whose executor was lost: it waits for what takes its place, or for the restart of
@@ -145,14 +145,15 @@ class _Events:
     def __init__(self, attempt: Attempt, writer: LogWriter, loaded: bool, cancel: Cancel) -> None:
         job = attempt._job
         self._tracked, self._writer, self._cancel = attempt._tracked, writer, cancel
-        self._pace, self._steps = attempt._pace.watch(job, loaded), attempt._metrics.steps(job.model)
+        self._observer = attempt._estimator.observe(job, loaded)
+        self._steps = attempt._metrics.steps(job.model)
         self.disk_error: OSError | None = None
 
     def see(self, event: Event) -> None:
         """Learns from an event, writes it down and shows it; the last one is `_conclude`'s to show."""
         if self.disk_error is not None:
             return
-        self._pace.see(event)
+        self._observer.see(event)
         self._steps.see(event)
         if event.last:
             return

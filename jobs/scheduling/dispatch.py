@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.attempt import Attempt
 from jobs.lifecycle.tracked_job import TrackedJob
@@ -43,7 +43,7 @@ class Dispatch:
         executors: Mapping[str, Sequence[Executor]],
         catalogue: Catalogue,
         limits: Limits,
-        pace: Pace,
+        estimator: Estimator,
         metrics: Metrics,
         downloads: Downloads,
         preloads: Preloads,
@@ -54,7 +54,7 @@ class Dispatch:
             executors: what draws, by line. line_of: names the line of a model.
         """
         self._jobs, self._executors = jobs, executors
-        self._catalogue, self._limits, self._pace, self._metrics = catalogue, limits, pace, metrics
+        self._catalogue, self._limits, self._estimator, self._metrics = catalogue, limits, estimator, metrics
         self._downloads, self._preloads = downloads, preloads
         self._broken = ""
         self._threads: list[threading.Thread] = []
@@ -159,7 +159,7 @@ class _Serving:
             loaded = model in self._executor.capabilities().resident
             elsewhere = dispatch._catalogue[model].backend != "local"
             attempt = Attempt(
-                jobs, tracked, self._executor, dispatch._limits.draw, dispatch._pace, dispatch._metrics
+                jobs, tracked, self._executor, dispatch._limits.draw, dispatch._estimator, dispatch._metrics
             )
             if tracked.context is None:
                 attempt.run(loaded, elsewhere)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.lifecycle.tracked_job import TrackedJob
@@ -45,7 +45,7 @@ class Housekeeping:
         jobs: ActiveJobs,
         executors: Mapping[str, Sequence[Executor]],
         limits: Limits,
-        pace: Pace,
+        estimator: Estimator,
         is_coming: Callable[[str], bool],
         loading: Callable[[Sequence[Executor]], Sequence[str]],
     ) -> None:
@@ -55,7 +55,7 @@ class Housekeeping:
             models that these executors make ready now.
         """
         self._jobs, self._executors, self._limits = jobs, executors, limits
-        self._pace, self._is_coming, self._loading = pace, is_coming, loading
+        self._estimator, self._is_coming, self._loading = estimator, is_coming, loading
         self._seen = -1
         self._since: float | None = None
         self._closed = False
@@ -88,12 +88,12 @@ class Housekeeping:
         known = []
         for tracked in waiting:
             eta = tracked.latest.eta
-            took = self._pace.seconds(tracked.record.job, tracked.record.job.model in self._resident(line))
+            took = self._estimator.seconds(tracked.record.job, tracked.model in self._resident(line))
             if tracked.record.line == line and eta is not None and took is not None:
                 known.append(max(0.0, eta - took))
         for tracked in self._jobs.all():
             if tracked.record.line == line and tracked.begun_at is not None and not known:
-                left = self._pace.remaining(tracked.latest)
+                left = self._estimator.remaining(tracked.latest)
                 known += [] if left is None else [left]
         return min(known, default=None)
 
@@ -176,7 +176,7 @@ class Housekeeping:
         return patience is not None and begun is not None and now - max(alone, begun) > patience
 
     def _foretell(self, line: str) -> None:
-        jobs, pace, executors = self._jobs, self._pace, self._executors[line]
+        jobs, estimator, executors = self._jobs, self._estimator, self._executors[line]
         waiting = [one for one in jobs.store.waiting(line) if jobs.get(one.job.id) is not None]
         if not waiting:
             return
@@ -193,13 +193,13 @@ class Housekeeping:
         # When each executor is free, in seconds from now; None from where it isn't known on.
         at_once = sum(executor.at_once for executor in executors)
         free: list[float | None] = [0.0] * max(0, at_once - len(running) - len(loading))
-        free += [pace.remaining(one.latest) for one in running]
+        free += [estimator.remaining(one.latest) for one in running]
         free += [None for _ in loading]
         loaded = set(resident)
         for place, record in enumerate(fair(waiting, snapshot)):
             waits = jobs.get(record.job.id)
             known = [seconds for seconds in free if seconds is not None]
-            took = pace.seconds(record.job, record.job.model in loaded)
+            took = estimator.seconds(record.job, record.job.model in loaded)
             loaded.add(record.job.model)
             eta = None
             if took is not None and len(known) == len(free) and known:

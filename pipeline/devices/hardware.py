@@ -131,7 +131,9 @@ def plan_for(spec: ModelSpec, device: Device, wanted: Wanted = ANY) -> Plan | No
     if name := spec.plan or wanted.plan:
         chosen = plan_named(name)
         # Without its one text encoder a model reads nothing: what comes next to that is meant.
-        return plan_named("quantized") if chosen.without_t5 and not FAMILIES[spec.family].t5 else chosen
+        return (
+            plan_named("quantized") if chosen.without_t5 and not FAMILIES[spec.family].t5_optional else chosen
+        )
     if not spec.needs.known or not device.memory:
         return RESIDENT
     return next(fitting(spec.needs, device.memory / GB, device.host_memory / GB), None)

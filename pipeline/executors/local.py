@@ -27,6 +27,8 @@ from pipeline.run import Cancel, Emit, Progress, Run
 from pipeline.sampling.sample import Memory, bring, draw
 from pipeline.weights.download import fetch
 from pipeline.weights.model import Weights, find
+from pipeline.weights.patches import NO_PATCHES, Patches, patches_of
+from pipeline.weights.profile import Profile, profile_of
 from pipeline.weights.residency import Residency, Resident
 
 log = logging.getLogger("stepwise")
@@ -50,7 +52,7 @@ class LocalExecutor:
         self._previews = SerialThread("previews")
         self._memories: dict[Device, Memory] = {}
         self._folders: dict[str, Path] = {}
-        self._weights: dict[tuple[str, str], Weights] = {}
+        self._weights: dict[tuple[str, str, Profile, Patches], Weights] = {}
         self._turns = Turns()
         self._lost = ""
 
@@ -153,12 +155,12 @@ class LocalExecutor:
     def load_here(self, spec: ModelSpec, progress: Progress) -> None:
         """As `load`, in the caller's thread, which has the device to itself."""
         with self._anew_after_failure(spec):
-            weights = self._find(spec, self.plan(spec), progress)
+            weights = self._find(spec, self.plan(spec), NO_PATCHES, progress)
             residency = self._memory(spec).residency
-            stages = (weights.encoders, weights.painters) if weights.plan.staged else (weights.networks,)
+            stages = (weights.encoders, weights.denoisers) if weights.plan.staged else (weights.networks,)
             for networks in stages:
                 bring(progress, weights, residency, networks)
-            with weights.lent() as own:
+            with weights.job_components() as own:
                 own.pipeline({})  # imports its class and copies its tokenizers
 
     def draw(self, run: Run, spec: ModelSpec) -> None:
@@ -202,9 +204,10 @@ class LocalExecutor:
         there at a time, as near as it keeps them: none would be read. Loads nothing; any thread may ask."""
         device = self._device(spec)
         plan, memory = plan_for(spec, device, self._wanted), self._memories.get(device)
-        if plan is None or memory is None or (weights := self._weights.get((spec.id, plan.name))) is None:
+        if plan is None or memory is None:
             return False
-        return memory.residency.ready(weights.networks, plan.staged, weights.streamed)
+        weights = self._weights.get((spec.id, plan.name, profile_of(spec), NO_PATCHES))
+        return weights is not None and memory.residency.ready(weights.networks, plan.staged, weights.streamed)
 
     def residency(self) -> list[Resident]:
         """What is in memory, on every device of this kind."""
@@ -212,15 +215,18 @@ class LocalExecutor:
 
     def _draw(self, run: Run, spec: ModelSpec, plan: Plan) -> None:
         warnings = run.latest.warnings + ((plan.warning,) if plan.warning else ())
-        run.update(plan=plan.name, warnings=warnings)
+        device = self._device(spec)
+        run.update(plan=plan.name, device=f"{device.kind}: {device.name}", warnings=warnings)
         with self._anew_after_failure(spec):
-            draw(run, self._find(spec, plan, run), self._memory(spec))
+            draw(run, self._find(spec, plan, patches_of(run.job), run), self._memory(spec))
 
-    def _find(self, spec: ModelSpec, plan: Plan, progress: Progress) -> Weights:
+    def _find(self, spec: ModelSpec, plan: Plan, patches: Patches, progress: Progress) -> Weights:
         self.fetch(spec, progress)
-        key = (spec.id, plan.name)
+        profile = profile_of(spec)
+        key = (spec.id, plan.name, profile, patches)
         if key not in self._weights:
-            self._weights[key] = find(spec, self._folders[spec.id], self._device(spec), plan)
+            folder, device = self._folders[spec.id], self._device(spec)
+            self._weights[key] = find(spec, folder, device, plan, profile, patches)
         return self._weights[key]
 
     @contextlib.contextmanager

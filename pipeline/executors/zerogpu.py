@@ -42,7 +42,7 @@ ZeroGPU's line. Bounds the processes, each of which is a copy of this one."""
 HEARTBEAT = 0.2
 """Seconds: a worker says something this often also where there is no news, for `spaces`
 (0.51) looks for a stop only when it does."""
-_OWN_FIELDS = ("job", "position", "seconds")
+_OWN_FIELDS = ("job", "position", "seconds", "device")
 """Of an event, what the parent's drawing knows better than the worker's."""
 
 

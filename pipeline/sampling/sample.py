@@ -22,12 +22,13 @@ from pipeline.errors import NonFiniteLatents, Stopped
 from pipeline.families import FAMILIES
 from pipeline.recipe import to_png
 from pipeline.run import Progress, Run
-from pipeline.sampling.embedding_cache import EmbeddingCache, Embeddings
+from pipeline.sampling.embedding_cache import EmbeddingCache, EmbeddingKey, Embeddings
 from pipeline.sampling.preview import Previewer, watch
 from pipeline.sampling.thumbnail import jpeg
 from pipeline.sampling.tokens import artefact_warnings, sequence_length, truncation_warnings
 from pipeline.weights.component import Component
-from pipeline.weights.model import Lent, Weights, mended
+from pipeline.weights.model import JobComponents, Weights, mended
+from pipeline.weights.profile import drawn_as
 from pipeline.weights.residency import Residency
 
 log = logging.getLogger("stepwise")
@@ -39,7 +40,7 @@ _TILE = 512
 @dataclass
 class Memory:
     """What one device's drawings leave for the next one: where networks are, the thread that makes previews,
-    prompts that were read, and how long decoding took (seconds a pixel, by model id, for the ETA)."""
+    prompts that were read, and how long decoding took (seconds a pixel, by `drawn_as`, for the ETA)."""
 
     residency: Residency
     previews: SerialThread
@@ -56,11 +57,12 @@ def draw(run: Run, weights: Weights, memory: Memory) -> None:
         Stopped, NonFiniteLatents, and whatever torch and diffusers raise.
     """
     job, spec = run.job, weights.spec
-    decode_seconds = memory.decode_pace.get(spec.id, 0.0) * job.width * job.height
+    kind = drawn_as(spec.id, weights.profile, weights.patches)
+    decode_seconds = memory.decode_pace.get(kind, 0.0) * job.width * job.height
     made_with = _made_with(weights)
-    with weights.lent() as own:
+    with weights.job_components() as own:
         embeds = _encode(run, own, memory)
-        pipe = own.pipeline(bring(run, weights, memory.residency, weights.painters))
+        pipe = own.pipeline(bring(run, weights, memory.residency, weights.denoisers))
         for index in range(len(run.latest.images), job.images):
             latents = _denoise(run, weights, memory, pipe, embeds, index, decode_seconds)
             run.update(phase="decoding", step=job.steps)
@@ -69,7 +71,7 @@ def draw(run: Run, weights: Weights, memory: Memory) -> None:
             image = pipe.image_processor.postprocess(_decode(vae, latents, spec.name), output_type="pil")[0]
             png = to_png(image, job, index, made_with)
             decode_seconds = time.monotonic() - began
-            memory.decode_pace[spec.id] = decode_seconds / (job.width * job.height)
+            memory.decode_pace[kind] = decode_seconds / (job.width * job.height)
             run.check()
             event = run.latest
             run.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
@@ -103,34 +105,36 @@ def bring(
         )
 
 
-def _encode(run: Run, own: Lent, memory: Memory) -> Embeddings:
+def _encode(run: Run, own: JobComponents, memory: Memory) -> Embeddings:
     """The job's prompts as the transformer reads them, from the cache where they were read before."""
     weights = own.weights
     job, spec, family = run.job, weights.spec, FAMILIES[weights.spec.family]
-    readers, tokenizers = weights.readers, own.tokenizers
+    encoders, tokenizers = weights.text_encoders, own.tokenizers
     if not weights.plan.staged:  # all at once, so that one progress counts all of it
         bring(run, weights, memory.residency, weights.networks)
     run.update(phase="encoding")
-    guided = job.guidance > family.guidance_off
+    guided = family.guided(job)
     prompts = {"prompt": job.prompt}
     if job.negative_prompt and guided:
         prompts["negative prompt"] = job.negative_prompt
-    tokens = sequence_length(readers, tokenizers, list(prompts.values()), spec.limits.tokens[1])
+    tokens = sequence_length(family, encoders, tokenizers, list(prompts.values()), spec.limits.tokens[1])
     cuts = [
         warning
         for name, text in prompts.items()
-        for warning in truncation_warnings(readers, tokenizers, name, text, tokens)
+        for warning in truncation_warnings(encoders, tokenizers, name, text, tokens)
     ]
-    cuts += artefact_warnings(spec, readers[-1], tokenizers, prompts)
+    cuts += artefact_warnings(spec, encoders[-1], tokenizers, prompts)
     run.update(warnings=tuple(dict.fromkeys((*run.latest.warnings, *cuts))))
     run.check()
     needed = weights.encoders if weights.plan.staged else weights.networks
-    key = (*(network.key for network in weights.encoders.values()), *prompts.values(), guided, tokens)
+    negative_prompt = job.negative_prompt if guided else None
+    keys = tuple(network.key for network in weights.encoders.values())
+    key = EmbeddingKey(spec.family, keys, job.prompt, negative_prompt, tokens)
     embeds = memory.embeddings.get(key)
     if embeds is None:
         pipe = own.pipeline(bring(run, weights, memory.residency, needed))
         run.update(phase="encoding")
-        embeds = family.encode(pipe, job, tokens)
+        embeds = family.encode(pipe, job.prompt, negative_prompt, tokens)
         memory.embeddings.put(key, embeds)
     run.check()
     return embeds
@@ -177,7 +181,7 @@ def _denoise(
                 generator=torch.Generator("cpu").manual_seed(job.seed + index),
                 output_type="latent",
                 callback_on_step_end=on_step,
-                **FAMILIES[spec.family].options(spec),
+                **FAMILIES[spec.family].call_options(spec),
             ).images
     except Stopped:
         # Once the previewer has ended, which might still have posted an earlier step.
@@ -230,6 +234,8 @@ def _made_with(weights: Weights) -> dict[str, Any]:
         "device": weights.device.name,
         "dtype": weights.device.dtype,
         "plan": weights.plan.name,
+        "profile": weights.profile.name,
+        "patches": list(weights.patches.identities),
         "threads": torch.get_num_threads(),
         **{library.__name__: str(library.__version__) for library in (torch, diffusers, transformers)},
     }

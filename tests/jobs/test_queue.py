@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.recovery import MOST_ATTEMPTS
 from jobs.limits import Limits
 from jobs.queue import Queue
@@ -276,8 +276,8 @@ def test_who_is_refused_is_counted_by_reason_and_told_when_to_come_back(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = make(room=2, each=1)
-    monkeypatch.setattr(Pace, "seconds", lambda *_: 5.0)  # stands in for what it learns from drawings
-    monkeypatch.setattr(Pace, "remaining", lambda *_: 12.0)
+    monkeypatch.setattr(Estimator, "seconds", lambda *_: 5.0)  # stands in for what it learns from drawings
+    monkeypatch.setattr(Estimator, "remaining", lambda *_: 12.0)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     started = [queue.start(job(tiny), ANN)]
     gate.wait()

@@ -20,9 +20,9 @@ from pipeline.sampling.preview import (
     Estimate,
     Previewer,
     Progress,
-    read_factors,
     render,
 )
+from pipeline.weights.model import read_factors
 from tests.support.steps import Steps
 from tests.support.tiny import SKETCH, SMALL, hold, pixels
 
