@@ -2,7 +2,7 @@
 
     python app.py
 
-serves the page and the API; see README.md for the settings.
+serves the page and the API; see docs/settings.md for the settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every route of the app in one table: who may call it, from which pages, how large a body it reads, and how
-often it may be called. guard.py and auth/login.py go by it; docs/security.md prints it; a route that isn't in
-it is refused.
+often it may be called. guard.py and auth/login.py go by it, docs/login-and-security.md prints it, and a route
+that isn't in it is refused.
 """
 
 from __future__ import annotations

@@ -88,14 +88,14 @@ def test_a_drawing_that_was_held_up_does_not_make_the_next_ask_for_everything() 
     assert asks.needed(large, spec) <= MARGIN * (2 + 3 * seconds("sd3.5-large"))
 
 
-def test_the_readme_says_what_a_first_picture_asks_of_the_quota() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_says_what_a_first_picture_asks_of_the_quota() -> None:
+    page = (ROOT / "docs" / "zerogpu.md").read_text(encoding="utf-8")
     names = dict(zip(BIG, ("Large", "Turbo", "Medium", "Z-Image Turbo"), strict=True))
     for size in ("large", "xlarge"):
         specs = models_to_hold([MODELS[name] for name in BIG], size)
         asks = GpuSeconds(size, bytes_of(specs))
         costs = ", ".join(f"{names[spec.id]} {asks.needed(job(spec.id), spec):.0f} s" for spec in specs)
-        assert f"{costs} |" in readme
+        assert f"{costs} |" in page
 
 
 # Which models.
