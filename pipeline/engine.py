@@ -32,7 +32,8 @@ from pipeline.executors.local import LocalExecutor
 from pipeline.executors.zerogpu import AT_ONCE as WORKERS
 from pipeline.executors.zerogpu import ZeroGpu
 from pipeline.library_errors import explained
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from pipeline.sampling.sample import Waiting
 from pipeline.weights.preload import Preload, Preloads
 from pipeline.weights.residency import Resident

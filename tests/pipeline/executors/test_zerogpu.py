@@ -27,7 +27,8 @@ from pipeline.errors import NonFiniteLatents, QuotaExceeded, Stopped, ZeroGpuErr
 from pipeline.events import Event
 from pipeline.executors.service_errors import zerogpu_error
 from pipeline.executors.zerogpu import Started, ZeroGpu
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")

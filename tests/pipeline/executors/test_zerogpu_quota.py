@@ -12,7 +12,8 @@ from pipeline.catalog.catalogue import read_catalogue
 from pipeline.devices import hardware
 from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold
 from pipeline.executors.zerogpu_seconds import MARGIN, GpuSeconds, drawing_seconds
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
