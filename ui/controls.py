@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from pipeline.devices.memory_plans import RESIDENT
 from pipeline.parameters import PARAMETERS, SPECIAL, parameters
 
 if TYPE_CHECKING:
+    from pipeline.catalog.spec import ModelSpec
     from pipeline.devices.hardware import Need
+    from pipeline.devices.memory_plans import Plan
 
 SLIDERS = tuple(parameter.name for parameter in parameters(but=SPECIAL))
 """The parameters that are nothing but a slider."""
@@ -68,6 +71,23 @@ def controls(
         "images": bounded("images"),
         "negative_prompt": {"visible": negative_read},
     }
+
+
+def summary(spec: ModelSpec, plan: Plan | None) -> str:
+    """The model in a sentence, how a small GPU holds it, where the prompt goes if it leaves this machine."""
+    if not spec.drawn_by:
+        if plan is None or plan is RESIDENT:
+            return spec.about
+        return f"{spec.about} Here with {plan.words}.".strip()
+    return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
+
+
+def choices(models: dict[str, Any]) -> list[tuple[str, str]]:
+    """The models of the dropdown as (what it says, id)."""
+    return [
+        (model["name"] if model["available"] else f"{model['name']} (can’t run here)", name)
+        for name, model in models.items()
+    ]
 
 
 def sizes(model: dict[str, Any]) -> dict[str, dict[str, tuple[int, int]]]:

@@ -19,20 +19,17 @@ import gradio as gr
 from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
-from pipeline.devices.memory_plans import RESIDENT
 from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
 from pipeline.parameters import PARAMETERS, parameters
 from ui.coming import coming, still_coming
-from ui.controls import ASPECTS, SLIDERS, controls, model_slider, sizes
+from ui.controls import ASPECTS, SLIDERS, choices, controls, model_slider, sizes, summary
 from ui.live import live_value, refused, unknown
 from ui.setup_card import setup_card
 from ui.theme import THEME
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
-    from pipeline.catalog.spec import ModelSpec
-    from pipeline.devices.memory_plans import Plan
 
 log = logging.getLogger("stepwise")
 
@@ -71,7 +68,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
     specs = {spec.id: spec for spec in engine.catalogue}
     off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
     needs = {name: engine.needs(spec) for name, spec in specs.items()}
-    words = {name: _about(spec, engine.plan(spec)) for name, spec in specs.items()}
+    words = {name: summary(spec, engine.plan(spec)) for name, spec in specs.items()}
     by_model = {
         name: controls(model, model["defaults"]["guidance"] > off[name], words[name], needs[name])
         for name, model in models.items()
@@ -125,7 +122,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                 )
             with gr.Column(scale=5, min_width=300, elem_id="side"):
                 model = gr.Dropdown(
-                    _choices(models), value=first, label=label("model"), filterable=False, elem_id="model"
+                    choices(models), value=first, label=label("model"), filterable=False, elem_id="model"
                 )
                 # The engine says of an unknown one which there are; Gradio would say it in its own words.
                 model.preprocess = lambda payload: payload  # type: ignore[method-assign]
@@ -313,22 +310,6 @@ def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
         "seed": int(seed[:LONGEST_SEED]) if _WHOLE.fullmatch(seed) else seed or None,
         "negative_prompt": None if hidden else values["negative_prompt"],
     }
-
-
-def _about(spec: ModelSpec, plan: Plan | None) -> str:
-    """The model in a sentence, how a small GPU holds it, where the prompt goes if it leaves this machine."""
-    if not spec.drawn_by:
-        if plan is None or plan is RESIDENT:
-            return spec.about
-        return f"{spec.about} Here with {plan.words}.".strip()
-    return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
-
-
-def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (model["name"] if model["available"] else f"{model['name']} (can’t run here)", name)
-        for name, model in models.items()
-    ]
 
 
 def _settings(first: str, models: dict[str, Any], by_model: dict[str, Any], off: dict[str, float]) -> str:
