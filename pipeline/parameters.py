@@ -196,7 +196,7 @@ PARAMETERS = {
         Parameter(
             name="job",
             kind="id",
-            about="A UUID of your own, to follow the job by and to stop it; it then goes on without you.",
+            about="A UUID of your own, to follow the job by and to stop it.",
             unset="one is made",
             elsewhere="id job_id request_id task_id",
         ),

@@ -1,12 +1,11 @@
-"""The tables of docs/api.md that say what each parameter is, rendered from its declaration and from
-models.yaml."""
+"""What the docs' tables say of each parameter, rendered from its declaration and from models.yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from api.mcp.tools import TAKEN
-from api.openai.request import THEIRS
+from api.openai.request import OURS, THEIRS
 from pipeline.catalog.catalogue import Catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.events import DRAWN
@@ -40,11 +39,7 @@ def bounds_table(catalogue: Catalogue) -> str:
 
 def meanings_table() -> str:
     """A Markdown table: what each parameter is, and what null, or leaving it out, means."""
-    cells = []
-    for one in parameters():
-        without = "required" if one.required else one.without
-        also = ", as -1 is" if one.kind == "seed" else ""
-        cells.append([f"`{one.name}`", one.short, f"{without}{also}"])
+    cells = [[f"`{one.name}`", one.short, _default(one)] for one in parameters()]
     return _table(["parameter", "meaning", "null or left out"], cells)
 
 
@@ -62,6 +57,36 @@ def drawn_row() -> str:
     """The row that says which parameters an `info` has, of the table of its keys."""
     names = ", ".join(f"`{name}`" for name in DRAWN if name not in ("steps", "images"))
     return f"| {names} | as it is drawn |"
+
+
+def openai_rows() -> str:
+    """The rows of the parameters that only we have, of the table of what OpenAI's clients may send."""
+    rows = []
+    for one in OURS:
+        default = "what `quality` says" if one.name == "steps" else _default(one)
+        rows.append(f"| `{one.name}` * | {one.short} | {default} |")
+    return "\n".join(rows)
+
+
+def option_rows() -> str:
+    """The rows of the parameters, of the table of the command line's options."""
+    return "\n".join(
+        f"| `{one.flag} {one.metavar}` | {one.short}; if not given: {one.without} |"
+        for one in parameters()
+        if one.flag
+    )
+
+
+def mcp_names() -> str:
+    """What the MCP tool `draw` takes, as its row says it."""
+    required, optional = (
+        [f"`{one.name}`" for one in TAKEN if one.required is must] for must in (True, False)
+    )
+    return f"| `draw` | {', '.join(required)}; optional {', '.join(optional)} |"
+
+
+def _default(one: Parameter) -> str:
+    return "required" if one.required else f"{one.without}{', as -1 is' if one.kind == 'seed' else ''}"
 
 
 def _table(titles: list[str], cells: list[list[str]]) -> str:
