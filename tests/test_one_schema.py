@@ -74,7 +74,10 @@ def ran(*command: str) -> str:
 
 def test_it_is_the_last_parameter_of_generate_and_the_api_page_has_its_words(sharp: str) -> None:
     info = httpx.get(f"{sharp}/gradio_api/info", timeout=TIMEOUT).json()
-    parameter = info["named_endpoints"]["/generate"]["parameters"][-1]
+    *others, parameter = info["named_endpoints"]["/generate"]["parameters"]
+    assert [one["parameter_name"] for one in others] == [
+        "prompt", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images", "job",
+    ]  # fmt: skip
     assert (parameter["parameter_name"], parameter["label"]) == ("sharpness", "sharpness")
     assert (parameter["parameter_has_default"], parameter["parameter_default"]) == (True, None)
     assert parameter["type"]["additional_description"] == "How sharp the edges are. Null: 1."
