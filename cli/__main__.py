@@ -18,7 +18,7 @@ from cli.errors import Interrupted, OutputLost, UsageError
 from cli.terminal import listen, mute_threads, put, say
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
-from pipeline.parameters import instead, parameters
+from pipeline.parameters import Parameter, instead, parameters
 from pipeline.proxies import use_proxies
 
 FAILED, REFUSED, CLOSED = 1, 2, 141
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
                 dest=parameter.name,
                 type=NUMBERS.get(parameter.kind, str),
                 metavar=parameter.metavar,
-                help=f"{parameter.short} (if not given: {parameter.without})",
+                help=_help(parameter),
             )
     add("--size", metavar="WxH", help="width and height at once: 512x512")
     add("--again", metavar="PNG", help="take everything that isn't given from this picture's recipe")
@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="where to listen, if not GRADIO_SERVER_NAME or 127.0.0.1")
     serve.add_argument("--port", type=int, help="GRADIO_SERVER_PORT or the first free one from 7860 on")
     return stepwise
+
+
+def _help(parameter: Parameter) -> str:
+    """What the help says of a parameter's option; the command's own words say that defaults are the model's."""
+    default = "" if parameter.models_default else f" (if not given: {parameter.without})"
+    return f"{parameter.short}{default}"
 
 
 # Each command's module is imported by its command: what they import takes from tenths of a second to several.

@@ -127,7 +127,7 @@ PARAMETERS = {
         Parameter(
             name="width",
             kind="whole",
-            about="Width in pixels; snapped to the model's multiple, with a warning.",
+            about="Width in pixels; snapped to the model's multiple.",
             label="Width",
             limit="side",
             models_default=True,
@@ -138,7 +138,7 @@ PARAMETERS = {
         Parameter(
             name="height",
             kind="whole",
-            about="Height in pixels; snapped to the model's multiple, with a warning.",
+            about="Height in pixels; snapped to the model's multiple.",
             label="Height",
             limit="side",
             models_default=True,
