@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _help(parameter: Parameter) -> str:
-    """What the help says of a parameter's option; the command's own words say that defaults are the model's."""
+    """What the help says of a parameter's option; that defaults are the model's stands above them all."""
     default = "" if parameter.models_default else f" (if not given: {parameter.without})"
     return f"{parameter.short}{default}"
 
