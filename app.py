@@ -52,7 +52,7 @@ from api.routes import app_options
 from api.server.connections import expect_headers, raise_file_limit
 from api.server.listening import listen_at
 from api.server.shutdown import expect_cuts, leave
-from jobs.telemetry.job_log import print_journal
+from jobs.telemetry.job_log import print_job_log
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
 from ui.login_page import login_page, logout_page, password_page
@@ -79,7 +79,7 @@ def serve(started: Started) -> NoReturn:
         login = login_of(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
-        engine.hold()
+        engine.load_for_zerogpu()
     except StepwiseError as error:
         sys.exit(str(error))
     ending.in_order()
@@ -117,7 +117,7 @@ def serve(started: Started) -> NoReturn:
 
 def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
     """The page, ready to be launched, with all that the process needs for it."""
-    print_journal()
+    print_job_log()
     demo = build_page(queue, login is not None)
     expect_cuts()
     expect_headers()

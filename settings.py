@@ -277,7 +277,7 @@ class Settings(BaseSettings):
         from pipeline.engine import EngineSpec
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
+        return EngineSpec(self.models, wanted, self.threads, self.zerogpu_size)
 
     def queue(self, engine: Engine, preload: Sequence[str], folder: DataFolder) -> Queue:
         """The queue in front of this engine, which begins with what the last server left.
@@ -289,7 +289,7 @@ class Settings(BaseSettings):
         Raises:
             StoreError: what the folder holds can't be read.
         """
-        from jobs.limits import Rules
+        from jobs.limits import Limits
         from jobs.queue import Queue
         from jobs.workers.executors import executors, gpus
 
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
         abandoned = self.abandoned_after
         if abandoned is None and on_space:
             abandoned = ABANDONED_ON_SPACE
-        rules = Rules(
+        limits = Limits(
             room=self.max_waiting,
             each=self.max_waiting_each,
             running_each=self.running_each,
@@ -311,7 +311,7 @@ class Settings(BaseSettings):
             log_prompts=self.log_prompts,
         )
         workers = gpus(engine) if self.workers is None else self.workers
-        return Queue(engine, folder, executors(engine, self.engine_spec(), workers, preload), rules)
+        return Queue(engine, folder, executors(engine, self.engine_spec(), workers), limits, preload)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.

@@ -102,7 +102,7 @@ def app_options(
                 if login
                 else [Middleware(AskForKey, keys=keys)]
             ),
-            Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
+            Middleware(KeepToTable, table=table, counted=call_rates(queue.limits.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),

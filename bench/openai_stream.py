@@ -179,7 +179,7 @@ def _app() -> Iterator[tuple[Any, str]]:
         from api.gradio.queue import make_queue_last
         from api.routes import app_options
         from jobs.data_dir.folder import DataFolder
-        from jobs.limits import Rules
+        from jobs.limits import Limits
         from jobs.queue import Queue
         from jobs.workers.executors import executors
         from pipeline.catalog.catalogue import read_catalogue
@@ -189,7 +189,7 @@ def _app() -> Iterator[tuple[Any, str]]:
 
         engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
         engine.preload("sketch").join()
-        rules = Rules(room=1000, each=1000)  # all clients are one person
+        rules = Limits(room=1000, each=1000)  # all clients are one person
         queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
         demo = build_page(queue)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)

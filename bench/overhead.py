@@ -82,7 +82,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     from bench import plain_app
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
@@ -103,7 +103,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     def queued() -> bytes:
         job = engine.check({"prompt": PROMPT.format(next(its_own)), **_settings(steps, size)})
-        return list(queue.start(job, Owner("address:local"), "always").events())[-1].images[0]
+        return list(queue.start(job, Owner("address:local"), "detached").events())[-1].images[0]
 
     rows: Rows = [("threads", "per step", "plain", "Stepwise", "extra", "extra, % of a step")]
     stored: Rows = [("threads", "a drawing", "engine", "queue", "ratio")]
@@ -111,7 +111,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
         torch.set_num_threads(threads)
         # Anew: the thread that draws for an engine keeps the number that it began with.
         engine, scratch = _engine(), tempfile.TemporaryDirectory(prefix="bench-")
-        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
+        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Limits())
         plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
         queue.close()
         scratch.cleanup()
@@ -164,10 +164,12 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.sampling.sample import Memory, _encode, _made_with, bring
     from pipeline.sampling.thumbnail import jpeg
     from pipeline.weights.model import find
+    from pipeline.weights.patches import NO_PATCHES
+    from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT)
+    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
     memory = Memory(Residency(processor()))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
@@ -175,11 +177,11 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     values = job.model_dump(exclude={"id", "warnings"})
 
     def borrow() -> None:
-        with weights.lent() as own:
+        with weights.job_components() as own:
             own.pipeline(networks)
 
     networks = bring(drawing, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.lent() as own:
+    with torch.no_grad(), weights.job_components() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
         reading = _ms(lambda: _encode(drawing, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))

@@ -179,7 +179,7 @@ def with_job(data: Path) -> None:
     job = engine.check(LONG)
     store = SqliteStore(data / "jobs.sqlite")
     store.forget([ended.job for ended in store.ended()])
-    store.add(job, engine.line(job.model), Owner("user:bench"), "always", 1, 1)
+    store.add(job, engine.line(job.model), Owner("user:bench"), "detached", 1, 1)
     store.close()
 
 

@@ -37,14 +37,14 @@ def in_process(times: int, folder: Path) -> dict[str, list[float]]:
     """Seconds from `start` of a job to its first event, and to its first of the device's, one job at a time;
     the latter also of the engine alone, without a store."""
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(ROOT / "models.yaml").engine()
-    queue = Queue(engine, DataFolder(folder), executors(engine), Rules())
+    queue = Queue(engine, DataFolder(folder), executors(engine), Limits())
     seconds: dict[str, list[float]] = {"first": [], "begun": [], "engine": []}
 
     def until_begun(began: float, drawing: Any) -> float:
@@ -56,7 +56,7 @@ def in_process(times: int, folder: Path) -> dict[str, list[float]]:
 
     for number in range(times + 1):
         began = time.perf_counter()
-        following = queue.start(engine.check(REQUEST), Owner("address:first"), "always")
+        following = queue.start(engine.check(REQUEST), Owner("address:first"), "detached")
         events = iter(following.events())
         next(events)
         first = time.perf_counter() - began

@@ -12,9 +12,9 @@ from pipeline.catalog.catalogue import Catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
+from pipeline.families.prompt_syntax import syntax_warnings
 from pipeline.parameters import MAX_SEED, PARAMETERS, SPECIAL, Task, parameters
 from pipeline.request import GenerationRequest, Job
-from pipeline.sampling.tokens import syntax_warnings
 
 RANDOM_SEEDS = 2**32
 TASK: Task = "text-to-image"
@@ -50,7 +50,7 @@ def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str
         raise InvalidRequest({"seed": problem})
 
     negative_prompt = request.negative_prompt or ""
-    off = FAMILIES[spec.family].guidance_off
+    off = FAMILIES[spec.family].guidance_threshold
     guidance = values["guidance"]
     negative_read = guidance > off
     if negative_prompt and not negative_read:

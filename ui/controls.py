@@ -16,8 +16,8 @@ from pipeline.parameters import PARAMETERS, SPECIAL, parameters
 
 if TYPE_CHECKING:
     from pipeline.catalog.spec import ModelSpec
-    from pipeline.devices.hardware import Need
     from pipeline.devices.memory_plans import Plan
+    from pipeline.weights.requirements import Requirement
 
 SLIDERS = tuple(parameter.name for parameter in parameters(but=SPECIAL))
 """The parameters that are nothing but a slider."""
@@ -43,7 +43,7 @@ def model_slider(name: str, **bounds: Any) -> gr.Slider:
 
 
 def controls(
-    model: dict[str, Any], negative_read: bool, about: str, needs: list[Need]
+    model: dict[str, Any], negative_read: bool, about: str, needs: list[Requirement]
 ) -> dict[str, dict[str, Any]]:
     """For each setting by name: its value and properties for this model.
 
@@ -118,7 +118,7 @@ def aspect_of(width: int, height: int) -> str | None:
     return next((name for name, (w, h) in ASPECTS.items() if width * h == height * w), None)
 
 
-def _about(model: dict[str, Any], about: str, needs: list[Need]) -> str:
+def _about(model: dict[str, Any], about: str, needs: list[Requirement]) -> str:
     """The words under the dropdown: what the model is, its licence, and why it can't run here."""
     license = model["license"]
     parts = [html.escape(about)] if about else []
@@ -133,7 +133,7 @@ def _about(model: dict[str, Any], about: str, needs: list[Need]) -> str:
     return words
 
 
-def need_words(need: Need) -> str:
+def need_words(need: Requirement) -> str:
     """A need as HTML, with its link."""
     source = f" {link(need.url, LINKS[need.what])}" if need.url else ""
     return html.escape(need.words) + source

@@ -64,10 +64,10 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
         login: whether who sees the page is logged in; then it says as whom, and how to log out.
     """
     engine = queue.engine
-    models = {model["id"]: model for model in engine.models()}
+    models = {model["id"]: model for model in queue.models()}
     specs = {spec.id: spec for spec in engine.catalogue}
-    off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
-    needs = {name: engine.needs(spec) for name, spec in specs.items()}
+    off = {name: FAMILIES[spec.family].guidance_threshold for name, spec in specs.items()}
+    needs = {name: engine.requirements(spec) for name, spec in specs.items()}
     words = {name: summary(spec, engine.plan(spec)) for name, spec in specs.items()}
     by_model = {
         name: controls(model, model["defaults"]["guidance"] > off[name], words[name], needs[name])
@@ -185,7 +185,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
             await stop_job(queue, _job_of(event))
 
         def look() -> tuple[Any, Any]:
-            models = engine.models()
+            models = queue.models()
             words = coming(models)
             return gr.update(value=words, visible=bool(words)), gr.Timer(active=still_coming(models))
 
@@ -260,7 +260,7 @@ async def _draw(
     queue: Queue, files: PictureFiles, values: dict[str, Any], off: dict[str, float]
 ) -> AsyncIterator[dict[str, Any]]:
     try:
-        following = await start_job(queue, queue.check(_request(values, off)), "visit")
+        following = await start_job(queue, queue.check(_request(values, off)), "page")
     except InvalidRequest as error:
         yield refused(values["job"], str(error), error.problems)
         return
@@ -273,7 +273,7 @@ async def _draw(
             values["job"], "The server failed at this drawing before it had begun; its log says how."
         )
         return
-    async for event in following.events(again=AGAIN):
+    async for event in following.events(repeat_after=AGAIN):
         yield live_value(event, files)
 
 
@@ -282,7 +282,7 @@ async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[
     if following is None:
         yield unknown(job)
         return
-    async for event in following.events(again=AGAIN):
+    async for event in following.events(repeat_after=AGAIN):
         yield live_value(event, files)
 
 

@@ -39,9 +39,8 @@ from pipeline.events import Event
 from pipeline.parameters import instead
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
-    from pipeline.engine import Engine
 
 log = logging.getLogger("stepwise")
 
@@ -82,7 +81,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
                 return await draw(queue, files, root_url, server, arguments)
             if name == "list_models":
                 _only((), arguments, name)
-                return _listed(queue.engine)
+                return _listed(queue)
             return _refusal(f"There is no tool {quoted(name)}; there are draw and list_models.")
         except StepwiseError as error:
             return _refusal(str(error))
@@ -137,11 +136,11 @@ async def draw(
     return await asyncio.to_thread(_drawn, event, files, root_url(context.request))
 
 
-async def _follow(drawing: Following, tell: Callable[[float, str], Awaitable[None]]) -> Event:
+async def _follow(drawing: Subscription, tell: Callable[[float, str], Awaitable[None]]) -> Event:
     """Tells of every event, the newest where the client is slow, and gives the last one."""
     step, told = 0, 0
     event = drawing.latest
-    async for event in drawing.events(again=AGAIN):
+    async for event in drawing.events(repeat_after=AGAIN):
         if event.last:
             break
         if event.step > step:
@@ -215,8 +214,8 @@ def fitted(png: bytes, most: int = MOST_BYTES) -> tuple[bytes, str]:
     return buffer.getvalue(), "image/jpeg"
 
 
-def _listed(engine: Engine) -> CallToolResult:
-    listed = {"models": engine.models()}
+def _listed(queue: Queue) -> CallToolResult:
+    listed = {"models": queue.models()}
     text = TextContent(type="text", text=json.dumps(listed, ensure_ascii=False))
     return CallToolResult(content=[text], structuredContent=listed)
 

@@ -6,11 +6,13 @@ What the tools do stands in server.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp.types import Tool, ToolAnnotations
 
 from pipeline.catalog.spec import ModelSpec
+from pipeline.families import FAMILIES, Family
 from pipeline.parameters import MAX_PROMPT, SPECIAL, Kind, Parameter, parameters
 
 if TYPE_CHECKING:
@@ -92,7 +94,11 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
 
     limits = [dict(spec.limits) for spec in specs]
     properties = {parameter.name: _schema(parameter, limits) for parameter in TAKEN}
+    languages = _by_family(specs, lambda family: family.languages)
+    threshold = _by_family(specs, lambda family: f"above {family.guidance_threshold:g}")
     models = "\n".join(f"- {_in_words(spec)}" for spec in specs)
+    properties["prompt"]["description"] += f" In {languages}."
+    properties["negative_prompt"]["description"] += f" Guidance is on {threshold}."
     properties["model"] |= {
         "enum": [spec.id for spec in specs],
         "description": f"Which model draws. Left out: {engine.default_model}.\n{models}",
@@ -116,6 +122,14 @@ def _schema(parameter: Parameter, limits: list[dict[str, Any]]) -> dict[str, Any
     if bounds := parameter.widest(limits):
         schema |= dict(zip(("minimum", "maximum"), bounds, strict=True))
     return schema
+
+
+def _by_family(specs: list[ModelSpec], words: Callable[[Family], str]) -> str:
+    """Return what holds for the families of these models, each named where they differ."""
+    said = {family.title: words(family) for family in (FAMILIES[spec.family] for spec in specs)}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{what} for {title}" for title, what in said.items())
 
 
 def _in_words(spec: ModelSpec) -> str:

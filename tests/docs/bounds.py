@@ -32,7 +32,7 @@ def bounds_table(catalogue: Catalogue) -> str:
     for parameter in (PARAMETERS["images"], *parameters(but=SPECIAL)):
         rows[f"`{parameter.name}` (default)"] = _bounded(parameter)
     read_above = "`negative_prompt` is read at a guidance above"
-    rows[read_above] = lambda spec: f"{FAMILIES[spec.family].guidance_off:g}"
+    rows[read_above] = lambda spec: f"{FAMILIES[spec.family].guidance_threshold:g}"
     cells = [[row, *(value(spec) for spec in specs)] for row, value in rows.items()]
     return _table(["", *(f"`{spec.id}`" for spec in specs)], cells)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from jobs.data_dir.folder import DataFolder
-from jobs.limits import Rules
+from jobs.limits import Limits
 from jobs.queue import Queue
 from jobs.store.models import Owner
 from jobs.workers.executors import executors
@@ -85,7 +85,7 @@ def queue(
     several = executors(engine, spec, 1)
     (worker,) = several["cuda"]
     assert isinstance(worker, WorkerProcess)
-    made = Queue(engine, DataFolder(tmp_path_factory.mktemp("data")), several, Rules())
+    made = Queue(engine, DataFolder(tmp_path_factory.mktemp("data")), several, Limits())
     until(lambda: worker.ready)
     yield made, worker
     made.close()
@@ -129,7 +129,7 @@ def test_a_job_whose_worker_dies_or_loses_its_gpu_is_drawn_again_by_a_new_one(
     made, worker = queue
     until(lambda: worker.ready)
     restarts = worker.restarts
-    following = made.start(job(engine, steps=LONG), ANN, "always")
+    following = made.start(job(engine, steps=LONG), ANN, "detached")
     next(event for event in following.events() if event.step >= 5)
     if how == "killed":
         worker.kill()
@@ -163,13 +163,13 @@ from jobs.workers.executors import executors
 from jobs.data_dir.folder import DataFolder
 from jobs.queue import Queue
 from jobs.store.models import Owner
-from jobs.limits import Rules
+from jobs.limits import Limits
 from pipeline.engine import EngineSpec
 
 spec = EngineSpec(Path(sys.argv[1]))
 engine = spec.engine()
 several = executors(engine, spec, 1)
-queue = Queue(engine, DataFolder(Path(sys.argv[2])), several, Rules())
+queue = Queue(engine, DataFolder(Path(sys.argv[2])), several, Limits())
 while not several["cuda"][0].ready:
     time.sleep(0.02)
 values = {"prompt": "a fox", "model": "on-gpu", "seed": 1}

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.catalog.catalogue import read_catalogue
-from pipeline.devices import hardware
 from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold
 from pipeline.executors.zerogpu_seconds import MARGIN, GpuSeconds, drawing_seconds
 from pipeline.request import GenerationRequest, Job
 from pipeline.resolve import resolve
+from pipeline.weights import requirements
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
@@ -137,8 +137,8 @@ def test_the_line_that_large_keeps_below_is_the_one_that_spaces_draws() -> None:
 def test_on_zerogpu_a_model_needs_no_gpu_of_its_own_but_its_visitors_quota(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hardware, "ON_ZEROGPU", True)
-    need = hardware.needs(MODELS["z-image-turbo"])[0]
+    monkeypatch.setattr(requirements, "ON_ZEROGPU", True)
+    need = requirements.requirements(MODELS["z-image-turbo"])[0]
     assert need.met
     assert "daily quota" in need.words
-    assert hardware.needs(MODELS["sketch"])[0].words == "Runs on the CPU."
+    assert requirements.requirements(MODELS["sketch"])[0].words == "Runs on the CPU."
