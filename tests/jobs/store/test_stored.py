@@ -123,7 +123,7 @@ def test_a_setting_that_is_not_known_and_empty_changes_nothing(tmp_path: Path) -
 def test_a_job_has_a_version_and_one_from_before_there_were_versions_is_read(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SqliteStore(path)
-    record = store.add(job(), LINE, owner(), "visit", *ROOMY)
+    record = store.add(job(), LINE, owner(), "page", *ROOMY)
     ((text,),) = store._database.rows("SELECT job FROM jobs")
     store.close()
     values = json.loads(text)
@@ -137,8 +137,8 @@ def test_a_job_has_a_version_and_one_from_before_there_were_versions_is_read(tmp
 def test_an_older_version_of_a_job_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SqliteStore(path)
-    record = store.add(job(), LINE, owner(), "visit", *ROOMY)
-    damaged = store.add(job(), LINE, owner(), "visit", *ROOMY)
+    record = store.add(job(), LINE, owner(), "page", *ROOMY)
+    damaged = store.add(job(), LINE, owner(), "page", *ROOMY)
     store.close()
     older = {"job": settings(version=JOB_VERSION, steps=..., step_count=4)}
     change(path, record.job.id, **older)
