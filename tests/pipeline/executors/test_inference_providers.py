@@ -186,8 +186,6 @@ def test_a_stop_while_the_hub_is_asked_never_reaches_the_provider(
     assert provider.reached.wait(60)
     name = f"call for {drawing.job.short_id}"
     (call,) = (thread for thread in threading.enumerate() if thread.name == name)
-        thread for thread in threading.enumerate() if thread.name == f"call for {drawing.job.short_id}"
-    )
     drawing.stop()
     assert drawing.result().phase == "stopped"
     assert call.is_alive()
