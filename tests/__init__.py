@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.inside import sitecustomize  # noqa: F401  # before anything imports what it changes
 
+ROOT = Path(__file__).parent.parent
 INSIDE = str(Path(__file__).parent / "inside")
 
 
