@@ -24,8 +24,16 @@ KINDS = {
 }
 STARTS = frozenset({"Popen", "run", "check_call", "check_output", "call"})
 """What of `subprocess` starts a process."""
-PACKAGES = {"playwright.sync_api": "browser", "training": "training", "multiprocessing": "process"}
+PACKAGES = {
+    "jobs.workers.launch": "process",
+    "jobs.workers.process": "process",
+    "multiprocessing": "process",
+    "playwright.sync_api": "browser",
+    "training": "training",
+}
 """Packages and modules of which a test that mentions anything needs this."""
+OURS = ("tests.", "bench.")
+"""Packages whose functions are looked into."""
 NOT_OURS = ("uname", "ldconfig", "gcc", "nvidia-smi")
 """Programs by which libraries look at the machine, now and then."""
 
@@ -83,13 +91,13 @@ def _mentioned(one: Any) -> tuple[frozenset[str], tuple[Any, ...]]:
     called = [
         value
         for value in [*values, *given]
-        if str(getattr(value, "__module__", "")).startswith("tests.") and callable(value)
+        if str(getattr(value, "__module__", "")).startswith(OURS) and callable(value)
     ]
     return frozenset(kinds), tuple(called)
 
 
 def _is_ours(module: ModuleType, name: str) -> bool:
-    return module.__name__.startswith("tests.") and hasattr(module, name)
+    return module.__name__.startswith(OURS) and hasattr(module, name)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

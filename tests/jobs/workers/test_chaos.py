@@ -12,10 +12,7 @@ from tests.support.steps import Steps
 
 WORKERS, SERVERS, CLIENTS = 2, 1, 4
 """Few, for each costs the seconds in which torch is imported; bench/README.md has a run with more."""
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.timeout(2700),  # five processes that import torch, on whatever machine
-]
+pytestmark = pytest.mark.timeout(2700)  # five processes that import torch, on whatever machine
 
 
 @pytest.fixture(scope="module")
