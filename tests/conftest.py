@@ -67,13 +67,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    GUARD.begin(item)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    GUARD.watch(item)
-    try:
-        return (yield)
-    finally:
-        GUARD.test = None
+def pytest_runtest_call() -> Generator[None, object, object]:
+    result = yield
+    GUARD.end()
+    return result
 
 
 _create_context = ssl.create_default_context

@@ -138,13 +138,16 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    unbuffered = sys.stdout.write_through  # as PYTHONUNBUFFERED says
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         before = getattr(sys, name)
+        how = ("wb", 0 if unbuffered else -1) if number else ("rb", -1)
         stream = io.TextIOWrapper(
-            io.open(number, "wb" if number else "rb", closefd=False),  # noqa: SIM115, UP020
+            io.open(number, *how, closefd=False),  # type: ignore[call-overload]  # noqa: SIM115, UP020
             encoding=before.encoding,
             errors=before.errors,
-            line_buffering=number == 2 or os.isatty(number),
+            line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
+            write_through=unbuffered and number > 0,
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

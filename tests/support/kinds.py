@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
@@ -109,22 +110,39 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 class Guard:
-    """Refuses to start a process for a test that isn't marked for it."""
+    """Fails a test that starts a process and isn't marked for it."""
 
     def __init__(self) -> None:
-        self.test: pytest.Item | None = None
-        """The one that runs, if it may start none."""
+        self._test: pytest.Item | None = None
+        self._words = ""
         sys.addaudithook(self._heard)
 
+    def begin(self, test: pytest.Item) -> None:
+        """From now on this test runs."""
+        self._test, self._words = None if test.get_closest_marker("process") else test, ""
+
+    def end(self) -> None:
+        """It has ended.
+
+        Raises:
+            AssertionError: it has started a process, in whatever thread, and may not.
+        """
+        self._test = None
+        assert not self._words, self._words
+
+    def forgive(self) -> None:
+        """Forgets what was started, on purpose."""
+        self._words = ""
+
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.test is None or event not in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        if self._test is None or event not in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
             return
         program = str(arguments[0]) if arguments else "a fork"
-        if not program.endswith(NOT_OURS):
-            raise AssertionError(
-                f"{self.test.nodeid} starts a process ({program}), and `make quick` would run it: "
-                "mark it with @pytest.mark.process."
-            )
-
-    def watch(self, item: pytest.Item) -> None:
-        self.test = None if item.get_closest_marker("process") else item
+        if program.endswith(NOT_OURS):
+            return
+        self._words = (
+            f"{self._test.nodeid} starts a process ({program}), and `make quick` would run it: "
+            "mark it with @pytest.mark.process."
+        )
+        if threading.current_thread() is threading.main_thread():  # others' errors may be waited for in vain
+            raise AssertionError(self._words)

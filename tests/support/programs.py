@@ -28,6 +28,7 @@ from typing import Any
 
 from tests import INSIDE, ROOT
 
+POSSIBLE = sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
 PROGRAMS = (("app.py",), ("-m", "cli"))
 """What is forked: the words after `python`."""
 FIXED = {
@@ -55,9 +56,22 @@ Start = Callable[..., subprocess.Popen[Any]]
 
 def start(command: Sequence[str], *, env: Mapping[str, str], **options: Any) -> subprocess.Popen[Any]:
     """As Popen, with whose parameters: forked from the template where that starts the same."""
-    if _Template.serves(command, env):
+    if would_fork(command, env):
         return Forked(command, env=dict(env), **options)
     return subprocess.Popen(command, env=dict(env), **options)
+
+
+def would_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a fork would be what this command starts in this environment."""
+    if not POSSIBLE or command[0] != sys.executable:
+        return False
+    if not any(tuple(command[1 : 1 + len(one)]) == one for one in PROGRAMS):
+        return False
+    early = {name: value for name, value in environment.items() if not LATE.fullmatch(name)}
+    template = {name: value for name, value in _Template.environment().items() if not LATE.fullmatch(name)}
+    without = FIXED.keys() - early.keys() - {"HF_HUB_OFFLINE"}  # app.py sets them
+    same = {name: value for name, value in template.items() if name not in without}
+    return early == same and INSIDE in environment.get("PYTHONPATH", "").split(os.pathsep)
 
 
 def take_terminal() -> None:
@@ -121,20 +135,6 @@ class _Template:
         """Its environment: this process', without what may differ."""
         ours = {name: value for name, value in os.environ.items() if not LATE.fullmatch(name)}
         return ours | FIXED | {"PYTHONPATH": INSIDE}
-
-    @classmethod
-    def serves(cls, command: Sequence[str], environment: Mapping[str, str]) -> bool:
-        """Whether a fork would be what this command starts."""
-        if sys.platform != "linux" or Path("/dev/nvidiactl").exists() or command[0] != sys.executable:
-            return False
-        if not any(tuple(command[1 : 1 + len(one)]) == one for one in PROGRAMS):
-            return False
-        template = cls.environment()
-        early = {name: value for name, value in environment.items() if not LATE.fullmatch(name)}
-        same = {name: value for name, value in template.items() if name in early or name not in FIXED}
-        del same["PYTHONPATH"]
-        needed = environment.get("PYTHONPATH", "").split(os.pathsep)
-        return INSIDE in needed and "HF_HUB_OFFLINE" in early and early == same
 
     def fork(self, asked: dict[str, Any], files: Sequence[int]) -> int:
         """The process id of a new child of this process, which does what is asked with these open files."""
