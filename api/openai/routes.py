@@ -25,7 +25,7 @@ from pipeline.errors import quoted
 from pipeline.events import Event
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
 
 PREFIX = "/v1"
@@ -98,20 +98,20 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
     @app.get("/models", response_model=ModelList, responses=errors(401, 413, 500))
     async def list_models() -> ModelList:
         """Every model, those that can run here first, with its defaults and limits."""
-        cards = [card(engine.catalogue[model["id"]], model) for model in engine.models()]
+        cards = [card(engine.catalogue[model["id"]], model) for model in queue.models()]
         return ModelList(data=sorted(cards, key=lambda one: not one.available))
 
     @app.get("/models/{model:path}", response_model=ModelCard, responses=errors(401, 404, 413, 500))
     async def retrieve_model(model: str) -> ModelCard:
         """One model."""
         spec = engine.catalogue[model]
-        return card(spec, next(one for one in engine.models() if one["id"] == spec.id))
+        return card(spec, next(one for one in queue.models() if one["id"] == spec.id))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> JSONResponse:
         return JSONResponse(described | {"servers": [{"url": f"{root_url(request)}{PREFIX}"}]})
 
-    described = describe(app.openapi(), engine.models(), keys)
+    described = describe(app.openapi(), queue.models(), keys)
     return app
 
 
@@ -144,7 +144,7 @@ def unprefixed_routes(root_url: Callable[[Request], str]) -> list[Route]:
     return [Route(path, refused, methods=["GET", "POST"], include_in_schema=False) for path in UNPREFIXED]
 
 
-async def last_event(drawing: Following, request: Request) -> Event | None:
+async def last_event(drawing: Subscription, request: Request) -> Event | None:
     """Waits for the drawing's last event; None where the client goes away first."""
     reading = asyncio.ensure_future(_read(drawing))
     leaving = asyncio.ensure_future(_leave(request))
@@ -157,7 +157,7 @@ async def last_event(drawing: Following, request: Request) -> Event | None:
         await asyncio.gather(reading, leaving, return_exceptions=True)
 
 
-async def _read(drawing: Following) -> Event:
+async def _read(drawing: Subscription) -> Event:
     async for event in drawing.events():
         if event.last:
             return event

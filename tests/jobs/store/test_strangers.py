@@ -18,15 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import strangers
-from jobs.lifecycle.active_jobs import Register
+from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.scheduling.fair_share import Fair, fair
 from jobs.store.database import LOG_BYTES
 from jobs.store.log_names import log_path
-from jobs.store.models import Choice, Owner, Sight
+from jobs.store.models import Choice, Owner, QueueSnapshot
 from jobs.store.owner_names import person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
-from jobs.telemetry.metrics import Metrics
 from pipeline.engine import Engine
 from pipeline.errors import DiskFull
 from tests.conftest import ROOT
@@ -55,8 +53,8 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 @pytest.fixture
-def register(store: SqliteStore, tmp_path: Path) -> Register:
-    return Register(store, tmp_path / "events", Metrics(["sketch"]), Journal(False), lambda job: None)
+def ended_jobs(store: SqliteStore, tmp_path: Path) -> EndedJobs:
+    return EndedJobs(store, tmp_path / "events")
 
 
 def size(path: Path) -> int:
@@ -69,7 +67,7 @@ def stopped(store: SqliteStore, jobs: int, prompt: str = "a" * 9000) -> list[str
     ids = []
     for number in range(jobs):
         one = job(prompt=prompt)
-        store.add(one, LINE, owner(str(number)), "visit", *ROOMY)
+        store.add(one, LINE, owner(str(number)), "page", *ROOMY)
         store.stop(one.id)
         ids.append(one.id)
     return ids
@@ -79,45 +77,45 @@ def drawn(store: SqliteStore, persons: int) -> None:
     """As many turns, each another person's, in the same line."""
     for number in range(persons):
         one = job()
-        store.add(one, LINE, owner(f"stranger {number}", str(number)), "call", *ROOMY)
+        store.add(one, LINE, owner(f"stranger {number}", str(number)), "attached", *ROOMY)
         assert store.claim(LINE, lambda waiting, sight, one=one: Choice(one.id)) is not None  # type: ignore[misc]
-        store.end(one.id, 1, "finished")
+        store.finish(one.id, 1, "finished")
 
 
 # Size.
 
 
 def test_the_database_counts_as_kept_and_shrinks_to_the_bound(
-    store: SqliteStore, register: Register, path: Path
+    store: SqliteStore, ended_jobs: EndedJobs, path: Path
 ) -> None:
     ids = stopped(store, 100)
     assert size(path) > 900_000
-    register.keep(300_000, HOUR)
+    ended_jobs.delete_old(300_000, HOUR, ())
     assert size(path) <= 300_000
     left = [one.job for one in store.ended()]
     assert 20 <= len(left) < 40
     assert left == ids[-len(left) :]  # those that ended first went
 
 
-def test_events_and_records_share_one_bound(store: SqliteStore, register: Register, path: Path) -> None:
-    register.logs.mkdir()
+def test_events_and_records_share_one_bound(store: SqliteStore, ended_jobs: EndedJobs, path: Path) -> None:
+    ended_jobs.logs.mkdir()
     first, *_ = stopped(store, 20)
-    (register.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
+    (ended_jobs.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
     before = size(path)
-    register.keep(before + 400_000, HOUR)
+    ended_jobs.delete_old(before + 400_000, HOUR, ())
     assert store.get(first) is not None
-    register.keep(400_000, HOUR)
+    ended_jobs.delete_old(400_000, HOUR, ())
     assert store.get(first) is None
     assert size(path) <= 400_000
 
 
 def test_only_so_many_jobs_that_ended_are_kept(
-    store: SqliteStore, register: Register, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, ended_jobs: EndedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.store.retention.MOST_JOBS", 5)
     ids = stopped(store, 9, "a fox")
-    waits = store.add(job(), LINE, owner(), "visit", *ROOMY)
-    register.keep(10**9, HOUR)
+    waits = store.add(job(), LINE, owner(), "page", *ROOMY)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ids[4:]
     assert store.waiting(LINE) == [waits]
 
@@ -174,12 +172,15 @@ def test_who_reads_the_file_meanwhile_holds_nobody_up(
 
 
 def test_a_full_disk_keeps_no_file_from_being_deleted(
-    store: SqliteStore, register: Register, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SqliteStore,
+    ended_jobs: EndedJobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    register.logs.mkdir()
+    ended_jobs.logs.mkdir()
     ids = stopped(store, 3)
     for id_ in ids:
-        log_path(register.logs, id_, 1).write_bytes(bytes(1000))
+        log_path(ended_jobs.logs, id_, 1).write_bytes(bytes(1000))
 
     def full(*_: object) -> int:
         raise DiskFull("It is full.")
@@ -187,11 +188,11 @@ def test_a_full_disk_keeps_no_file_from_being_deleted(
     with monkeypatch.context() as disk:
         disk.setattr(SqliteStore, "forget", full)
         disk.setattr(SqliteStore, "tidy", full)
-        register.keep(1, HOUR)
-    assert not list(register.logs.iterdir())
+        ended_jobs.delete_old(1, HOUR, ())
+    assert not list(ended_jobs.logs.iterdir())
     assert "It is full." in caplog.text
     assert len(store.ended()) == 3
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 
@@ -223,10 +224,10 @@ def test_an_older_versions_long_sessions_are_found_and_its_file_is_small_again(p
         store = SqliteStore(path)
         assert size(path) < 200_000
         for session, id_ in ids.items():
-            found = store.of(Owner("address:A", session_of(session)))
+            found = store.listed_for(Owner("address:A", session_of(session)))
             assert [one.job.id for one in found] == [id_]
         waiting = [store.get(id_) for id_ in ids.values()]
-        served = store.sight([record for record in waiting if record is not None], ()).served
+        served = store.snapshot([record for record in waiting if record is not None], ()).served
         assert sorted(served.values()) == [*(100.0 + number for number in range(20)), 119.0]
         store.close()
 
@@ -246,8 +247,8 @@ def test_an_older_versions_users_are_found_whatever_they_are_called(path: Path) 
     connection.close()
     store = SqliteStore(path)
     for name in names:
-        (record,) = store.of(Owner(person_of(name)))
-        assert store.sight([record], ()).served[record.owner.person] == 5.0
+        (record,) = store.listed_for(Owner(person_of(name)))
+        assert store.snapshot([record], ()).served[record.owner.person] == 5.0
     store.close()
 
 
@@ -305,13 +306,13 @@ def test_an_older_file_that_there_is_no_room_to_rewrite_is_used_as_it_is(path: P
 
 
 def test_an_id_that_names_no_file_keeps_nothing_from_being_kept(
-    store: SqliteStore, register: Register
+    store: SqliteStore, ended_jobs: EndedJobs
 ) -> None:
     first, second = stopped(store, 2)
     store._database.run("UPDATE jobs SET id = '../../etc/passwd' WHERE id = ?", first)
-    register.keep(10**9, HOUR)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ["../../etc/passwd", second]
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 
@@ -337,22 +338,22 @@ def steps(store: SqliteStore, do: Callable[[], object]) -> int:
 def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> None:
     def costs() -> dict[str, int]:
         for number in range(20):
-            store.add(job(), LINE, owner(str(number), "s"), "visit", *ROOMY)
+            store.add(job(), LINE, owner(str(number), "s"), "page", *ROOMY)
         store.claim(LINE, SEVERAL)  # those that wait are read once
         waiting = store.waiting(LINE)
         found = {
             "claim": steps(store, lambda: store.claim(LINE, SEVERAL)),
             "waiting": steps(store, lambda: store.waiting(LINE)),
-            "sight": steps(store, lambda: store.sight(waiting, ["sketch"])),
-            "add": steps(store, lambda: store.add(job(), LINE, owner("A"), "visit", *ROOMY)),
+            "sight": steps(store, lambda: store.snapshot(waiting, ["sketch"])),
+            "add": steps(store, lambda: store.add(job(), LINE, owner("A"), "page", *ROOMY)),
             "refused": steps(store, lambda: refused(store)),
             "running": steps(store, store.running),
-            "of": steps(store, lambda: store.of(owner("0", "s"))),
+            "of": steps(store, lambda: store.listed_for(owner("0", "s"))),
             "lines": steps(store, store.lines),
         }
         for record in [*store.waiting(LINE), *store.running()]:
             store.stop(record.job.id)
-            store.end(record.job.id, record.attempt, "stopped")
+            store.finish(record.job.id, record.attempt, "stopped")
         store.forget([one.job for one in store.ended()][-100:])
         return found
 
@@ -366,7 +367,7 @@ def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> 
 
 def refused(store: SqliteStore) -> None:
     with pytest.raises(Exception, match="waiting already"):
-        store.add(job(), LINE, owner("B"), "visit", 1, 1)
+        store.add(job(), LINE, owner("B"), "page", 1, 1)
 
 
 def test_every_query_of_a_claim_uses_an_index(store: SqliteStore) -> None:
@@ -374,14 +375,14 @@ def test_every_query_of_a_claim_uses_an_index(store: SqliteStore) -> None:
     asked_for: list[str] = []
     connection = store._database._connection
     for _ in range(3):
-        store.add(job(), LINE, owner(), "visit", *ROOMY)
+        store.add(job(), LINE, owner(), "page", *ROOMY)
     connection.set_trace_callback(asked_for.append)
     record = store.claim(LINE, SEVERAL)
     assert record is not None
     refused(store)
-    store.of(owner("A", "s"))
-    store.of(Owner("user:ann"))
-    store.end(record.job.id, 1, "finished")
+    store.listed_for(owner("A", "s"))
+    store.listed_for(Owner("user:ann"))
+    store.finish(record.job.id, 1, "finished")
     connection.set_trace_callback(None)
     seen = [one for one in asked_for if re.match("SELECT|UPDATE|INSERT|DELETE", one)]
     assert len(seen) > 10
@@ -397,8 +398,8 @@ def test_only_so_many_of_ones_own_jobs_are_listed_the_newest(
 ) -> None:
     monkeypatch.setattr("jobs.store.sqlite.MOST_LISTED", 3)
     for one in (owner("A", "s"), Owner("user:ann", "s")):
-        added = [store.add(job(), LINE, one, "visit", *ROOMY) for _ in range(5)]
-        assert store.of(one) == added[:1:-1]
+        added = [store.add(job(), LINE, one, "page", *ROOMY) for _ in range(5)]
+        assert store.listed_for(one) == added[:1:-1]
 
 
 TURNS = st.lists(
@@ -415,16 +416,16 @@ def test_those_who_wait_come_in_the_order_that_all_turns_ever_had_would_give(
     store = SqliteStore(tmp_path_factory.mktemp("turns") / "jobs.sqlite", clock)
     ever: dict[str | tuple[str, str], float] = {}
     for person, session, claims in turns:
-        store.add(job(), LINE, owner(person, session), "visit", *ROOMY)
+        store.add(job(), LINE, owner(person, session), "page", *ROOMY)
         for _ in range(claims):
             clock.now += 1
             waiting = store.waiting(LINE)
-            sight = store.sight(waiting, ())
+            sight = store.snapshot(waiting, ())
             keys = {
                 key for one in waiting for key in (one.owner.person, (one.owner.person, one.owner.session))
             }
             assert sight.served == {key: at for key, at in ever.items() if key in keys}
-            order = fair(waiting, Sight(ever, [], (), clock.now))
+            order = fair(waiting, QueueSnapshot(ever, [], (), clock.now))
             record = store.claim(LINE, SEVERAL)
             assert [one.job.id for one in order[:1]] == ([record.job.id] if record else [])
             if record is not None:

@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from api.auth import hub_login, hub_tokens
 from api.auth.hub_login import HubLogin, Provider
-from api.auth.login import TurnedAway
+from api.auth.login import LoginRefused
 from tests.support.openid import CLIENT, DISCOVERY, LEFT_OUT, SECRET, Answer, OpenIdProvider, serve_openid
 from tests.support.rest import TIMEOUT
 from ui.login_page import login_page, logout_page
@@ -541,6 +541,6 @@ def test_a_hub_that_fails_is_said_to_who_sends_a_token(
 
 
 def assert_unknown() -> None:
-    with pytest.raises(TurnedAway) as away:
+    with pytest.raises(LoginRefused) as away:
         asyncio.run(hub_tokens.HubTokens().person(TOKEN, "here"))
     assert away.value.status == 503 and "try again" in away.value.words
