@@ -122,6 +122,15 @@ def _receive(requests: socket.socket, length: int) -> tuple[bytes, list[int]]:
     return message, list(files)
 
 
+def _keep_current(event: str, values: tuple[Any, ...]) -> None:
+    """An audit hook: Gradio and its client copy this variable while they are imported, which in a program
+    that Python started comes after it was set."""
+    if event == "os.putenv" and os.fsdecode(values[0]) == "GRADIO_TEMP_DIR":
+        for module in list(sys.modules.values()):
+            if "DEFAULT_TEMP_DIR" in vars(module):
+                module.DEFAULT_TEMP_DIR = os.fsdecode(values[1])  # type: ignore[attr-defined]
+
+
 def become(asked: dict[str, Any], files: list[int]) -> None:
     """Gives this fork the files, session, folder and environment that Popen gives its child."""
     for at, file in enumerate(files):
@@ -135,6 +144,7 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
     if asked["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(asked["folder"])
+    sys.addaudithook(_keep_current)
     os.environ.clear()
     os.environ.update(asked["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ says so itself, with a marker; one that doesn't fails, in words.
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ KINDS = {
 }
 STARTS = frozenset({"Popen", "run", "check_call", "check_output", "call"})
 """What of `subprocess` starts a process."""
+FORKS = frozenset({"fork", "forkpty", "posix_spawn"})
+"""What of `os` does."""
 PACKAGES = {
     "jobs.workers.launch": "process",
     "jobs.workers.process": "process",
@@ -87,7 +90,7 @@ def _mentioned(one: Any) -> tuple[frozenset[str], tuple[Any, ...]]:
             f"{package}."
         )
     }
-    if subprocess in modules and names & STARTS:
+    if (subprocess in modules and names & STARTS) or (os in modules and names & FORKS):
         kinds.add("process")
     called = [
         value
