@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import certifi
+import httpcore2
 import httpx
 import pytest
 
@@ -39,8 +40,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-FIRST = ("ui", "security", "docs", "jobs", "training", "tests", "api", "cli")
-"""Folders whose files take long go first, so that the processes end at about the same time."""
+FIRST = (
+    *("ui", "settings", "account"),  # what shares a Chromium is not torn apart
+    *("test_browser.py", "test_training.py", "test_shutdown.py", "test_python.py", "test_snippets.py"),
+    *("test_nginx.py", "test_account.py", "test_fullsize.py", "test_bodies.py", "test_unread.py"),
+    *("test_zerogpu_space.py", "test_chaos.py", "test_worker.py", "test_hub_login_attacks.py"),
+    *("security", "logins", "docs", "jobs", "workers", "server", "gradio", "api", "cli", "weights"),
+)
+"""Files and folders whose tests take the most CPU time, so that the processes end at about the same time."""
 GUARD = kinds.Guard()
 gc.disable()  # until all is imported, as app.py does: a fifth of that time, and there is nothing to collect
 
@@ -54,9 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     kinds.mark(items)
 
+    places = {name: place for place, name in enumerate(FIRST)}
+
     def place(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+        return min(places.get(name, len(FIRST)) for name in (item.path.name, item.path.parent.name))
 
     items.sort(key=place)
 
@@ -79,24 +87,28 @@ def pytest_runtest_call() -> Generator[None, object, object]:
     return result
 
 
-_create_context = ssl.create_default_context
+def share_contexts() -> None:
+    """Gives all clients of this process that trust whom everyone does one TLS context. httpx and httpx2 make
+    one for each client, and read a hundred certificates for it, in 25 ms of CPU."""
+    create = ssl.create_default_context
+    everyones = functools.cache(lambda: create(cafile=certifi.where()))
+
+    def of_httpx(*purpose: Any, **options: Any) -> ssl.SSLContext:
+        if not purpose and options == {"cafile": certifi.where()}:
+            return everyones()
+        return create(*purpose, **options)
+
+    default = httpcore2.default_ssl_context
+    by_environment = functools.cache(lambda trusts, *_: default(_trust_env=trusts))
+
+    def of_httpx2(*, _trust_env: bool = True) -> ssl.SSLContext:
+        return by_environment(_trust_env, *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+
+    ssl.create_default_context = of_httpx  # type: ignore[assignment]
+    httpcore2.default_ssl_context = of_httpx2
 
 
-@functools.cache
-def _everyones_context(cafile: str) -> ssl.SSLContext:
-    return _create_context(cafile=cafile)
-
-
-def create_context(*purpose: Any, **options: Any) -> ssl.SSLContext:
-    """As of ssl, with one context for all clients of this process that trust whom everyone does: httpx makes
-    one for each client, and reads all certificates for it, in 25 ms."""
-    if not purpose and options == {"cafile": certifi.where()}:
-        return _everyones_context(certifi.where())
-    return _create_context(*purpose, **options)
-
-
-ssl.create_default_context = create_context  # type: ignore[assignment]
-
+share_contexts()
 STARTED = 600.0
 """Seconds in which a server must have started: ten on an idle machine, minutes on a busy one."""
 STEPS: dict[str, Steps] = {}
