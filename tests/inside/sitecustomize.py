@@ -12,11 +12,15 @@ TESTS_AVX512_BF16=on or off: which way bitsandbytes (0.50.2) takes on a CPU, wha
 
 TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so
 (tests/support/steps.py writes it).
+
+TESTS_DECLARED: one more parameter of a drawing, as JSON, that is declared beside those of
+    pipeline/parameters.py before anything is made from them (tests/test_one_schema.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -28,6 +32,7 @@ from types import ModuleType
 from typing import Any
 
 AVX512_BF16, HELD_STEPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS"
+DECLARED = "TESTS_DECLARED"
 POLL = 0.005
 """Seconds between two looks at the file of held steps."""
 Change = Callable[[Any, str, Any], None]
@@ -147,6 +152,18 @@ class Held:
         }
 
 
+# One more parameter.
+
+
+def declare(parameter: str, module: Any) -> None:
+    """Adds a parameter, given as JSON, to the declarations of this module."""
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(parameter).items()
+    }
+    module.PARAMETERS[fields["name"]] = module.Parameter(**fields)
+
+
 # In a process that begins.
 
 
@@ -183,6 +200,8 @@ def begin() -> None:
         changes["bitsandbytes.functional"] = lambda functional: take_way(way == "on", functional)
     if file := os.environ.get(HELD_STEPS):
         changes |= Held(Path(file)).changes()
+    if parameter := os.environ.get(DECLARED):
+        changes["pipeline.parameters"] = lambda module: declare(parameter, module)
     for name, change in changes.items():
         if name not in known:
             sys.meta_path.insert(0, WhenImported(name, change))
