@@ -51,9 +51,10 @@ def hub(running: OpenIdProvider) -> OpenIdProvider:
 
 
 @pytest.fixture
-def browser(hub: OpenIdProvider) -> TestClient:
+def browser(hub: OpenIdProvider) -> Iterator[TestClient]:
     """A browser in front of an app that knows nobody yet."""
-    return browser_of(login_at(hub))
+    with browser_of(login_at(hub)) as browser:  # one event loop for all its requests
+        yield browser
 
 
 def login_at(hub: OpenIdProvider, **options: Any) -> HubLogin:
@@ -459,9 +460,9 @@ def test_the_state_is_kept_in_one_small_cookie_that_goes_with_links_alone(
     hub: OpenIdProvider, address: str, root: str, name: str, flags: set[str]
 ) -> None:
     login = HubLogin(Provider(CLIENT, SECRET, hub.url), (), login_page, logout_page, root)
-    browser = browser_of(login, address)
-    for _ in range(1_000 if not root and "https" in address else 3):
-        begun = browser.get("/login/huggingface")
+    with browser_of(login, address) as browser:
+        for _ in range(100 if not root and "https" in address else 3):  # each state has 30 bytes and more
+            begun = browser.get("/login/huggingface")
     (line,) = begun.headers.get_list("set-cookie")
     first, *found = line.lower().split("; ")
     assert first.startswith(f"{name.lower()}=")
