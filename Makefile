@@ -23,10 +23,11 @@ quick: $(VENV)/.test ## While you write: ruff, and every test that needs no proc
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not process and not browser and not training"
 
-lint: $(VENV)/.test ## The linters and the type checker.
+lint: $(VENV)/.test ## The linters, the type checker, and which room may import which.
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 clients: $(VENV)/.test ## The documentation's examples with the newest clients there are (tests/clients/README.md).
 	$(PYTHON) -m tests.clients
