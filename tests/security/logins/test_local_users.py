@@ -67,7 +67,7 @@ FILES = (
     "lock",
     "pid",
 )
-FOLDERS = ("events", "gradio", "tmp")
+FOLDERS = ("events", "inputs", "gradio", "tmp")
 
 
 @pytest.fixture
