@@ -21,7 +21,7 @@ from jobs.store.inputs import Inputs
 from jobs.store.models import Owner
 from pipeline.errors import DiskFull, InputNotFound, StoreError
 from tests.conftest import ROOT
-from tests.jobs.store.sent import ANN, BEN, BLOCK, HOUR, content, digests, put
+from tests.jobs.store.inputs.sent import ANN, BEN, BLOCK, HOUR, content, digests, put
 from tests.jobs.waiting import Clock, owner
 
 

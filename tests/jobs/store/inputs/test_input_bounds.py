@@ -19,7 +19,7 @@ from jobs.store.input_files import Key, key_of
 from jobs.store.inputs import Inputs
 from jobs.store.models import Owner
 from pipeline.errors import Busy, InputTooLarge
-from tests.jobs.store.sent import ANN, BEN, BLOCK, HOUR, Slowly, bounds, content, digests, put
+from tests.jobs.store.inputs.sent import ANN, BEN, BLOCK, HOUR, Slowly, bounds, content, digests, put
 from tests.jobs.waiting import Clock, owner
 
 
