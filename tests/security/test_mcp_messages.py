@@ -19,15 +19,7 @@ from api.guard.access import MESSAGE
 from api.mcp.messages import MOST_DEEP, MOST_ID, MOST_VALUES
 from api.mcp.transport import quiet_transport
 from jobs.queue import Queue
-from tests.security.support.mcp_calls import (
-    HEADERS,
-    LIST_TOOLS,
-    ONE,
-    at,
-    begin,
-    say,
-    tool_call,
-)
+from tests.security.support.mcp_calls import HEADERS, LIST_TOOLS, ONE, at, begin, say, tool_call
 from tests.support.mcp import INITIALIZE, connected, mcp_over
 from tests.support.rest import TIMEOUT
 

@@ -16,16 +16,7 @@ from api.mcp.sessions import MOST_SESSIONS, SHARE, NoRoom, Session, Sessions
 from api.visitor import USER
 from jobs.queue import Queue
 from tests.api.openai.openai_server import guarded
-from tests.security.support.mcp_calls import (
-    LIST_TOOLS,
-    ONE,
-    OTHER,
-    answer_in,
-    at,
-    begin,
-    say,
-    tool_call,
-)
+from tests.security.support.mcp_calls import LIST_TOOLS, ONE, OTHER, answer_in, at, begin, say, tool_call
 from tests.support.mcp import INITIALIZE, mcp_over
 from tests.support.tiny import SMALL, hold
 

@@ -1,4 +1,4 @@
-"""A place that every account of the machine may go to."""
+"""A place that every account of the machine may go to; a provider to log in at, and a browser that does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
+
+from tests.security.support.hub_logins import HERE, browser_of, login_at
+from tests.support.openid import OpenIdProvider, serve_openid
 
 
 @pytest.fixture
@@ -17,3 +21,24 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[OpenIdProvider]:
+    with serve_openid() as provider:
+        provider.callback = f"{HERE}/login/callback"
+        yield provider
+
+
+@pytest.fixture
+def hub(running: OpenIdProvider) -> OpenIdProvider:
+    """The provider, which tells the truth."""
+    running.lies, running.sign, running.answers, running.person = {}, None, {}, "ann"
+    running.requests.clear()
+    return running
+
+
+@pytest.fixture
+def browser(hub: OpenIdProvider) -> TestClient:
+    """A browser in front of an app that knows nobody yet."""
+    return browser_of(login_at(hub))

@@ -26,16 +26,7 @@ from jobs.workers.messages import Draw
 from jobs.workers.worker import Worker
 from pipeline.drawing import Drawing
 from tests.conftest import running
-from tests.security.support.accounts import (
-    ID,
-    JOB,
-    PROMPT,
-    as_stranger,
-    mode,
-    needs_root,
-    older,
-    open_ones,
-)
+from tests.security.support.accounts import ID, JOB, PROMPT, as_stranger, mode, needs_root, older, open_ones
 from tests.support.queues import begin
 from tests.support.rest import TIMEOUT
 from tests.support.steps import Steps
