@@ -1,4 +1,5 @@
-"""A place that every account of the machine may go to; a provider to log in at, and a browser that does."""
+"""A place that every account of the machine may go to; a provider to log in at, and a browser that does; a
+server with accounts of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from tests.api.conftest import SHORT, Keyed
+from tests.conftest import serve
 from tests.security.support.hub_logins import HERE, browser_of, login_at
+from tests.security.support.local_logins import ANN, BOB
 from tests.support.openid import OpenIdProvider, serve_openid
+from tests.support.tiny import entry, models_yaml
 
 
 @pytest.fixture
@@ -42,3 +47,15 @@ def hub(running: OpenIdProvider) -> OpenIdProvider:
 def browser(hub: OpenIdProvider) -> TestClient:
     """A browser in front of an app that knows nobody yet."""
     return browser_of(login_at(hub))
+
+
+@pytest.fixture(scope="module")
+def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    """A server that asks for a name and a password."""
+    folder = tmp_path_factory.mktemp("sessions")
+    models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
+    login = f"{':'.join(ANN)},{':'.join(BOB)}"
+    with serve(
+        folder, STEPWISE_MODELS=str(models), STEPWISE_LOGIN=login, STEPWISE_PROXIES="127.0.0.1"
+    ) as url:
+        yield Keyed(url, folder / "server.log")
