@@ -79,13 +79,13 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
         return [describe_job(record) for record in records]
 
     async def models() -> list[dict[str, Any]]:
-        return engine.models()
+        return await asyncio.to_thread(engine.models)
 
     async def stop(job: str) -> dict[str, Any]:
         return await stop_job(queue, job)
 
     async def refusals(*values: Any) -> list[dict[str, Any]]:
-        problems = _problems(queue, dict(zip(PARAMETERS, values, strict=False)))
+        problems = await asyncio.to_thread(_problems, queue, dict(zip(PARAMETERS, values, strict=False)))
         return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
 
     gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
@@ -117,7 +117,7 @@ async def draw(
     """
     kept: Kept = "always" if values.get("job") else "call"
     try:
-        following = await start_job(queue, queue.check(values), kept)
+        following = await start_job(queue, await asyncio.to_thread(queue.check, values), kept)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
     async for event in following.events(again=AGAIN):
@@ -163,7 +163,8 @@ def _known_id(job: Any) -> str | None:
 
 
 def _problems(queue: "Queue", values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with these parameters, by name: asked before the queue, so total."""
+    """What is wrong with these parameters, by name: asked before the queue, so total. Looks at the disk: not
+    for an event loop."""
     try:
         queue.check(values)
     except InvalidRequest as error:
