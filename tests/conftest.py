@@ -20,6 +20,7 @@ from jobs.queue import Queue
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.engine import Engine
 from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
+from tests.inside.sitecustomize import EVENT_LOOPS
 from tests.support.node import node  # noqa: F401
 from tests.support.provider import FakeProvider, Far
 from tests.support.queues import queued
@@ -74,16 +75,18 @@ def serve(folder: Path, *script: str, port: int | None = None, **settings: str) 
 def running(
     folder: Path, *script: str, port: int | None = None, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """As `serve`, with the process, for a test that ends it. Its drawings can be held by STEPS."""
+    """As `serve`, with the process, for a test that ends it. Its drawings can be held by STEPS. Where one of
+    its event loops waited for a disk, that is an error when it has ended."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    log, steps = folder / "server.log", Steps(folder / "steps")
+    log, steps, waited = folder / "server.log", Steps(folder / "steps"), folder / "event-loops"
     STEPS[url] = steps
     environment = {
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
         "STEPWISE_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
+        EVENT_LOOPS: str(waited),
         **steps.environment,
         **settings,
     }
@@ -113,6 +116,7 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+    assert not waited.exists(), waited.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
