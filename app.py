@@ -2,7 +2,7 @@
 
     python app.py
 
-serves the page and the API; see README.md for the settings.
+serves the page and the API; see docs/settings.md for the settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from api.server.startup import Started, start
 
 
 def started() -> Started:
-    """Reads the command line, and starts; before the imports below, which take seconds.
+    """Read the command line and start the process: before the imports below, which take seconds.
 
     Raises:
         SystemExit: as of `start`, and from argparse.
@@ -29,9 +29,13 @@ def started() -> Started:
 
 if __name__ == "__main__":
     STARTED = started()
-    gc.disable()  # until `look_past_libraries`: a fifth of the imports' time, and there is nothing to collect
+    gc.disable()  # until the imports are done: a fifth of their time, and there is nothing to collect
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# After each event Gradio makes a pandas table of the last 10,000, for a dashboard that isn't served here.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", f"{sys.maxsize}")
+os.environ["GRADIO_DEBUG"] = "0"  # with 1, `launch` waits for Ctrl-C itself, and hears no other end
 # Drawing on a CPU: libgomp's threads spin while they wait, and hold up the streaming of the previews.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -45,14 +49,14 @@ from api.auth.browser_login import Site, space_host
 from api.auth.keys import access_notice
 from api.auth.login import Login
 from api.auth.passwords import Accounts
-from api.gradio.queue import MOST_SESSIONS, make_queue_last
-from api.gradio.routes import keep_gradio_to
+from api.gradio.queue import MOST_SESSIONS, harden_queue
 from api.guard.sites import Sites
 from api.routes import app_options
-from api.server.connections import expect_headers, raise_file_limit
+from api.server.connections import raise_file_limit
 from api.server.listening import listen_at
-from api.server.shutdown import expect_cuts, leave
-from jobs.telemetry.job_log import print_journal
+from api.server.shutdown import exit_process, silence_cut_answers
+from api.visitor import user_of
+from jobs.telemetry.job_log import print_job_log
 from pipeline.errors import SettingError, StepwiseError
 from settings import Settings
 from ui.login_page import login_page, logout_page, password_page
@@ -69,35 +73,36 @@ need no thread: the 41st caller would wait in Gradio's queue, before ours and un
 
 
 def main() -> None:
+    """Start and serve, as `python app.py` does."""
     serve(started())
 
 
 def serve(started: Started) -> NoReturn:
-    """Serves the page and the API until Ctrl-C or SIGTERM; then ends the process."""
-    ending, settings = started.ending, started.settings
+    """Serve the page and the API until Ctrl-C or SIGTERM, then end the process."""
+    shutdown, settings = started.shutdown, started.settings
     try:
-        login = login_of(settings)
+        login = make_login(settings)
         engine = settings.engine()
         preload = settings.to_preload(engine)
-        engine.hold()
+        engine.load_for_zerogpu()
     except StepwiseError as error:
         sys.exit(str(error))
-    ending.in_order()
+    shutdown.require_cleanup()
     try:
         # A small model is ready before anyone has typed a prompt.
         queue = settings.queue(engine, preload, started.folder)
-        keep_gradio_to(queue.folder.gradio)
     except StepwiseError as error:
         print(error, file=sys.stderr)
-        leave(1)  # a model may be on its way already
-    with ending.closing(queue, settings.grace) as served:
+        exit_process(1)  # a model may be on its way already
+    with shutdown.closing(queue, settings.grace) as served:
         demo = served.demo = page_of(queue, settings, login)
-        demo.block_thread = ending.wait  # type: ignore[method-assign]  # Gradio's own waits for an exception
         listen_at(started.address, settings.proxies)
-        if not ending.told:
+        if not shutdown.requested:
             try:
                 demo.launch(
                     **launch_options(),
+                    prevent_thread_lock=True,  # Gradio's own waiting ends by an exception; ours is below
+                    auth_dependency=user_of if login else None,
                     max_threads=MOST_CALLS,
                     state_session_capacity=MOST_SESSIONS,
                     mcp_server=False,  # ours is at /mcp; Gradio's would make a tool of every endpoint
@@ -111,28 +116,28 @@ def serve(started: Started) -> NoReturn:
                 )
             except SettingError as error:  # the address is another program's since it was looked at
                 sys.exit(str(error))
-            ending.wait()  # where Gradio doesn't, as under `python -i`
+            shutdown.wait()
     raise AssertionError("`closing` ends the process")
 
 
 def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
-    """The page, ready to be launched, with all that the process needs for it."""
-    print_journal()
+    """Build the page and make the process ready to serve it: its log, its limits and Gradio's queue."""
+    print_job_log()
     demo = build_page(queue, login is not None)
-    expect_cuts()
-    expect_headers()
+    silence_cut_answers()
     raise_file_limit()
     demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
-    make_queue_last(demo)
+    harden_queue(demo)
     print(access_notice(settings.api_keys, login.who if login else ""), flush=True)
-    look_past_libraries()
+    exclude_libraries_from_gc()
     return demo
 
 
-def look_past_libraries() -> None:
-    """Takes what is there now, half a million objects of the libraries, out of the garbage collector's sight.
-    It looks at all that lasts whenever a quarter as much has come since: until then 125,000 objects of calls
-    that are over would stay, and each such look would halt the server for a quarter of a second."""
+def exclude_libraries_from_gc() -> None:
+    """Take the half a million objects that the libraries have made by now out of what the garbage collector
+    looks at. It looks at everything that has lasted whenever a quarter as much has come since: until then
+    125,000 objects of finished calls would stay, and each such look would halt the server for a quarter of a
+    second."""
     gc.collect()
     gc.freeze()
     gc.collect()  # it counts anew what lasts
@@ -140,8 +145,8 @@ def look_past_libraries() -> None:
     gc.set_threshold(700, 10, 2)  # all of it five times as often as usual: 14 ms, for 64,000 objects
 
 
-def login_of(settings: Settings) -> Login | None:
-    """How one logs in; None: nobody need.
+def make_login(settings: Settings) -> Login | None:
+    """Return the way to log in that the settings ask for, or None if everyone may come in.
 
     Raises:
         SettingError: what the Hugging Face login needs isn't there, or a password is too long.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import quoted
+from pipeline.errors import SettingError, quoted
 
 PREFIX = "STEPWISE_"
 OTHERS = frozenset({"STEPWISE_BENCH_STARTED", "STEPWISE_CASES", "STEPWISE_SCREENSHOTS"})
@@ -21,7 +22,7 @@ OTHERS = frozenset({"STEPWISE_BENCH_STARTED", "STEPWISE_CASES", "STEPWISE_SCREEN
 ELSEWHERE = {"STEPWISE_HOST": "GRADIO_SERVER_NAME", "STEPWISE_PORT": "GRADIO_SERVER_PORT"}
 """Settings that one would look for under our prefix, and what they are called."""
 FOREIGN = ("HF_HOME", "HF_TOKEN", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OPENID_PROVIDER_URL")
-"""README's settings that have no prefix of ours."""
+"""Settings in docs/settings.md that have no prefix of ours."""
 SECRET = frozenset({"HF_TOKEN", "OAUTH_CLIENT_SECRET"})
 _NEAR = 0.6
 """How much alike a name and its correction are, of 1."""
@@ -80,13 +81,37 @@ def explained(
     for field in dict.fromkeys(str(one["loc"][0]) for one in error.errors(include_input=False)):
         variable = f"{PREFIX}{field.upper()}"
         name = spelled.get(variable.lower(), variable)
-        value, kind = environ.get(name, ""), _kind(settings[field])
+        value, kind = environ.get(name, ""), allowed_values(settings[field])
         if not value.strip():
             found[name] = f"{name} is empty: leave it out, or write {kind}."
         else:
             got = "" if _is_secret(settings[field]) else f"; got {quoted(value)}"
             found[name] = f"{name} must be {kind}{got}."
     return found
+
+
+def proxies_in(value: str, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the addresses and networks of proxies that a variable holds, separated by commas.
+
+    Args:
+        value: what it holds. name: what it is called.
+
+    Raises:
+        SettingError: an entry is none, or is everyone: then a visitor could write any address.
+    """
+    networks = []
+    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            network = None
+        if network is None or not network.prefixlen:
+            raise SettingError(
+                f"{name}: {quoted(entry)}, entry {number}, is not the address of a proxy, as 10.0.0.7, nor a "
+                "network of proxies, as 10.0.0.0/24. Separate them by commas."
+            )
+        networks.append(network)
+    return tuple(networks)
 
 
 def _unknown(name: str, value: str, settings: Mapping[str, Any]) -> str | None:
@@ -97,11 +122,17 @@ def _unknown(name: str, value: str, settings: Mapping[str, Any]) -> str | None:
     name, wanted = quoted(name)[1:-1], name.upper().removeprefix(PREFIX)
     near = difflib.get_close_matches(wanted, [field.upper() for field in settings], 1, _NEAR)
     meant = ELSEWHERE.get(name.upper()) or (f"{PREFIX}{near[0]}" if near else "")
-    return f"{name} is not a setting" + (f": did you mean {meant}?" if meant else "; README.md has them all.")
+    return f"{name} is not a setting" + (
+        f": did you mean {meant}?" if meant else "; docs/settings.md has them all."
+    )
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
-    """What a field may be, in words."""
+def allowed_values(schema: Mapping[str, Any]) -> str:
+    """What a setting may be, in words, as "a whole number from 1 to 1,024".
+
+    Args:
+        schema: the field's JSON schema.
+    """
     schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
     if names := schema.get("enum"):
         return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from unicodedata import normalize
@@ -16,7 +16,7 @@ from unicodedata import normalize
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from environment import PREFIX, explained, mistakes
+from environment import PREFIX, explained, mistakes, proxies_in
 from pipeline.catalog.paths import owner_path
 from pipeline.catalog.spec import PlanName
 from pipeline.errors import SettingError, quoted
@@ -40,86 +40,93 @@ MOST_SECONDS = 100_000_000
 
 
 class Settings(BaseSettings):
-    """Each field is a variable: `models` is STEPWISE_MODELS. README has the same table."""
+    """Each field is a variable: `models` is STEPWISE_MODELS. Its docstring is its row of docs/settings.md."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, allow_inf_nan=False)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, allow_inf_nan=False, use_attribute_docstrings=True)
 
     models: Path = Path(__file__).parent / "models.yaml"
-    """Which models there are."""
+    """The list of models that this server offers."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """Where models draw that aren't bound to the CPU."""
+    """Where models draw that aren't bound to the CPU by their entry. `auto` takes the GPU if there is one."""
     gpu_memory: Annotated[float, Field(gt=0, le=MOST_GB)] | None = None
-    """GB (10⁹ bytes) of the GPU that weights and drawing may take; what is free at the start where unset."""
+    """GB (10⁹ bytes) of the GPU that weights and drawing may take. Where unset, what is free at the start."""
     host_memory: Annotated[float, Field(ge=0, le=MOST_GB)] | None = None
-    """GB (10⁹ bytes) of host memory for weights that are not on the GPU; most of what is free where unset."""
+    """GB (10⁹ bytes) of host memory for weights that are not on the GPU. Where unset, 90 % of what is free at
+    the start; a container's limit counts."""
     plan: PlanName | None = None
-    """How models are kept in memory on a GPU (pipeline/devices/memory_plans.py); the fastest plan that
-    fits where unset."""
+    """How every model is kept in memory on a CUDA GPU; memory.md explains the plans. Where unset, each model
+    gets the first plan that fits."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """CPU threads for drawing there; torch's own choice where unset."""
+    """How many CPU threads draw, where a CPU draws. Where unset, PyTorch chooses."""
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """Drawings that may wait in front of a device; more are refused."""
+    """How many drawings may wait in front of a device. More are refused."""
     preload: Annotated[tuple[str, ...] | None, NoDecode] = None
-    """Ids of the models that are fetched and loaded at the start, in this order, separated by commas; empty:
-    none. Unset: the default model, unless it would have to be fetched."""
+    """Ids of the models to fetch and load at the start, in this order, separated by commas. Empty: none.
+    Where unset, the default model if nothing of it must be fetched."""
     max_waiting_each: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Drawings of one person that may wait; more are refused."""
+    """How many drawings of one person may wait. More are refused."""
     running_each: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Drawings of one person that are drawn at the same time, where several GPUs or providers draw."""
+    """How many drawings of one person are drawn at the same time, where several GPUs or providers draw."""
     rate: str | None = None
-    """Drawings that one person may start, as 30/minute or 5/minute, 100/hour; of calls of Gradio's API, ten
-    times as many; empty: as many as they like. 60/minute on a Space where unset, none elsewhere."""
+    """How many drawings one person may start, as `30/minute` or `5/minute, 100/hour`. Calls of Gradio's API
+    are allowed ten times as many. Empty: no limit. Where unset, `60/minute` on a Space and no limit
+    elsewhere."""
     max_wait: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 6 * 3600
-    """Seconds after which a drawing fails that waits for its turn."""
+    """Seconds after which a drawing fails that waits for its turn. Time without a running server does not
+    count."""
     max_draw: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 3600
-    """Seconds after which a drawing fails that was begun."""
+    """Seconds after which a drawing fails that has begun."""
     abandoned_after: Annotated[float, Field(ge=0, le=MOST_SECONDS)] | None = None
-    """Seconds after which a running drawing is ended that nobody follows, unless its caller chose its id;
-    30 on a Space where unset. Elsewhere one from the page is then drawn to its end, and a program's ended
-    when it goes."""
+    """Seconds after which a running drawing ends that nobody follows, unless its client chose its id; jobs.md
+    says more. Where unset, 30 on a Space. Elsewhere a drawing from the page is then drawn to its end, and one
+    from a program ends when the program goes."""
     grace: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 30
-    """Seconds for which what is being drawn may finish when the server is told to end (SIGTERM)."""
+    """Seconds for which running drawings may finish when the server is told to end (SIGTERM)."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Processes that draw, each on a GPU of its own (where there is none, on the CPU); 0: this process does.
-    As many as there are GPUs where unset."""
+    """How many worker processes draw, each on a GPU of its own, or on the CPU where there is no GPU. 0: the
+    server itself draws. Where unset, as many as there are GPUs."""
     priority: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names of logged-in users who go before everyone else, separated by commas; a Space's owner does."""
+    """Names of logged-in users who go before everyone else, separated by commas. A Space's owner always
+    does."""
     data: Path | None = None
-    """The folder that jobs and their pictures are kept in; a Space's attached storage or the user's data
-    directory where unset."""
+    """The folder on a local disk that jobs and their pictures are kept in. Where unset, a Space's attached
+    storage, else the user's data directory; where that can't be written to, a temporary folder that goes with
+    the server."""
     keep_gb: Annotated[float, Field(gt=0, le=MOST_GB)] = 2
-    """GB (10⁹ bytes) of jobs that are kept, their previews, pictures and records; those used longest ago go
+    """GB (10⁹ bytes) of jobs that are kept: their previews, pictures and records. Those used longest ago go
     first."""
     keep_hours: Annotated[float, Field(gt=0, le=100_000)] = 24
-    """Hours for which pictures can be fetched again from the server, before their files are deleted."""
+    """Hours for which jobs and their pictures stay on the server."""
     log_prompts: bool = False
-    """Whether the line that is logged of each ended drawing has its prompt."""
+    """Whether the line that is logged for each ended drawing has its prompt."""
     zerogpu_size: Literal["large", "xlarge"] = "large"
-    """Of the GPUs that ZeroGPU lends: xlarge holds all models, at twice the quota."""
+    """The size of GPU to ask ZeroGPU for. `xlarge` holds all models, at twice the quota; zerogpu.md says
+    more."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Keys for /v1 and /mcp, separated by commas; where there is none, these are open to everybody."""
+    """Keys that `/v1` and `/mcp` ask for, separated by commas. The page and Gradio's own endpoints stay open.
+    Without a key, everything is open."""
     login: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Who may log in, each as name:password, separated by commas; or `huggingface`: with an account there.
-    Where there is none, nobody need."""
+    """Who may log in, each as `name:password`, separated by commas; or `huggingface`, for people with an
+    account there. Without it, nobody needs to log in; login-and-security.md says more."""
     users: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names of the Hugging Face users and organisations that may come in, separated by commas; where there is
-    none, everyone with an account."""
+    """Names of the Hugging Face users and organisations that may come in with `STEPWISE_LOGIN=huggingface`,
+    separated by commas. Without a name, everyone with an account may."""
     proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
-    """Addresses and networks of the proxies that are believed who asks, and at which address
-    (api/server/forwarded.py), separated by commas; empty: none. Where unset, those of uvicorn's
-    FORWARDED_ALLOW_IPS; where that is, too, a Space's own on a Space, and none elsewhere, not this machine's
-    either."""
-
+    """Addresses and networks of the proxies in front, separated by commas, that are believed when they say
+    who asks (`X-Forwarded-For`) and at which address; proxy.md says more. Empty: none. Where unset, those in
+    uvicorn's `FORWARDED_ALLOW_IPS`; where that is unset, too, a Space's own on a Space, and none elsewhere,
+    not even this machine."""
     hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names under which the server is reached, as draw.example.org, separated by commas; besides addresses in
-    numbers, names without a dot or of a private network, GRADIO_ROOT_PATH's, and a Space's own. *: any."""
+    """Names under which the server is reached, as `draw.example.org`, separated by commas. `.example.org`
+    stands for all that end so, `*` for any. Known without it are addresses in numbers, names without a dot or
+    of a private network (`.local`, `.internal`, …), the name in `GRADIO_ROOT_PATH`, and a Space's own."""
     origins: Annotated[tuple[str, ...], NoDecode] | None = None
-    """Other sites whose pages may call what is open to everyone, as https://example.org, separated by commas;
-    *: any. Where unset, those of every site on a Space, of none elsewhere; pages on the visitor's own
-    machine always may."""
+    """Other sites whose pages may call what is open to everyone, as `https://example.org`, separated by
+    commas. `*` stands for any. Pages on the visitor's own machine (`http://localhost:…`) always may. Where
+    unset, any on a Space and none elsewhere."""
     frames: Annotated[tuple[str, ...], NoDecode] | None = None
-    """Sites that may show the page in a frame, as https://example.org, separated by commas; *: any; empty:
-    none. https://huggingface.co where unset."""
+    """Sites that may show the page in a frame, as `https://example.org`, separated by commas. `*` stands for
+    any. Empty: none. Where unset, `https://huggingface.co`."""
 
     @field_validator("models", "data", mode="before")
     @classmethod
@@ -213,13 +220,13 @@ class Settings(BaseSettings):
     @field_validator("proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
-        return _proxies(value, "STEPWISE_PROXIES") if isinstance(value, str) else value
+        return proxies_in(value, "STEPWISE_PROXIES") if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _uvicorns_proxies(self) -> Self:
         value = os.environ.get("FORWARDED_ALLOW_IPS", "")
         if self.proxies is None and value.strip():
-            self.proxies = _proxies(value, "FORWARDED_ALLOW_IPS")
+            self.proxies = proxies_in(value, "FORWARDED_ALLOW_IPS")
         return self
 
     @model_validator(mode="after")
@@ -277,7 +284,7 @@ class Settings(BaseSettings):
         from pipeline.engine import EngineSpec
 
         wanted = Wanted(self.device, self.gpu_memory, self.host_memory, self.plan)
-        return EngineSpec(self.models, wanted, self.threads, self.max_waiting, self.zerogpu_size)
+        return EngineSpec(self.models, wanted, self.threads, self.zerogpu_size)
 
     def queue(self, engine: Engine, preload: Sequence[str], folder: DataFolder) -> Queue:
         """The queue in front of this engine, which begins with what the last server left.
@@ -289,7 +296,7 @@ class Settings(BaseSettings):
         Raises:
             StoreError: what the folder holds can't be read.
         """
-        from jobs.limits import Rules
+        from jobs.limits import Limits
         from jobs.queue import Queue
         from jobs.workers.executors import executors, gpus
 
@@ -297,7 +304,7 @@ class Settings(BaseSettings):
         abandoned = self.abandoned_after
         if abandoned is None and on_space:
             abandoned = ABANDONED_ON_SPACE
-        rules = Rules(
+        limits = Limits(
             room=self.max_waiting,
             each=self.max_waiting_each,
             running_each=self.running_each,
@@ -311,7 +318,7 @@ class Settings(BaseSettings):
             log_prompts=self.log_prompts,
         )
         workers = gpus(engine) if self.workers is None else self.workers
-        return Queue(engine, folder, executors(engine, self.engine_spec(), workers, preload), rules)
+        return Queue(engine, folder, executors(engine, self.engine_spec(), workers), limits, preload)
 
     def to_preload(self, engine: Engine) -> list[str]:
         """The models to make ready at the start.
@@ -330,24 +337,3 @@ class Settings(BaseSettings):
                     f"commas, of: {', '.join(known)}."
                 )
         return list(self.preload)
-
-
-def _proxies(value: str, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The addresses and networks in this variable.
-
-    Raises:
-        SettingError: an entry is none, or is everyone: then a visitor could write any address.
-    """
-    networks = []
-    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
-        try:
-            network = ip_network(entry)
-        except ValueError:
-            network = None
-        if network is None or not network.prefixlen:
-            raise SettingError(
-                f"{name}: {quoted(entry)}, entry {number}, is not the address of a proxy, as 10.0.0.7, nor a "
-                "network of proxies, as 10.0.0.0/24. Separate them by commas."
-            )
-        networks.append(network)
-    return tuple(networks)

@@ -1,4 +1,4 @@
-"""A drawing's pictures as files: jpeg previews while it runs, the PNGs at the end. Gradio's clients and pages
+"""A drawing's pictures as files: JPEG previews while it runs, the PNGs at its end. Gradio's clients and pages
 look for files at one of Gradio's own addresses (6.31); there Stepwise serves pictures, and nothing else.
 
 They are read from the job's events (jobs/store/pictures.py): no copy of them is made, by us or by Gradio.
@@ -14,13 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from gradio import FileData
-from gradio.blocks import Block
 from gradio.route_utils import API_PREFIX
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.server.prefix_routes import PrefixRoute
 from jobs.store.log_names import name_of
 from jobs.store.pictures import find_picture, picture_name
 from pipeline.events import Event
@@ -39,7 +39,7 @@ _GONE = "There is no such picture here, or no longer: pictures are deleted after
 
 
 class PictureFiles:
-    """Gives pictures addresses, and serves them there for as long as their job's events are kept."""
+    """Gives pictures addresses, and serves them for as long as their job's events are kept."""
 
     def __init__(self, logs: Path) -> None:
         """logs: the folder of the jobs' events."""
@@ -48,12 +48,12 @@ class PictureFiles:
 
     @staticmethod
     def path(file: dict[str, Any]) -> str:
-        """Where one of these files is served, behind the server's address."""
+        """Return where one of these files is served, behind the server's address."""
         return f"{ADDRESS}{quote(file['path'])}"
 
     def gallery(self, event: Event) -> list[dict[str, Any]]:
-        """The event's pictures in the shape of a gallery: previews while it runs, then the finished PNGs
-        (and, of a stopped drawing, the last preview of the image it was at)."""
+        """Return the event's pictures in the shape of a gallery: previews while it runs, then the finished
+        PNGs (and, of a stopped drawing, the last preview of the image it was at)."""
         finished = event.images if event.last else ()
         job, prompt = event.job, event.job.prompt
         files = [self.file(job, png, f"{job.seed + index}.png") for index, png in enumerate(finished)]
@@ -61,7 +61,7 @@ class PictureFiles:
         return [{"image": file, "caption": prompt} for file in files]
 
     def file(self, job: Job, picture: bytes, name: str, quality: int | None = None) -> dict[str, Any]:
-        """One picture of a job's events, as Gradio's clients expect a file.
+        """Return one picture of a job's events, as Gradio's clients expect a file.
 
         Args:
             name: what it is called when somebody saves it. Where its ending is another than the picture's
@@ -72,8 +72,9 @@ class PictureFiles:
         return FileData(path=path, orig_name=name).model_dump()
 
     def route(self) -> Route:
-        """Serves them, in front of Gradio's own route: that one reads the server's files."""
-        return _Files(ADDRESS + "{path:path}", self._serve)
+        """Return the route that serves them. It stands before Gradio's own, which reads the server's
+        files."""
+        return PrefixRoute(ADDRESS + "{path:path}", self._serve)
 
     async def _serve(self, request: Request) -> Response:
         asked = _PATH.fullmatch(request.path_params["path"])
@@ -98,30 +99,10 @@ class PictureFiles:
         return Response(picture, media_type=f"image/{kind}", headers=headers)
 
 
-class _Files(Route):
-    """All of this prefix: Starlette's own Route (1.10) leaves a path with a line break in it to the routes
-    after it."""
-
-    def __init__(self, path: str, endpoint: Any) -> None:
-        super().__init__(path, endpoint)
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
-
-
 def converted(png: bytes, kind: str, quality: int) -> bytes:
-    """A PNG as a `jpeg` or `webp` of this quality, 0 to 100. Takes its time: not for an event loop."""
+    """Return a PNG as a `jpeg` or `webp` of this quality, 0 to 100. It takes its time: not for an event
+    loop."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         image.convert("RGB").save(buffer, kind.upper(), quality=quality)
     return buffer.getvalue()
-
-
-class _Forgetful(set[str]):
-    """Gradio's list of the files that it has to delete, which would grow for ever: these it hasn't to."""
-
-    def add(self, _: str) -> None: ...
-
-
-def leave_alone(block: Block) -> None:
-    """Makes Gradio pass on the paths of PictureFiles as they are in this output: it copies files that lie
-    elsewhere than in the block's own folder. Paths below FOLDER must be among launch's `allowed_paths`."""
-    block.GRADIO_CACHE, block.temp_files = FOLDER, _Forgetful()

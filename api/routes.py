@@ -5,7 +5,6 @@ Given there, they are part of the app from its first answer on. What they do sta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +12,17 @@ import gradio as gr
 from fastapi import Request
 from pydantic import SecretStr
 from starlette.middleware import Middleware
-from starlette.routing import Mount
-from starlette.types import ASGIApp
 
-from api.auth.browser_login import EndWithLogin
+from api.auth.browser_login import EndStreamsWithLogin
 from api.auth.keys import AskForKey
 from api.auth.login import AskForLogin, Login
 from api.gradio.joins import call_rates
 from api.gradio.refusals import HANDLERS
-from api.gradio.routes import GuardGradio, fetch_nothing
+from api.gradio.routes import GuardGradio, refuse_downloads
 from api.gradio.routes import refuse as refuse_as_gradio
 from api.guard.access import Access, Table
 from api.guard.error_shapes import ErrorsInShape, Shape, http_errors
-from api.guard.guard import Guard, KeepToTable
+from api.guard.guard import AllowListed, Guard
 from api.guard.sites import Sites
 from api.mcp.http import failure, mcp_app, mcp_routes, refusal
 from api.openai.errors import fail, refuse
@@ -36,7 +33,8 @@ from api.server.behind_proxy import BehindProxy, app_address
 from api.server.health import PATHS as HEALTH
 from api.server.health import health_routes
 from api.server.health import refuse as refuse_as_health
-from api.visitor import SeenFromGradio
+from api.server.prefix_routes import PrefixMount
+from api.visitor import WithGradioContext
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -52,7 +50,7 @@ def app_options(
     login: Login | None = None,
     sites: Sites | None = None,
 ) -> dict[str, Any]:
-    """All of `app_kwargs`.
+    """Return all of `app_kwargs`.
 
     Args:
         demo: the page, with the endpoints added.
@@ -67,7 +65,7 @@ def app_options(
     files = PictureFiles(queue.folder.logs)
     openai = openai_app(queue, files, root_url, bool(keys or login))
     mcp = mcp_app(queue, files, root_url)
-    fetch_nothing()
+    refuse_downloads()
     shapes = {
         PREFIX: Shape(refuse, lambda *given: fail(*given).response(), lambda *given: last_of(fail(*given))),
         MCP: Shape(refusal, failure),
@@ -96,32 +94,23 @@ def app_options(
             ),
             *(
                 [
-                    Middleware(EndWithLogin, logins=login.browsers),
+                    Middleware(EndStreamsWithLogin, logins=login.browsers),
                     Middleware(AskForLogin, login=login, keys=keys),
                 ]
                 if login
                 else [Middleware(AskForKey, keys=keys)]
             ),
-            Middleware(KeepToTable, table=table, counted=call_rates(queue.rules.rate)),
+            Middleware(AllowListed, table=table, counted=call_rates(queue.limits.rate)),
             Middleware(GuardGradio),
         ],
         "exception_handlers": HANDLERS | http_errors(shapes),
         "lifespan": mcp.lifespan,
         "routes": [
             *(login.routes() if login else ()),
-            Below(PREFIX, SeenFromGradio(openai, demo)),
+            PrefixMount(PREFIX, WithGradioContext(openai, demo)),
             *unprefixed_routes(root_url),
             files.route(),
             *health_routes(demo, queue),
-            *mcp_routes(SeenFromGradio(mcp, demo)),
+            *mcp_routes(WithGradioContext(mcp, demo)),
         ],
     }
-
-
-class Below(Mount):
-    """All of this prefix. Starlette's own Mount (1.10) leaves a path with a line break in it to the routes
-    after it: here to Gradio, with its answers and without the guard."""
-
-    def __init__(self, path: str, app: ASGIApp) -> None:
-        super().__init__(path, app)
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)

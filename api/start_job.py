@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from api.visitor import asking
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
-    from jobs.store.models import Kept
+    from jobs.store.models import Lifetime
     from pipeline.request import Job
 
 
-async def start_job(queue: Queue, job: Job, kept: Kept = "call") -> Following:
+async def start_job(queue: Queue, job: Job, lifetime: Lifetime = "attached") -> Subscription:
     """As `Queue.start`, for whoever asks in this context. Where the caller is cancelled before there is an
     answer, the job is one whose last reader has gone: it mustn't be drawn for nobody.
 
@@ -23,10 +23,10 @@ async def start_job(queue: Queue, job: Job, kept: Kept = "call") -> Following:
         As of `Queue.start`.
     """
     lock, gone = threading.Lock(), False
-    started: list[Following] = []
+    started: list[Subscription] = []
 
-    def start() -> Following:
-        following = queue.start(job, asking(queue.rules.first), kept)
+    def start() -> Subscription:
+        following = queue.start(job, asking(queue.limits.first), lifetime)
         with lock:
             started.append(following)
             if gone:

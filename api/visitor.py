@@ -1,5 +1,5 @@
-"""Who asks: whose job it is, from which address, and the context in which `spaces` looks for who pays.
-Gradio makes that context for its own endpoints; the routes beside Gradio's make the same.
+"""Who asks: whose job it is, from which address, and the context in which `spaces` looks for who pays. Gradio
+makes that context for its own endpoints; the routes beside Gradio's make the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USER = "stepwise.user"
 
 
 def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) -> Owner:
-    """Whose job it is that this request starts; of a bounded length, whatever the client calls itself.
+    """Return whose job it is that this request starts; of a bounded length, whatever the client calls itself.
 
     Args:
         request: Gradio's own or Starlette's; None: there is none, as of a call within this process.
@@ -37,7 +37,8 @@ def owner_of(request: gr.Request | Request | None, first: Collection[str] = ()) 
 
 
 def asking(first: Collection[str] = ()) -> Owner:
-    """Whose job it is that is started in this context: of an event of Gradio's, or of a route beside them.
+    """Return whose job it is that is started in this context: of an event of Gradio's, or of a route beside
+    them.
 
     Args:
         first: as of `owner_of`.
@@ -46,7 +47,8 @@ def asking(first: Collection[str] = ()) -> Owner:
 
 
 def address_of(scope: Scope) -> str:
-    """The address that this request came from, an IPv6 one as its /64: whoever has one, has all of them.
+    """Return the address that this request came from; of an IPv6 one its /64, because whoever has one address
+    has all of them.
 
     It is the socket's, or what a named proxy said in its place (server/forwarded.py): no header is read here.
     """
@@ -62,9 +64,15 @@ def address_of(scope: Scope) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-class SeenFromGradio:
-    """The app, its requests seen as Gradio's own are: whose they are, and which server's. `spaces` (0.51)
-    closes that server's connections in the processes that it forks."""
+def user_of(request: Request) -> str:
+    """Return the name under which Gradio knows who sent this request (`launch`'s `auth_dependency`): empty
+    for a program that sent a key. Who isn't let in is refused before Gradio is asked (auth/login.py)."""
+    return request.scope.get(USER, "")
+
+
+class WithGradioContext:
+    """Middleware that gives requests to routes beside Gradio's the context that Gradio's own have: who asks,
+    and at which server. `spaces` (0.51) closes that server's connections in the processes that it forks."""
 
     def __init__(self, app: ASGIApp, demo: gr.Blocks) -> None:
         self.app, self._demo = app, demo
@@ -72,11 +80,11 @@ class SeenFromGradio:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         LocalContext.blocks.set(self._demo)
         if scope["type"] == "http":
-            asked_by(Request(scope))
+            set_asking_request(Request(scope))
         await self.app(scope, receive, send)
 
 
-def asked_by(request: Request | None) -> None:
-    """From here on, in this context, this request is the one that asks; None: none does, and what begins in
-    this context and lasts keeps none."""
+def set_asking_request(request: Request | None) -> None:
+    """Make this request the one that asks, from here on in this context. None: none does, so that what begins
+    in this context and lasts keeps no request."""
     LocalContext.request.set(cast(Any, request))  # Gradio's own wraps one of these; only its headers are read

@@ -24,9 +24,10 @@ from typing import Any
 
 import httpx
 
-from bench.rest import Disconnected, Refused, fetch, follow
-from bench.served import Served
-from bench.table import command_line, scratch, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.rest import Disconnected, Refused, fetch, follow
+from bench.support.served import Served
+from bench.support.table import command_line, scratch, setting, table
 
 SEED = 20261124
 HUNG = 90.0
@@ -245,7 +246,7 @@ def _compare(outcome: Outcome) -> None:
     import numpy as np
     from PIL import Image
 
-    from bench.table import ROOT
+    from bench.support.table import ROOT
     from pipeline.engine import EngineSpec
 
     def pixels(picture: bytes) -> Any:
@@ -296,7 +297,7 @@ def main() -> None:
     parser.add_argument("--servers-killed", type=int, default=5, help="of the whole server (default 5)")
     parser.add_argument("--clients", type=int, default=20, help="at the same time (default 20)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the moments (default {SEED})")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(
         setting(
             "Sketch on the CPU, 6 to 24 steps, 128² to 256², one worker process, all clients one person; "

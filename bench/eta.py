@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 PERSONS = 5
@@ -70,13 +70,13 @@ class Told:
 def run(jobs: int, folder: Path, seed: int = SEED) -> list[Told]:
     """So many jobs of each person; folder: for the jobs, and the second model."""
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(_models(folder)).engine()
-    queue = Queue(engine, DataFolder(folder / "data"), executors(engine, preload=MODELS), Rules())
+    queue = Queue(engine, DataFolder(folder / "data"), executors(engine), Limits(), MODELS)
     found: list[Told] = []
     chance = random.Random(seed)
     _learn(queue)
@@ -120,7 +120,7 @@ def _learn(queue: Any) -> None:
 
     for model in MODELS:
         for request in REQUESTS[:2]:
-            queue.start(_job(queue, model, request, 0), Owner("address:first"), "always").result()
+            queue.start(_job(queue, model, request, 0), Owner("address:first"), "detached").result()
 
 
 def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: list[Told]) -> None:
@@ -129,7 +129,7 @@ def _person(queue: Any, person: str, jobs: int, chance: random.Random, found: li
     for _ in range(jobs):
         time.sleep(chance.uniform(0, PAUSE))
         job = _job(queue, chance.choice(MODELS), chance.choice(REQUESTS), chance.randrange(9999))
-        following = queue.start(job, Owner(person), "always")
+        following = queue.start(job, Owner(person), "detached")
         told = Told(time.monotonic())
         for event in following.events():
             now = time.monotonic()

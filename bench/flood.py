@@ -23,9 +23,10 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.rest import Disconnected, Refused, follow
-from bench.served import Served
-from bench.table import command_line, scratch, server, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.rest import Disconnected, Refused, follow
+from bench.support.served import Served
+from bench.support.table import command_line, scratch, server, setting, table
 
 AT_ONCE = 40
 """Requests at the same time."""
@@ -180,7 +181,7 @@ async def _ready(served: Served) -> None:
 def flood_plain(sessions: int, cancels: int) -> Flooded:
     """A plain Gradio app's."""
     data = ["a red apple", 1, STEPS, SIZE]
-    with server("-m", "bench.plain_app") as (url, process, _):
+    with server("-m", "bench.support.plain_app") as (url, process, _):
         target = Target(url, process.pid, "/gradio_api/call/generate", {"data": data}, data)
         return flood(target, sessions, cancels)
 
@@ -221,7 +222,7 @@ def main() -> None:
     parser.add_argument(
         "--plain", action=argparse.BooleanOptionalAction, default=True, help="also a plain app"
     )
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(
         setting(
             f"Sketch on the CPU, {STEPS} steps, {SIZE}²; {AT_ONCE} requests at a time, all from one address, "

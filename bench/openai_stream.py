@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, scratch, setting, table
+from bench.support.table import ROOT, command_line, scratch, setting, table
 
 PROMPT = "a red apple"
 
@@ -115,17 +115,22 @@ def _first_preview(ask: Any, sizes: Sizes) -> str:
 
 def _watch() -> dict[str, tuple[float, float]]:
     """By job: the monotonic time at which its drawing began, and the seconds until its first preview."""
-    from pipeline.drawing import Drawing
+    from pipeline.run import Run
 
     seen: dict[str, tuple[float, float]] = {}
-    update = Drawing.update
+    began: dict[str, float] = {}
+    begin, update = Run.begin, Run.update
 
-    def watched(drawing: Drawing, **changes: Any) -> None:
-        update(drawing, **changes)
-        if changes.get("previews") and drawing._began is not None:
-            seen.setdefault(drawing.job.id, (drawing._began, drawing.latest.seconds))
+    def watched_begin(run: Run) -> None:
+        began[run.job.id] = time.monotonic()
+        begin(run)
 
-    Drawing.update = watched  # type: ignore[method-assign]
+    def watched_update(run: Run, **changes: Any) -> None:
+        update(run, **changes)
+        if changes.get("previews"):
+            seen.setdefault(run.job.id, (began[run.job.id], run.latest.seconds))
+
+    Run.begin, Run.update = watched_begin, watched_update  # type: ignore[method-assign]
     return seen
 
 
@@ -175,11 +180,11 @@ def _pictures_a_minute(engine: Any, ask: Any, sizes: Sizes) -> str:
 def _app() -> Iterator[tuple[Any, str]]:
     """The engine and the address of the whole app in this process, Sketch loaded."""
     with scratch() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        from api.gradio.queue import make_queue_last
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        from api.gradio.queue import harden_queue
         from api.routes import app_options
         from jobs.data_dir.folder import DataFolder
-        from jobs.limits import Rules
+        from jobs.limits import Limits
         from jobs.queue import Queue
         from jobs.workers.executors import executors
         from pipeline.catalog.catalogue import read_catalogue
@@ -187,13 +192,13 @@ def _app() -> Iterator[tuple[Any, str]]:
         from pipeline.engine import Engine
         from ui.page import build_page, launch_options
 
-        engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"), max_waiting=1000)
-        engine.preload("sketch").join()
-        rules = Rules(room=1000, each=1000)  # all clients are one person
+        engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
+        engine.load("sketch")
+        rules = Limits(room=1000, each=1000)  # all clients are one person
         queue = Queue(engine, DataFolder(folder / "data"), executors(engine), rules)
         demo = build_page(queue)
         demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)
-        make_queue_last(demo)
+        harden_queue(demo)
         options = launch_options() | {"app_kwargs": app_options(demo, queue), "quiet": True}
         _, url, _ = demo.launch(**options, prevent_thread_lock=True)
         try:

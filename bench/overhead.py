@@ -28,7 +28,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, server, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.table import ROOT, command_line, server, setting, table
 
 PROMPT = "a red apple, {}"
 """Numbered, so that no drawing finds its prompt's embeddings in the cache: the plain call has none."""
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5, help="of each server, in turns (default 5); 0: none")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps (default 28)")
     parser.add_argument("--size", type=int, default=256, help="width and height in pixels (default 256)")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
 
     print(
         setting(
@@ -80,9 +81,9 @@ def in_process(rounds: int, steps: int, size: int) -> None:
     """Prints process time a step, at one thread and at torch's own number, and what it is made of."""
     import torch
 
-    from bench import plain_app
+    from bench.support import plain_app
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
@@ -103,7 +104,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
 
     def queued() -> bytes:
         job = engine.check({"prompt": PROMPT.format(next(its_own)), **_settings(steps, size)})
-        return list(queue.start(job, Owner("address:local"), "always").events())[-1].images[0]
+        return list(queue.start(job, Owner("address:local"), "detached").events())[-1].images[0]
 
     rows: Rows = [("threads", "per step", "plain", "Stepwise", "extra", "extra, % of a step")]
     stored: Rows = [("threads", "a drawing", "engine", "queue", "ratio")]
@@ -111,7 +112,7 @@ def in_process(rounds: int, steps: int, size: int) -> None:
         torch.set_num_threads(threads)
         # Anew: the thread that draws for an engine keeps the number that it began with.
         engine, scratch = _engine(), tempfile.TemporaryDirectory(prefix="bench-")
-        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Rules())
+        queue = Queue(engine, DataFolder(Path(scratch.name)), executors(engine), Limits())
         plain_times, our_times, queue_times = _in_turns(rounds, plain, ours, queued)
         queue.close()
         scratch.cleanup()
@@ -158,30 +159,36 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
 
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT
-    from pipeline.drawing import Drawing
+    from pipeline.devices.serial_thread import SerialThread
+    from pipeline.event_stream import EventStream
+    from pipeline.events import Event
     from pipeline.recipe import to_png
+    from pipeline.run import Cancel, Run
     from pipeline.sampling.preview import Estimate, render
     from pipeline.sampling.sample import Memory, _encode, _made_with, bring
     from pipeline.sampling.thumbnail import jpeg
     from pipeline.weights.model import find
+    from pipeline.weights.patches import NO_PATCHES
+    from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
-    spec, drawing = engine.catalogue[job.model], Drawing(job)
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT)
-    memory = Memory(Residency(processor()))
+    spec = engine.catalogue[job.model]
+    run = Run(job, EventStream(Event(job)).publish, Cancel())
+    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
+    memory = Memory(Residency(processor()), SerialThread("previews"))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)
     estimate = Estimate(noise, noise, torch.tensor(0.5))
     values = job.model_dump(exclude={"id", "warnings"})
 
     def borrow() -> None:
-        with weights.lent() as own:
+        with weights.job_components() as own:
             own.pipeline(networks)
 
-    networks = bring(drawing, weights, memory.residency, weights.networks)
-    with torch.no_grad(), weights.lent() as own:
+    networks = bring(run, weights, memory.residency, weights.networks)
+    with torch.no_grad(), weights.job_components() as own:
         preview = _ms(lambda: render(estimate, weights.factors, job.width, job.height))
-        reading = _ms(lambda: _encode(drawing, own, memory))
+        reading = _ms(lambda: _encode(run, own, memory))
         png = _ms(lambda: to_png(picture, job, 0, _made_with(weights)))
     borrow()  # the second set of tokenizers is copied here
     parts = {
@@ -190,7 +197,7 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
         "the PNG with its recipe, over Pillow's own": png - _ms(lambda: picture.save(io.BytesIO(), "PNG")),
         "its own scheduler and pipeline object, lent tokenizers": _ms(borrow),
         "counting tokens, embeddings from the cache": reading,
-        f"posting {steps + 6} events": (steps + 6) * _ms(lambda: drawing.update(step=1)),
+        f"posting {steps + 6} events": (steps + 6) * _ms(lambda: run.update(step=1)),
         "checking the request": _ms(lambda: engine.check(values)),
     }
     parts["all of these; the rest is threads changing places"] = sum(parts.values())
@@ -218,7 +225,7 @@ def _engine() -> Any:
     from pipeline.engine import Engine
 
     engine = Engine(read_catalogue(ROOT / "models.yaml"), Wanted("cpu"))
-    engine.preload("sketch").join()
+    engine.load("sketch")
     return engine
 
 
@@ -231,7 +238,7 @@ def through_servers(calls: int, steps: int, size: int) -> None:
 
     del os.environ["OMP_WAIT_POLICY"]  # the servers have the environment that an owner's would
     with (
-        server("-m", "bench.plain_app") as (plain_url, plain_process, _),
+        server("-m", "bench.support.plain_app") as (plain_url, plain_process, _),
         server("app.py") as (url, process, _),
     ):
         clients = {

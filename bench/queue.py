@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from bench.table import percentile, table
+from bench.support.table import percentile, table
 from jobs.scheduling.fair_share import Fair
-from jobs.store.models import Choice, Owner, Policy, Record, Sight
+from jobs.store.models import Choice, Owner, Policy, QueueSnapshot, Record
 from jobs.store.sqlite import SqliteStore
 from pipeline.request import Job
 
@@ -41,7 +41,7 @@ ROUNDS = 8
 LINE = "cuda"
 
 
-def first_come(waiting: Sequence[Record], sight: Sight) -> Choice | None:
+def first_come(waiting: Sequence[Record], sight: QueueSnapshot) -> Choice | None:
     """What a plain queue does."""
     return Choice(waiting[0].job.id) if waiting else None
 
@@ -86,9 +86,9 @@ def simulate(arrivals: Sequence[Arrival], policy: Policy, keeps: int, folder: Pa
     path = folder / "jobs.sqlite"
     store = SqliteStore(path, lambda: now)
 
-    def noting(waiting: Sequence[Record], sight: Sight) -> Choice | None:
+    def noting(waiting: Sequence[Record], sight: QueueSnapshot) -> Choice | None:
         choice = policy(waiting, sight)
-        for job in choice.overtakes if choice else ():
+        for job in choice.skipped if choice else ():
             outcome.overtaken.setdefault(job, []).append(sight.now)
         return choice
 
@@ -99,7 +99,7 @@ def simulate(arrivals: Sequence[Arrival], policy: Policy, keeps: int, folder: Pa
             arrival = to_come.pop()
             now = arrival.at
             job = _job(len(to_come), arrival.model)
-            store.add(job, LINE, arrival.owner, "visit", len(arrivals), len(arrivals))
+            store.add(job, LINE, arrival.owner, "page", len(arrivals), len(arrivals))
         now = free
         record = store.claim(LINE, noting, resident)
         if record is None:
@@ -113,7 +113,7 @@ def simulate(arrivals: Sequence[Arrival], policy: Policy, keeps: int, folder: Pa
         resident = [*(one for one in resident if one != model), model][-keeps:]
         outcome.waits.setdefault(record.owner.person, []).append(begins - record.created)
         now = free = begins + DRAWING[model]
-        store.end(record.job.id, record.attempt, "finished")
+        store.finish(record.job.id, record.attempt, "finished")
     store.close()
     path.unlink()
     return outcome

@@ -24,7 +24,7 @@ from statistics import median
 import httpx
 from filelock import FileLock, Timeout
 
-from bench.table import ROOT, command_line, free_port, scratch, setting, table
+from bench.support.table import ROOT, command_line, free_port, scratch, setting, table
 from jobs.data_dir.folder import OWNER
 from jobs.store.event_log import LogReader
 from jobs.store.log_names import log_path
@@ -179,7 +179,7 @@ def with_job(data: Path) -> None:
     job = engine.check(LONG)
     store = SqliteStore(data / "jobs.sqlite")
     store.forget([ended.job for ended in store.ended()])
-    store.add(job, engine.line(job.model), Owner("user:bench"), "always", 1, 1)
+    store.add(job, engine.line(job.model), Owner("user:bench"), "detached", 1, 1)
     store.close()
 
 

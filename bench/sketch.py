@@ -21,7 +21,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from PIL import Image, ImageDraw
 
-from bench import sketch_scores as scores
+from bench.support import sketch_scores as scores
 from training import sprites
 from training.captions import COLOUR_NAMES, UNNAMED, Scene
 from training.render import render

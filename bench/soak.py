@@ -24,9 +24,9 @@ import httpx
 import psutil
 
 from bench.chaos import REQUESTS, SEED
-from bench.rest import Disconnected, Refused, ask, fetch, follow
-from bench.served import Served
-from bench.table import command_line, percentile, scratch, setting, table
+from bench.support.rest import Disconnected, Refused, ask, fetch, follow
+from bench.support.served import Served
+from bench.support.table import command_line, percentile, scratch, setting, table
 
 LOOK = 5.0
 """Seconds between two looks at the processes."""

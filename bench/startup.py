@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, server, setting, table
+from bench.support.table import ROOT, command_line, server, setting, table
 
 LIBRARIES = ("torch", "transformers", "diffusers", "gradio")
 """In this order, so that each line of the table is what that library adds to those before it."""
@@ -67,7 +67,7 @@ def steps() -> dict[str, Any]:
     theirs = set(sys.modules)
     from app import Settings, build_page, launch_options
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.workers.executors import executors
     from pipeline.catalog.catalogue import read_catalogue
@@ -78,22 +78,24 @@ def steps() -> dict[str, Any]:
     added = {name.partition(".")[0] for name in set(sys.modules) - theirs} - {*OURS}
     took["added"] = sorted(added - {name.partition(".")[0] for name in theirs})
     settings = Settings()
-    engine = Engine(read_catalogue(settings.models), Wanted("cpu"), settings.threads, settings.max_waiting)
+    engine = Engine(read_catalogue(settings.models), Wanted("cpu"), settings.threads)
     lap("settings, models.yaml, engine")
     model = engine.default_model
-    engine.preload(model).join()
+    engine.load(model)
     lap("weights, and the classes that read them")
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT
     from pipeline.weights.model import find
+    from pipeline.weights.patches import NO_PATCHES
+    from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec = engine.catalogue[model]
-    networks = find(spec, Path(spec.layout), processor(), RESIDENT).networks
+    networks = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES).networks
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     folder = tempfile.TemporaryDirectory(prefix="bench-")
-    queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Rules())
+    queue = Queue(engine, DataFolder(Path(folder.name)), executors(engine), Limits())
     lap("the queue")
     demo = build_page(queue)
     demo.queue(api_open=False, max_size=1000, default_concurrency_limit=None)

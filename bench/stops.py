@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 SEED = 20261124
 AT_ONCE = 4
@@ -51,10 +52,11 @@ class Device:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on: Counter[str] = Counter()
-        self._drawing: Any = None
+        self._run: Any = None
         self.most = 0
         self.steps: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
 
     @contextmanager
     def watched(self, engine: Any) -> Iterator[None]:
@@ -62,9 +64,8 @@ class Device:
         `engine` is drawing."""
         from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-        executors = dict(engine._executors)
-        for name, draw in executors.items():
-            engine._executors[name] = self._of_job(draw)
+        for executor in engine._local.values():
+            executor.draw = self._of_job(executor.draw)
         step, decode = SD3Transformer2DModel.forward, AutoencoderKL.decode
         SD3Transformer2DModel.forward = self._counted(step, 1)
         AutoencoderKL.decode = self._counted(decode, 0)
@@ -72,19 +73,23 @@ class Device:
             yield
         finally:
             SD3Transformer2DModel.forward, AutoencoderKL.decode = step, decode
-            engine._executors.update(executors)
+            for executor in engine._local.values():
+                del executor.draw  # the instance's own: the class' is back
 
     def _of_job(self, draw: Callable[..., None]) -> Callable[..., None]:
-        def named(drawing: Any, *others: Any) -> None:
-            self._drawing = drawing
-            draw(drawing, *others)
+        def named(run: Any, *others: Any) -> None:
+            self._run = run
+            try:
+                draw(run, *others)
+            finally:
+                self.ended[run.job.id] += 1
 
         return named
 
     def _counted(self, call: Callable[..., Any], steps: int) -> Callable[..., Any]:
         @wraps(call)
         def counted(*arguments: Any, **named: Any) -> Any:
-            drawing, thread = self._drawing, threading.current_thread().name
+            run, thread = self._run, threading.current_thread().name
             with self._lock:
                 self._on[thread] += 1
                 self.most = max(self.most, len(+self._on))
@@ -93,9 +98,9 @@ class Device:
             finally:
                 with self._lock:
                     self._on[thread] -= 1
-                    if drawing is not None:
-                        self.steps[drawing.job.id] += steps
-                        self.late[drawing.job.id] += steps * drawing.stopping
+                    if run is not None:
+                        self.steps[run.job.id] += steps
+                        self.late[run.job.id] += steps * run.cancel.is_set
 
         return counted
 
@@ -109,7 +114,7 @@ def run(
         folder: for the jobs. values: the request. engine: who draws; None: the embedded model's.
     """
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
@@ -117,18 +122,18 @@ def run(
 
     found, device, chance = Stops(), Device(), random.Random(seed)
     engine = engine or EngineSpec(ROOT / "models.yaml").engine()
-    rules = Rules(room=stops, each=stops)
+    rules = Limits(room=stops, each=stops)
     queue = Queue(engine, DataFolder(folder), executors(engine), rules)
-    queue.start(engine.check(values), Owner("address:first"), "always").result()
+    queue.start(engine.check(values), Owner("address:first"), "detached").result()
     began = time.monotonic()
-    queue.start(engine.check(values), Owner("address:first"), "always").result()
+    queue.start(engine.check(values), Owner("address:first"), "detached").result()
     step = (time.monotonic() - began) / values["steps"]
     lock = threading.Lock()
 
     def some(numbers: list[int], person: str, chance: random.Random) -> None:
         for number in numbers:
             job = engine.check(values | {"seed": number})
-            one = _stop_once(queue.start(job, Owner(person), "always"), device, chance, step)
+            one = _stop_once(queue.start(job, Owner(person), "detached"), device, chance, step)
             with lock:
                 found.at[one.phase] += 1
                 found.ended[one.ended] += 1
@@ -207,7 +212,7 @@ def main() -> None:
     parser = command_line("stops", __doc__)
     parser.add_argument("--stops", type=int, default=1000, help="jobs, each stopped once (default 1,000)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the moments (default {SEED})")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(
         setting(f"Sketch on the CPU, 8 steps, 128²; {AT_ONCE} jobs at once, seed {asked.seed}."), flush=True
     )

@@ -23,15 +23,13 @@ from pathlib import Path
 
 import psutil
 
-from bench import strangers_mcp, strangers_streams
-from bench.table import command_line, percentile, setting, table
-from jobs.lifecycle.active_jobs import Register
-from jobs.limits import Rules
+from bench.support import strangers_mcp, strangers_streams
+from bench.support.table import command_line, percentile, setting, table
+from jobs.lifecycle.ended_jobs import EndedJobs
+from jobs.limits import Limits
 from jobs.store.models import Owner, Record
 from jobs.store.owner_names import LONGEST_NAME, person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
-from jobs.telemetry.metrics import Metrics
 from pipeline.request import Job
 
 LINE = "cuda"
@@ -60,11 +58,9 @@ class Strangers:
     """The owner's store, and the strangers who use it. Keeps what the rules' defaults let it."""
 
     def __init__(self, folder: Path, prompt: str) -> None:
-        self._rules, self._prompt = Rules(), prompt
+        self._rules, self._prompt = Limits(), prompt
         self.store = SqliteStore(folder / "jobs.sqlite")
-        self.register = Register(
-            self.store, folder / "events", Metrics([]), Journal(prompts=False), lambda _: None
-        )
+        self.ended = EndedJobs(self.store, folder / "events")
         self._owners = _owners()
 
     def come(self, strangers: int) -> None:
@@ -79,7 +75,7 @@ class Strangers:
     def keep(self, seconds: float | None = None) -> None:
         """As the queue's clock does. seconds: for which what ended is kept, where not as usual."""
         rules = self._rules
-        self.register.keep(rules.most_bytes, rules.most_seconds if seconds is None else seconds)
+        self.ended.delete_old(rules.most_bytes, rules.most_seconds if seconds is None else seconds, ())
 
     def left(self) -> Left:
         """What they take now, and what claims take beside as many that wait as may; those come, too."""
@@ -111,7 +107,7 @@ class Strangers:
             seed=1,
             images=1,
         )
-        self.store.add(job, LINE, next(self._owners), "visit", self._rules.room + 1, self._rules.each)
+        self.store.add(job, LINE, next(self._owners), "page", self._rules.room + 1, self._rules.each)
 
     def _claim(self) -> Record:
         record = self.store.claim(LINE, self._rules.policy, ["sketch"])
@@ -119,7 +115,7 @@ class Strangers:
         return record
 
     def _end(self, record: Record) -> None:
-        self.store.end(record.job.id, record.attempt, "finished")
+        self.store.finish(record.job.id, record.attempt, "finished")
 
 
 def _owners() -> Iterator[Owner]:

@@ -21,9 +21,10 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.rest import follow
-from bench.served import Served
-from bench.table import ROOT, command_line, percentile, scratch, setting, table
+from bench.support.comparison import parse_or_compare
+from bench.support.rest import follow
+from bench.support.served import Served
+from bench.support.table import ROOT, command_line, percentile, scratch, setting, table
 
 REQUEST = {"prompt": "a red apple", "model": "sketch", "steps": 4, "width": 128, "height": 128, "seed": 1}
 IDLE = 30.0
@@ -37,14 +38,14 @@ def in_process(times: int, folder: Path) -> dict[str, list[float]]:
     """Seconds from `start` of a job to its first event, and to its first of the device's, one job at a time;
     the latter also of the engine alone, without a store."""
     from jobs.data_dir.folder import DataFolder
-    from jobs.limits import Rules
+    from jobs.limits import Limits
     from jobs.queue import Queue
     from jobs.store.models import Owner
     from jobs.workers.executors import executors
     from pipeline.engine import EngineSpec
 
     engine = EngineSpec(ROOT / "models.yaml").engine()
-    queue = Queue(engine, DataFolder(folder), executors(engine), Rules())
+    queue = Queue(engine, DataFolder(folder), executors(engine), Limits())
     seconds: dict[str, list[float]] = {"first": [], "begun": [], "engine": []}
 
     def until_begun(began: float, drawing: Any) -> float:
@@ -56,7 +57,7 @@ def in_process(times: int, folder: Path) -> dict[str, list[float]]:
 
     for number in range(times + 1):
         began = time.perf_counter()
-        following = queue.start(engine.check(REQUEST), Owner("address:first"), "always")
+        following = queue.start(engine.check(REQUEST), Owner("address:first"), "detached")
         events = iter(following.events())
         next(events)
         first = time.perf_counter() - began
@@ -126,7 +127,7 @@ def _spread(seconds: list[float]) -> tuple[str, str]:
 def main() -> None:
     parser = command_line("waking", __doc__)
     parser.add_argument("--times", type=int, default=40, help="drawings of each kind (default 40)")
-    asked = parser.parse_args()
+    asked = parse_or_compare(parser)
     print(setting("Sketch on the CPU, 4 steps, 128², one job at a time; STEPWISE_WORKERS=1."), flush=True)
     with scratch() as folder:
         inside = in_process(asked.times, folder)

@@ -8,7 +8,7 @@ from jobs.scheduling.fair_share import Fair
 
 
 @dataclass(frozen=True)
-class Rules:
+class Limits:
     """The bounds of a queue. Seconds, bytes, numbers of jobs.
 
     room: jobs that may wait in front of each device. each: those of one person, in front of all of them.

@@ -32,7 +32,8 @@ class Event:
     downloading (in all 0 until that is known), parts while loading. eta: seconds left, None while unknown.
     seconds: since its turn came. previews: a JPEG for each image begun. images: the finished PNGs.
     error: why it failed. code: which of errors.py's errors that is. plan: how the model is kept in memory
-    (devices/memory_plans.py), once its turn has come.
+    (devices/memory_plans.py), once its turn has come. device: what draws, as "kind: name", once its turn has
+    come; empty where that isn't known better than `Engine.device` does.
     provider: the Inference Provider that draws, whose steps are not seen: step is 0 until an image has come,
     and there are no previews before; None: this machine draws.
     """
@@ -53,6 +54,7 @@ class Event:
     error: str | None = None
     code: str | None = None
     plan: str | None = None
+    device: str = ""
     provider: str | None = None
 
     @property
@@ -70,7 +72,7 @@ class Event:
         return self.phase in LAST_PHASES
 
     def changes(self, since: Event, but: Collection[str] = ()) -> dict[str, Any]:
-        """What makes the event `since` this one, for `Drawing.update`; but: fields that are left out."""
+        """What makes the event `since` this one, for `Run.update`; but: fields that are left out."""
         pairs = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in but}
         return {name: value for name, value in pairs.items() if value != getattr(since, name)}
 

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipeline import __version__
 from pipeline.errors import InvalidRequest
 from pipeline.request import GenerationRequest, Job
+from pipeline.weights.profile import STOCK
 
 _KEYS = ("model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "seed")
 _OWN_WORDS = re.compile(r"(negative prompt|^[ \t]*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
@@ -29,14 +30,15 @@ def to_png(image: Image.Image, job: Job, index: int, made_with: dict[str, Any]) 
 
     Args:
         index: which image of the job this is, from 0; its recipe is that one image's, seed + index.
-        made_with: source, revision, device, dtype, threads and library versions: what else, besides the
-            recipe, must be the same for the same pixels. Or source and provider, who alone knows the rest.
+        made_with: source, revision, device, dtype, plan, profile, patches, threads and library versions: what
+            else, besides the recipe, must be the same for the same pixels. Or source and provider, who alone
+            knows the rest.
     """
     recipe = {key: getattr(job, key) for key in _KEYS} | {"seed": job.seed + index}
     info = PngInfo()
     sampler = None if "provider" in made_with else "Euler"
     # tEXt where Latin-1 can hold it: Civitai and others read no other chunk. Else Pillow makes it iTXt.
-    info.add_text("parameters", _parameters(recipe, sampler))
+    info.add_text("parameters", _parameters(recipe, sampler, _unusual(made_with)))
     info.add_itxt("stepwise", json.dumps({"version": __version__, "request": recipe, "made_with": made_with}))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=_COMPRESSION)
@@ -65,7 +67,18 @@ def read_recipe(png: Path | str | BinaryIO) -> GenerationRequest:
     return GenerationRequest.parse(request)
 
 
-def _parameters(recipe: dict[str, Any], sampler: str | None) -> str:
+def _unusual(made_with: dict[str, Any]) -> list[tuple[int, str, Any]]:
+    """Return the settings that say how this picture was drawn otherwise than usual, each with its place; none
+    where it wasn't."""
+    settings = []
+    if made_with.get("profile", STOCK.name) != STOCK.name:
+        settings.append((84, "Profile", made_with["profile"]))
+    if made_with.get("patches"):  # in quotes, for what it may hold
+        settings.append((86, "Patches", json.dumps(" ".join(made_with["patches"]))))
+    return settings
+
+
+def _parameters(recipe: dict[str, Any], sampler: str | None, unusual: list[tuple[int, str, Any]]) -> str:
     """The layout AUTOMATIC1111's web UI introduced: prompt, negative prompt, then one line of settings.
 
     It has no escapes. A space before the colon of a prompt's own "Negative prompt:" and "Steps:" keeps every
@@ -79,6 +92,6 @@ def _parameters(recipe: dict[str, Any], sampler: str | None) -> str:
     lines.append(
         f"Steps: {recipe['steps']}, {known}CFG scale: {recipe['guidance']:g}, "
         f"Seed: {recipe['seed']}, Size: {recipe['width']}x{recipe['height']}, "
-        f"Model: {recipe['model']}, Version: Stepwise {__version__}"
+        f"Model: {recipe['model']}, {unusual}Version: Stepwise {__version__}"
     )
     return "\n".join(lines)

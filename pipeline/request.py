@@ -21,8 +21,8 @@ from pipeline.catalog.catalogue import Catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.errors import InvalidRequest, quoted
 from pipeline.families import FAMILIES
+from pipeline.families.prompt_syntax import syntax_warnings
 from pipeline.parameter_names import instead
-from pipeline.sampling.tokens import syntax_warnings
 
 MAX_SEED = 2**53 - 1
 """The largest integer that JavaScript's numbers carry exactly."""
@@ -226,7 +226,7 @@ def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str
         raise InvalidRequest({"seed": problem})
 
     negative_prompt = request.negative_prompt or ""
-    off = FAMILIES[spec.family].guidance_off
+    off = FAMILIES[spec.family].guidance_threshold
     negative_read = guidance > off
     if negative_prompt and not negative_read:
         warnings.append(

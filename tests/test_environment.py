@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app import login_of
+from app import make_login
 from environment import OTHERS, mistakes
 from jobs.data_dir.folder import DataFolder
 from pipeline.errors import SettingError, StepwiseError
@@ -77,7 +77,7 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
             monkeypatch.setenv(name, value)
         try:
             settings = Settings.read()
-            login_of(settings)
+            make_login(settings)
             engine = settings.engine()
             settings.to_preload(engine)
             DataFolder(settings.data, patience=0).close()
@@ -126,8 +126,8 @@ def test_a_wrong_value_is_told_in_a_line_with_the_variable_and_the_value(
         ("Stepwise_Modles", "x", "Stepwise_Modles is not a setting: did you mean STEPWISE_MODELS?"),
         ("STEPWISE_API_KEY", "hush", "STEPWISE_API_KEY is not a setting: did you mean STEPWISE_API_KEYS?"),
         ("STEPWISE_PORT", "8080", "STEPWISE_PORT is not a setting: did you mean GRADIO_SERVER_PORT?"),
-        ("STEPWISE_QQQ", "x", "STEPWISE_QQQ is not a setting; README.md has them all."),
-        ("STEPWISE_", "x", "STEPWISE_ is not a setting; README.md has them all."),
+        ("STEPWISE_QQQ", "x", "STEPWISE_QQQ is not a setting; docs/settings.md has them all."),
+        ("STEPWISE_", "x", "STEPWISE_ is not a setting; docs/settings.md has them all."),
         ("STEPWISE_PROXIES", "10.0.0.7, *", 'STEPWISE_PROXIES: "*", entry 2, is not the address of a proxy, '
          "as 10.0.0.7, nor a network of proxies, as 10.0.0.0/24. Separate them by commas."),
         ("FORWARDED_ALLOW_IPS", "*", 'FORWARDED_ALLOW_IPS: "*", entry 1, is not the address of a proxy, as '

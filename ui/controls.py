@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from api.gradio.patches import pass_value_through
+
 if TYPE_CHECKING:
-    from pipeline.devices.hardware import Need
+    from pipeline.weights.requirements import Requirement
 
 ASPECTS = {"1:1": (1, 1), "3:2": (3, 2), "2:3": (2, 3), "16:9": (16, 9), "9:16": (9, 16)}
 MUCH_MORE = 1.5
@@ -31,12 +33,12 @@ def model_slider(label: str, **bounds: Any) -> gr.Slider:
     would go on comparing with those of the first model (Gradio 6.31): it passes the value on, and the engine
     checks it. Without Gradio's reset button, which goes back to the first model's value."""
     slider = gr.Slider(label=label, buttons=[], **bounds)
-    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    pass_value_through(slider)
     return slider
 
 
 def controls(
-    model: dict[str, Any], guidance_off: float, about: str, needs: list[Need]
+    model: dict[str, Any], guidance_off: float, about: str, needs: list[Requirement]
 ) -> dict[str, dict[str, Any]]:
     """For each setting by name: its value and properties for this model.
 
@@ -92,7 +94,7 @@ def aspect_of(width: int, height: int) -> str | None:
     return next((name for name, (w, h) in ASPECTS.items() if width * h == height * w), None)
 
 
-def _about(model: dict[str, Any], about: str, needs: list[Need]) -> str:
+def _about(model: dict[str, Any], about: str, needs: list[Requirement]) -> str:
     """The words under the dropdown: what the model is, its licence, and why it can't run here."""
     license = model["license"]
     parts = [html.escape(about)] if about else []
@@ -107,7 +109,7 @@ def _about(model: dict[str, Any], about: str, needs: list[Need]) -> str:
     return words
 
 
-def need_words(need: Need) -> str:
+def need_words(need: Requirement) -> str:
     """A need as HTML, with its link."""
     source = f" {link(need.url, LINKS[need.what])}" if need.url else ""
     return html.escape(need.words) + source

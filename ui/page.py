@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
+from api.gradio.patches import pass_value_through
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
 from pipeline.devices.memory_plans import RESIDENT
@@ -67,10 +68,10 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
         login: whether who sees the page is logged in; then it says as whom, and how to log out.
     """
     engine = queue.engine
-    models = {model["id"]: model for model in engine.models()}
+    models = {model["id"]: model for model in queue.models()}
     specs = {spec.id: spec for spec in engine.catalogue}
-    off = {name: FAMILIES[spec.family].guidance_off for name, spec in specs.items()}
-    needs = {name: engine.needs(spec) for name, spec in specs.items()}
+    off = {name: FAMILIES[spec.family].guidance_threshold for name, spec in specs.items()}
+    needs = {name: engine.requirements(spec) for name, spec in specs.items()}
     by_model = {
         name: controls(model, off[name], _about(specs[name], engine.plan(specs[name])), needs[name])
         for name, model in models.items()
@@ -124,7 +125,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                     _choices(models), value=first, label="Model", filterable=False, elem_id="model"
                 )
                 # The engine says of an unknown one which there are; Gradio would say it in its own words.
-                model.preprocess = lambda payload: payload  # type: ignore[method-assign]
+                pass_value_through(model)
                 about = gr.HTML(**of("about"), apply_default_css=False, elem_id="about")
                 ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
@@ -182,7 +183,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
             await stop_job(queue, _job_of(event))
 
         def look() -> tuple[Any, Any]:
-            models = engine.models()
+            models = queue.models()
             words = coming(models)
             return gr.update(value=words, visible=bool(words)), gr.Timer(active=still_coming(models))
 
@@ -249,8 +250,11 @@ def launch_options() -> dict[str, Any]:
 
 
 def _job_of(event: gr.EventData) -> Any:
-    """The job that the page names; None where a program sends something else."""
-    return event._data.get("job") if isinstance(event._data, dict) else None
+    """Return the job that the page names, or None where a program sends something else."""
+    try:
+        return event.job
+    except (AttributeError, TypeError):  # what it sends has no such key, or isn't an object
+        return None
 
 
 async def _draw(
@@ -258,7 +262,7 @@ async def _draw(
 ) -> AsyncIterator[dict[str, Any]]:
     try:
         job = await asyncio.to_thread(queue.check, _request(values, off))
-        following = await start_job(queue, job, "visit")
+        following = await start_job(queue, job, "page")
     except InvalidRequest as error:
         yield refused(values["job"], str(error), error.problems)
         return
@@ -271,7 +275,7 @@ async def _draw(
             values["job"], "The server failed at this drawing before it had begun; its log says how."
         )
         return
-    async for event in following.events(again=AGAIN):
+    async for event in following.events(repeat_after=AGAIN):
         yield live_value(event, files)
 
 
@@ -280,7 +284,7 @@ async def _resume(queue: Queue, files: PictureFiles, job: Any) -> AsyncIterator[
     if following is None:
         yield unknown(job)
         return
-    async for event in following.events(again=AGAIN):
+    async for event in following.events(repeat_after=AGAIN):
         yield live_value(event, files)
 
 

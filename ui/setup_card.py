@@ -10,12 +10,12 @@ from ui.controls import link, need_words
 
 if TYPE_CHECKING:
     from pipeline.catalog.catalogue import Catalogue
-    from pipeline.devices.hardware import Need
+    from pipeline.weights.requirements import Requirement
 
 _SPACE = "https://huggingface.co/spaces/{}/settings"
 
 
-def setup_card(catalogue: Catalogue, needs: dict[str, list[Need]]) -> str:
+def setup_card(catalogue: Catalogue, needs: dict[str, list[Requirement]]) -> str:
     """The card as HTML; empty where every model can run.
 
     Args:
@@ -48,7 +48,7 @@ def _where(kinds: set[str]) -> str:
     return " ".join(sentence for kind, sentence in words.items() if kind in kinds)
 
 
-def _row(need: Need) -> str:
+def _row(need: Requirement) -> str:
     mark, word = ("✓", "met") if need.met else ("✗", "missing")
     if not need.known:
         mark, word = "?", "unknown"

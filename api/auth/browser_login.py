@@ -1,5 +1,5 @@
 """Logins that browsers keep, whichever way one logs in: whose they are, how long they hold, what ends with
-them; the cookie that a browser has of one, and the way out. How one logs in stands in passwords.py and
+them, the cookie that a browser has of one, and logging out. How one logs in stands in passwords.py and
 hub_login.py.
 """
 
@@ -49,7 +49,7 @@ class LoginSession:
 
     @contextlib.asynccontextmanager
     async def lasting(self) -> AsyncIterator[None]:
-        """What is done within it is cancelled once the login is over.
+        """Cancel what is done within this context once the login is over.
 
         Raises:
             TimeoutError: it is.
@@ -69,7 +69,7 @@ class LoginSession:
 
 
 class Logins:
-    """The logins that hold: each has a name that can't be guessed, which its browser alone keeps. For use on
+    """All logins that hold. Each has a token that can't be guessed, which its browser alone keeps. For use on
     one event loop."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Logins:
         self._each: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
 
     def begin(self, name: str, seconds: float) -> str:
-        """What the browser shall keep."""
+        """Begin a login and return its token, for the browser to keep."""
         token = secrets.token_urlsafe(32)
         key = _key(token)
         self._sessions[key] = LoginSession(name, time.monotonic() + seconds)
@@ -93,7 +93,7 @@ class Logins:
         return token
 
     def session(self, token: str) -> LoginSession | None:
-        """The login that a browser keeps; None: it is none, or over."""
+        """Return the login with this token, or None if there is none or it is over."""
         session = self._sessions.get(key := _key(token))
         if session is not None and session.over:
             self._end(key)
@@ -101,7 +101,7 @@ class Logins:
         return session
 
     def name(self, token: str) -> str | None:
-        """Whose it is; None: nobody's, or no longer."""
+        """Return whose login this token is, or None if it is nobody's, or no longer."""
         session = self.session(token)
         return None if session is None else session.name
 
@@ -132,23 +132,23 @@ class Site:
 
     @property
     def path(self) -> str:
-        """What cookies are for: another app may stand on the same host."""
+        """Return the path that cookies are for: another app may stand on the same host."""
         return path_of(self.root_path) or "/"
 
     def address(self, request: Request) -> str:
-        """The app's, without a slash at its end, as its browser writes it."""
+        """Return the app's address, without a slash at its end, as its browser writes it."""
         if self.host:
             return f"https://{self.host}"
         return app_address(request, self.root_path)
 
     def secure(self, request: Request) -> bool:
-        """Whether the browser came by https. Nothing else decides over what cookies are told."""
+        """Whether the browser came by https. Nothing else decides what its cookies are told."""
         return self.address(request).startswith("https:")
 
     def cookie(self, name: str, request: Request) -> str:
-        """The name under which a browser keeps this cookie. By https it lets no other host and no page that
-        came by http set one that is called so (RFC 6265bis, 4.1.3.2). Cookies don't know ports: two servers
-        on one host tell theirs apart by the name."""
+        """Return the name under which a browser keeps this cookie. By https it lets no other host and no page
+        that came by http set one that is called so (RFC 6265bis, 4.1.3.2). Cookies don't know ports: two
+        servers on one host tell theirs apart by the name."""
         port = urlsplit(self.address(request)).port
         prefix = "__Host-" if self.path == "/" else "__Secure-"
         return f"{prefix if self.secure(request) else ''}{name}{f'-{port}' if port else ''}"
@@ -161,7 +161,7 @@ class BrowserLogins:
         self.site, self._page, self._logins = site, page, Logins()
 
     def session(self, request: Request) -> LoginSession | None:
-        """The login of the browser that asks."""
+        """Return the login of the browser that asks, or None."""
         return self._logins.session(self._token(request))
 
     def name(self, request: Request) -> str | None:
@@ -169,7 +169,7 @@ class BrowserLogins:
         return None if session is None else session.name
 
     def begin(self, request: Request, answer: Response, name: str, seconds: float, lasts: bool) -> None:
-        """Logs this browser in; what it was logged in as before ends.
+        """Log this browser in; the login that it had before ends.
 
         Args:
             lasts: whether the browser keeps it when it is closed.
@@ -193,11 +193,12 @@ class BrowserLogins:
         ]
 
     async def _ask(self, request: Request) -> Response:
-        """Ends nothing: any site's page can have a browser fetch an address."""
+        """Show the page that asks whether to log out. It ends nothing: any site's page can have a browser
+        fetch an address."""
         return page_of(self._page())
 
     async def _log_out(self, request: Request) -> Response:
-        """Ends the login of this browser, in all its tabs; those of other browsers of the user's hold."""
+        """End the login of this browser, in all its tabs; the user's logins in other browsers hold."""
         answer = RedirectResponse("./", 303, {"Cache-Control": "no-store"})
         self._logins.end(self._token(request))
         secure = self.site.secure(request)
@@ -215,20 +216,20 @@ class BrowserLogins:
 
 
 def space_host() -> str:
-    """The host of the Space that this is; empty: it is none."""
+    """Return the host of the Space that this is, or an empty text."""
     # A list where the Space has a domain of its own; the Hub sends people back to the first.
     return os.environ.get("SPACE_HOST", "").split(",")[0].strip()
 
 
 def page_of(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
-    """A page of the login's, which no cache keeps."""
+    """Return a page of the login's, which no cache keeps."""
     kept = {"Cache-Control": "no-store", **(headers or {})}
     return HTMLResponse(text, status, kept)
 
 
-class EndWithLogin:
-    """The app, whose answers to a browser end with its login as if the browser had gone: streams that are
-    open then give nothing more. In front of AskForLogin, which takes the cookie away."""
+class EndStreamsWithLogin:
+    """Middleware that ends the answers to a browser with its login, as if the browser had gone: streams that
+    are open then give nothing more. It stands in front of AskForLogin, which takes the cookie away."""
 
     def __init__(self, app: ASGIApp, logins: BrowserLogins) -> None:
         self._app, self._logins = app, logins

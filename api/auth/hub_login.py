@@ -24,8 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth.browser_login import COOKIE, LOGOUT, BrowserLogins, LogoutPage, Site, page_of, space_host
 from api.auth.hub_tokens import TOKENS, Guesses, HubTokens, Members, Person
-from api.auth.login import TurnedAway
-from api.auth.openid import OpenId, Untrue, Unusable
+from api.auth.login import LoginRefused
+from api.auth.openid import InvalidLogin, OpenId, ProviderFailed
 from api.guard.access import HUGGING_FACE, Access, Refuse
 from api.visitor import address_of
 from pipeline.errors import SettingError, quoted
@@ -53,7 +53,7 @@ LoginPage = Callable[[str, str], str]
 @dataclass(frozen=True)
 class Provider:
     """Where one logs in, and as which OAuth app. host: the Space's own, to which the Hub sends people back;
-    empty: this is none."""
+    empty: this is no Space."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -62,7 +62,7 @@ class Provider:
 
     @classmethod
     def from_environment(cls) -> Provider:
-        """As a Space with `hf_oauth: true` sets it.
+        """Return the provider that a Space with `hf_oauth: true` has in its environment.
 
         Raises:
             SettingError: it isn't there.
@@ -100,7 +100,7 @@ def _is_address(url: str) -> bool:
 
 
 class HubLogin:
-    """As of `login.Login`. For use on one event loop."""
+    """Implements `login.Login`. For use on one event loop."""
 
     access: tuple[Access, ...] = HUGGING_FACE
     challenge = 'Bearer realm="Stepwise"'
@@ -131,12 +131,13 @@ class HubLogin:
         self.who = f"with Hugging Face ({whom}): people on the page, programs with a Hub token"
 
     async def sent(self, headers: Headers, address: str) -> str | None:
-        """By a token. gradio_client (2.7) sends its own in X-HF-Authorization, for the Hub's proxy and us."""
+        """Implements `login.Login`, by a token. gradio_client (2.7) sends its own in X-HF-Authorization, for
+        the Hub's proxy and us."""
         for name in ("authorization", "x-hf-authorization"):
             values = headers.getlist(name)
             scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
             if scheme.lower() == "bearer" and token.strip().startswith("hf_"):
-                return self._members.let_in(await self._tokens.person(token.strip(), address))
+                return self._members.admit(await self._tokens.person(token.strip(), address))
         return None
 
     def remembered(self, request: Request) -> str | None:
@@ -155,10 +156,10 @@ class HubLogin:
 
     async def _begin(self, request: Request) -> Response:
         try:
-            answer: Response = await self._openid.way_there(
+            answer: Response = await self._openid.redirect(
                 request, self.browsers.site.address(request) + CALLBACK
             )
-        except Unusable as error:
+        except ProviderFailed as error:
             _log(error)
             return self._answer(UNREACHABLE, 502)
         answer.headers["Cache-Control"] = "no-store"
@@ -166,32 +167,32 @@ class HubLogin:
 
     async def _callback(self, request: Request) -> Response:
         try:
-            async with self._guesses.one(address_of(request.scope)):
+            async with self._guesses.attempt(address_of(request.scope)):
                 person, seconds = await self._person(request)
-            name = self._members.let_in(person)
-        except TurnedAway as away:
+            name = self._members.admit(person)
+        except LoginRefused as away:
             return self._answer(away.words, away.status, away.headers)
         answer = RedirectResponse("../", 303, {"Cache-Control": "no-store"})
         self.browsers.begin(request, answer, name, seconds, lasts=True)
         return answer
 
     async def _person(self, request: Request) -> tuple[Person, float]:
-        """As `OpenId.person`.
+        """Call `OpenId.person` for a browser that began the login.
 
         Raises:
-            TurnedAway: nobody comes back. With 401 it may have been a guess.
+            LoginRefused: nobody comes back. With 401 it may have been a guess.
         """
         # First: a stranger's link must not count as a guess of who opens it.
-        if not await self._openid.begun(request):
-            raise TurnedAway(400, AGAIN)
+        if not await self._openid.has_begun(request):
+            raise LoginRefused(400, AGAIN)
         try:
             return await self._openid.person(request)
-        except Unusable as error:
+        except ProviderFailed as error:
             _log(error)
-            raise TurnedAway(502, UNREACHABLE) from None
-        except Untrue as error:
+            raise LoginRefused(502, UNREACHABLE) from None
+        except InvalidLogin as error:
             _log(error)
-            raise TurnedAway(401, DENIED) from None
+            raise LoginRefused(401, DENIED) from None
 
     def _answer(
         self, words: str = "", status: int = 200, headers: Mapping[str, str] | None = None
@@ -206,8 +207,8 @@ class HubLogin:
 
 
 class StateCookie:
-    """An app with a session (starlette's) in a cookie of the browser's, signed: of the way to the provider
-    and back alone, as authlib wants it. It keeps one login that was begun; a second takes its place."""
+    """Middleware that gives an app a session (Starlette's) in a signed cookie: for the way to the provider
+    and back alone, as authlib needs it. It keeps one login that was begun; a second takes its place."""
 
     def __init__(self, app: ASGIApp, site: Site, secret: str) -> None:
         self._app, self._site, self._secret = app, site, secret
@@ -226,6 +227,7 @@ class StateCookie:
 
 
 def _log(error: Exception) -> None:
-    """For the owner: which step failed. Not the error's own words, which may hold a code or a token."""
+    """Log for the owner which step failed. Without the error's own words, which may hold a code or a
+    token."""
     cause = type(error.__cause__ or error).__name__
     logging.getLogger("stepwise").warning("A login with Hugging Face failed: %s", cause)

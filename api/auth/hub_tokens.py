@@ -20,7 +20,7 @@ from huggingface_hub import whoami
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from api.auth.keys import GUESSES, digest
-from api.auth.login import TurnedAway, too_many
+from api.auth.login import LoginRefused, too_many_guesses
 from jobs.scheduling.rate_limit import RateLimit
 from pipeline.errors import RateLimited
 
@@ -52,8 +52,8 @@ class Person:
 
 
 def person_of(name: object, organisations: Collection[object] = ()) -> Person | None:
-    """An account, as the Hub names it; None: that is no account's name. Organisations whose name is none
-    don't count."""
+    """Return an account as the Hub names it, or None if that is no account's name. Organisations whose name
+    is none don't count."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return None
     named = (one for one in organisations if isinstance(one, str) and _NAME.fullmatch(one))
@@ -66,46 +66,47 @@ class Members:
     def __init__(self, names: Collection[str]) -> None:
         self.names = frozenset(name.casefold() for name in names)  # as the Hub has it, ann is Ann
 
-    def let_in(self, person: Person) -> str:
-        """Their name.
+    def admit(self, person: Person) -> str:
+        """Return the person's name if they may come in.
 
         Raises:
-            TurnedAway: they are none of these.
+            LoginRefused: they are none of these.
         """
         theirs = {name.casefold() for name in (person.name, *person.organisations)}
         if self.names and not theirs & self.names:
-            raise TurnedAway(403, f"{person.name} is not among the users that this server lets in.")
+            raise LoginRefused(403, f"{person.name} is not among the users that this server lets in.")
         return person.name
 
 
 class Guesses:
-    """Of one address one login at a time is looked at: so of those that come at once all wrong ones count."""
+    """Counts the wrong logins of each address. One login of an address is looked at at a time, so of those
+    that come at once each wrong one counts."""
 
     def __init__(self, doing: str) -> None:
         self._limit = RateLimit(GUESSES, doing=doing)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def one(self, address: str) -> AsyncIterator[None]:
-        """Within it, one is looked at; a TurnedAway with 401 counts as a wrong one.
+    async def attempt(self, address: str) -> AsyncIterator[None]:
+        """Let one login be looked at within this context; a LoginRefused with 401 counts as a wrong one.
 
         Raises:
-            TurnedAway: there were too many wrong ones.
+            LoginRefused: there were too many wrong ones.
         """
         async with self._locks.setdefault(address, asyncio.Lock()):
             try:
                 self._limit.allow(address)
                 yield
             except RateLimited as error:
-                raise too_many(error) from None
-            except TurnedAway as away:
+                raise too_many_guesses(error) from None
+            except LoginRefused as away:
                 if away.status == 401:
                     self._limit.count(address)
                 raise
 
 
 class HubTokens:
-    """Looks tokens up. For use on one event loop."""
+    """Asks the Hub whose a token is. For use on one event loop."""
 
     def __init__(self) -> None:
         self._guesses = Guesses("wrong tokens")
@@ -113,16 +114,16 @@ class HubTokens:
         self._threads = ThreadPoolExecutor(AT_ONCE, "hub-login")
 
     async def person(self, token: str, address: str) -> Person:
-        """Whose it is.
+        """Return whose token this is.
 
         Raises:
-            TurnedAway: nobody's; or too many wrong ones came from this address; or the Hub doesn't answer.
+            LoginRefused: nobody's; or too many wrong ones came from this address; or the Hub doesn't answer.
         """
         key = digest(token.encode("utf-8", "surrogatepass"))
-        if (known := self._kept(key)) is not None:
+        if (known := self._cached(key)) is not None:
             return known
-        async with self._guesses.one(address):
-            if (known := self._kept(key)) is not None:  # while this one waited
+        async with self._guesses.attempt(address):
+            if (known := self._cached(key)) is not None:  # while this one waited
                 return known
             person = await self._ask(token)
             self._known[key] = time.monotonic() + KEPT, person
@@ -130,7 +131,7 @@ class HubTokens:
                 self._known.popitem(last=False)
             return person
 
-    def _kept(self, key: bytes) -> Person | None:
+    def _cached(self, key: bytes) -> Person | None:
         until, person = self._known.get(key, (0.0, None))
         if person is not None and until <= time.monotonic():
             del self._known[key]
@@ -138,39 +139,39 @@ class HubTokens:
         return person
 
     async def _ask(self, token: str) -> Person:
-        if not _may_be_one(token):
-            raise TurnedAway(401, WRONG)
+        if not _looks_like_token(token):
+            raise LoginRefused(401, WRONG)
         asked = asyncio.get_running_loop().run_in_executor(self._threads, whoami, token)
         try:
-            return _owner(await asyncio.wait_for(asked, PATIENCE))
+            return _person_of_answer(await asyncio.wait_for(asked, PATIENCE))
         except HfHubHTTPError as error:
             if error.response.status_code in (401, 403):
-                raise TurnedAway(401, WRONG) from None
+                raise LoginRefused(401, WRONG) from None
             words = f"The Hub couldn't say whose token this is (HTTP {error.response.status_code})"
         except (AttributeError, TypeError, ValueError, RecursionError):
             words = "The Hub's answer, whose token this is, can't be read"
         except (httpx2.HTTPError, OfflineModeIsEnabled, OSError):
             words = "The Hub, which knows whose token this is, can't be reached from here"
-        raise TurnedAway(503, f"{words}: try again a little later.", AGAIN)
+        raise LoginRefused(503, f"{words}: try again a little later.", AGAIN)
 
 
-def _may_be_one(token: str) -> bool:
-    """Whether it looks like a user's access token: hf_ and letters and digits. The Hub isn't asked about
+def _looks_like_token(token: str) -> bool:
+    """Whether this looks like a user's access token: hf_ and letters and digits. The Hub isn't asked about
     others. One with another underscore was given to an app (hf_oauth_, hf_jwt_)."""
     rest = token.removeprefix("hf_")
     return rest != token and rest.isascii() and rest.isalnum() and 16 <= len(rest) <= 256
 
 
-def _owner(answer: Any) -> Person:
-    """Whose token it is, as of /api/whoami-v2. One that another app got by OAuth says who its user is, too:
-    taken for a login, it would let that app in under the user's name.
+def _person_of_answer(answer: Any) -> Person:
+    """Return whose token it is, from an answer of /api/whoami-v2. One that another app got by OAuth says who
+    its user is, too: taken for a login, it would let that app in under the user's name.
 
     Raises:
-        TurnedAway: nobody's who may log in.
+        LoginRefused: nobody's who may log in.
         TypeError, AttributeError: that is no answer of whoami's.
     """
     if answer.get("type") != "user" or (answer.get("auth") or {}).get("type") != "access_token":
-        raise TurnedAway(401, WRONG)
+        raise LoginRefused(401, WRONG)
     person = person_of(answer.get("name"), [one.get("name") for one in answer.get("orgs") or ()])
     if person is None:
         raise TypeError

@@ -29,7 +29,7 @@ second, 10¹⁵ years."""
 
 
 def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
-    """The line at the start that says who may use the routes.
+    """Return the line at the start that says who may use the routes.
 
     Args:
         who: may log in (STEPWISE_LOGIN), and how; empty: there is no login.
@@ -46,8 +46,8 @@ def access_notice(keys: Sequence[SecretStr], who: str = "") -> str:
 
 
 class AskForKey:
-    """Lets those through to programs' routes that send `Authorization: Bearer` and one of the keys; everyone
-    where there are no keys.
+    """Middleware that lets through to programs' routes whoever sends `Authorization: Bearer` and one of the
+    keys; everyone where there are no keys.
 
     An address that sent too many wrong keys (GUESSES) is told to wait, as one with wrong passwords. A right
     key never counts, and a long one is let in meanwhile, too: nobody finds it by guessing, while those behind
@@ -81,7 +81,8 @@ class AskForKey:
         await scope[REFUSE](401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def known(self, scope: Scope) -> bool:
-        """Whether the request has one of the keys, and its address needn't wait where that is a short one."""
+        """Whether the request has one of the keys, and, where that is a short one, its address needn't
+        wait."""
         given = digest(_bearer(scope))
         try:
             self._guesses.allow(_guesser(scope))
@@ -97,7 +98,7 @@ class AskForKey:
         return is_known
 
     def count(self, scope: Scope) -> None:
-        """Counts the key of a request that isn't known, if it has any, as a wrong one. There is no await
+        """Count the key of a request that isn't known, if it has any, as a wrong one. There is no await
         between the two, so of guesses that come at once each counts.
 
         Raises:
@@ -108,22 +109,24 @@ class AskForKey:
 
 
 def _guesser(scope: Scope) -> str:
-    """Whose guesses are counted together: an address's; apart from them those that another site's page makes
-    in a browser there, so that it doesn't use up its visitor's."""
+    """Return whose guesses are counted together: an address'; apart from them those that another site's page
+    makes in a browser there, so that it doesn't use up its visitor's."""
     return f"{address_of(scope)}{' (another site)' if scope.get(SITE) == 'other' else ''}"
 
 
 def _bearer(scope: Scope) -> bytes:
-    """What the request has as its key; empty: nothing, or two headers, of which none is read."""
+    """Return what the request has as its key, or an empty text where it has none, or two headers, of which
+    neither is read."""
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
     return key.strip() if scheme.lower() == b"bearer" else b""
 
 
 def waiting(error: RateLimited) -> dict[str, str]:
-    """The header that says when to come back to who has guessed too often."""
+    """Return the header that says when to come back to whoever has guessed too often."""
     return {"Retry-After": f"{round(error.retry_after or 60) + 1}"}
 
 
 def digest(key: bytes) -> bytes:
+    """Return the SHA-256 that is kept and compared in a secret's place."""
     return hashlib.sha256(key).digest()

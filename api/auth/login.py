@@ -1,12 +1,11 @@
-"""The login that an owner may ask for (STEPWISE_LOGIN): a guard before every route, for Gradio's own (6.31)
-leaves some open and sets no limit to guesses. How one logs in stands in passwords.py and hub_login.py.
+"""The login that an owner may ask for (STEPWISE_LOGIN): a guard before every route, because Gradio's own
+(6.31) leaves some open and sets no limit to guesses. How one logs in stands in passwords.py and hub_login.py.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -25,17 +24,17 @@ if TYPE_CHECKING:
     from api.auth.browser_login import BrowserLogins
 
 
-class TurnedAway(Exception):
-    """Who asks is not let in: a status, why in words, and the headers of the answer."""
+class LoginRefused(Exception):
+    """Whoever asks is not let in. status: HTTP's; words say why; headers are the answer's."""
 
     def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(words)
         self.status, self.words, self.headers = status, words, dict(headers or {})
 
 
-def too_many(error: RateLimited) -> TurnedAway:
-    """The refusal of who has guessed too often."""
-    return TurnedAway(429, str(error), waiting(error))
+def too_many_guesses(error: RateLimited) -> LoginRefused:
+    """Return the refusal of whoever has guessed too often."""
+    return LoginRefused(429, str(error), waiting(error))
 
 
 class Login(Protocol):
@@ -58,32 +57,32 @@ class Login(Protocol):
     def browsers(self) -> BrowserLogins: ...
 
     async def sent(self, headers: Headers, address: str) -> str | None:
-        """The user whose secret the request carries in a header; None: it carries none.
+        """Return the user whose secret the request carries in a header, or None if it carries none.
 
         Raises:
-            TurnedAway: it carries a wrong one, or too many wrong ones came from this address.
+            LoginRefused: it carries a wrong one, or too many wrong ones came from this address.
         """
 
     def remembered(self, request: Request) -> str | None:
-        """The user who logged in with this browser; None: nobody did."""
+        """Return the user who logged in with this browser, or None."""
 
     def page(self, request: Request) -> Response | None:
-        """The page at `/` for who isn't logged in; None: this is no request for one."""
+        """Return the page at `/` for whoever isn't logged in, or None if this isn't a request for one."""
 
     def routes(self) -> list[BaseRoute]:
-        """The routes to log in and out."""
+        """Return the routes to log in and out."""
 
 
 class AskForLogin:
-    """Lets those through that are logged in: by a cookie; by what a program sends in a header; and, on the
-    programs' routes, by a key. They get Gradio's cookie for this one request, so that it knows them too."""
+    """Middleware that lets through whoever is logged in: by a cookie; by what a program sends in a header;
+    and, on the programs' routes, by a key. Who they are is in the scope from then on (USER), and no cookie
+    any more."""
 
     def __init__(self, app: ASGIApp, login: Login, keys: Sequence[SecretStr]) -> None:
         """keys: that open the programs' routes, and the pictures."""
         self._app, self._login = app, login
         self._keys = AskForKey(app, keys)
         self._has_keys = bool(keys)
-        self._tokens: dict[str, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,13 +94,13 @@ class AskForLogin:
             return
         try:
             known = await self._known(scope, access)
-        except TurnedAway as away:
+        except LoginRefused as away:
             headers = dict(away.headers)
             # To programs alone: a browser's own window for names and passwords would open, and the browser
             # would send what is typed there with every request, also for other sites' pages.
             if away.status == 401 and access.who == "program" and not is_browser(Headers(scope=scope)):
                 headers = {"WWW-Authenticate": self._login.challenge} | headers
-            words = away.words + (self._of_keys() if away.status == 401 else "")
+            words = away.words + (self._key_words() if away.status == 401 else "")
             answer = scope[REFUSE](away.status, words, headers)
             at_page = get_route_path(scope) == "/" and away.status == 401
             page = self._login.page(Request(scope)) if at_page else None
@@ -110,14 +109,14 @@ class AskForLogin:
         await self._app(known, receive, send)
 
     async def _known(self, scope: Scope, access: Access) -> Scope:
-        """The scope as the app shall see it.
+        """Return the scope as the app shall see it.
 
         Raises:
-            TurnedAway: it is nobody's that we know.
+            LoginRefused: it is nobody's that we know.
         """
         headers = Headers(scope=scope)
         if access.who in ("program", "file") and self._has_keys and self._keys.known(scope):
-            return self._as(scope, "")
+            return self._with_user(scope, "")
         # A browser sends cookies, and the password that was typed into its own window, for every page.
         lent = scope[SITE] == "other"
         name = None
@@ -130,20 +129,16 @@ class AskForLogin:
                 if access.who in ("program", "file"):
                     self._keys.count(scope)
             except RateLimited as error:
-                raise too_many(error) from None
-            raise TurnedAway(401, self._login.words)
-        return self._as(scope, name)
+                raise too_many_guesses(error) from None
+            raise LoginRefused(401, self._login.words)
+        return self._with_user(scope, name)
 
-    def _as(self, scope: Scope, name: str) -> Scope:
-        """This user's request; the empty name is a key's, which Gradio takes for a user without a name."""
-        app: Any = scope["app"]
-        token = self._tokens.setdefault(name, secrets.token_urlsafe(32))
-        app.tokens[token] = name
-        cookie = (b"cookie", f"access-token-{app.cookie_id}={token}".encode())
-        headers = [header for header in scope["headers"] if header[0] != b"cookie"] + [cookie]
+    def _with_user(self, scope: Scope, name: str) -> Scope:
+        """Return the scope as this user's request; the empty name is a key's."""
+        headers = [header for header in scope["headers"] if header[0] != b"cookie"]
         return {**scope, "headers": headers, **({USER: name} if name else {})}
 
-    def _of_keys(self) -> str:
+    def _key_words(self) -> str:
         return (
             " On /v1 and /mcp, one of its keys as “Authorization: Bearer …” is enough."
             if self._has_keys

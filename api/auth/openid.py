@@ -1,5 +1,5 @@
-"""Hugging Face as an OpenID Connect provider, which is believed nothing before it is looked at. The checks of
-the protocol are authlib's (1.9) and joserfc's (1.8); here are those that they leave out.
+"""Hugging Face as an OpenID Connect provider, which is believed nothing before it is checked. The protocol's
+checks are authlib's (1.9) and joserfc's (1.8); here are those that they leave out.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ _ALGORITHMS = ("RS256", "PS256", "ES256", "RS384", "PS384", "ES384", "RS512", "P
 """With which an ID token may be signed: by a key that the provider alone has."""
 
 
-class Untrue(Exception):
-    """The provider says what can't be, or logs nobody in."""
+class InvalidLogin(Exception):
+    """The provider says what can't be true, or logs nobody in."""
 
 
-class Unusable(Exception):
-    """The provider doesn't answer, or with something that is no answer."""
+class ProviderFailed(Exception):
+    """The provider doesn't answer, or not with an answer that can be read."""
 
 
 class Discovered(StarletteOAuth2App):
-    """authlib's app, with no more of the provider's discovery document than is checked. authlib takes all of
-    it for arguments of its HTTP client, `verify` and `proxy` among them."""
+    """authlib's app, which takes from the provider's discovery document only what is checked here. authlib
+    takes all of it for arguments of its HTTP client, `verify` and `proxy` among them. Can go when it takes
+    the endpoints alone."""
 
     server_metadata: dict[str, Any]
     url = ""
@@ -52,7 +53,7 @@ class Discovered(StarletteOAuth2App):
         if "_loaded_at" not in self.server_metadata:
             said = await super().load_server_metadata()
             self.server_metadata = {}
-            self.server_metadata = _checked(said, self.url)
+            self.server_metadata = _checked_metadata(said, self.url)
         return self.server_metadata
 
 
@@ -76,52 +77,52 @@ class OpenId:
                 "code_challenge_method": "S256",
                 "timeout": seconds,
                 "headers": {"Accept-Encoding": "identity"},
-                "event_hooks": {"response": [_bounded]},
+                "event_hooks": {"response": [_bound_answer]},
             },
             server_metadata_url=f"{url}/.well-known/openid-configuration",
         )
         self._app.url = url
 
-    async def way_there(self, request: Request, back: str) -> Any:
-        """The answer that leads a browser to the provider.
+    async def redirect(self, request: Request, back: str) -> Any:
+        """Return the answer that leads a browser to the provider.
 
         Args:
             back: the address to which the provider leads it back.
 
         Raises:
-            Unusable: as it says.
+            ProviderFailed: as it says.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._app.authorize_redirect(request, back)
         except Exception as error:  # whatever an answer does to the libraries
-            raise Unusable from error
+            raise ProviderFailed from error
 
-    async def begun(self, request: Request) -> bool:
+    async def has_begun(self, request: Request) -> bool:
         """Whether this browser began the login from which it comes back."""
         state = request.query_params.get("state")
         return await self._app.framework.get_state_data(request.session, state) is not None
 
     async def person(self, request: Request) -> tuple[Person, float]:
-        """Who comes back from the provider, and the seconds for which it says so.
+        """Return who comes back from the provider, and for how many seconds it vouches for them.
 
         Raises:
-            Untrue, Unusable: as they say.
+            InvalidLogin, ProviderFailed: as they say.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._person(request)
-        except (Untrue, AuthlibBaseError, JoseError) as error:
+        except (InvalidLogin, AuthlibBaseError, JoseError) as error:
             self._forget_keys()
-            raise Untrue from error
+            raise InvalidLogin from error
         except Exception as error:  # whatever an answer does to the libraries
             self._forget_keys()
-            raise Unusable from error
+            raise ProviderFailed from error
 
     async def _person(self, request: Request) -> tuple[Person, float]:
         # Of several providers one could send another's code here (RFC 9207); the Hub doesn't say it (2026).
         if request.query_params.get("iss", self._url).rstrip("/") != self._url:
-            raise Untrue
+            raise InvalidLogin
         metadata = await self._app.load_server_metadata()
         claims = {
             "iss": {"essential": True, "value": metadata["issuer"]},
@@ -132,44 +133,44 @@ class OpenId:
         seconds = _seconds(token.get("expires_in"))
         # Without an ID token `userinfo` would be what the answer says itself, unsigned.
         if "id_token" not in token or str(token.get("token_type")).lower() != "bearer":
-            raise Untrue
+            raise InvalidLogin
         subject = token["userinfo"]["sub"]
         access = {"access_token": token["access_token"], "token_type": "bearer"}  # nothing that is renewed
         about = await self._app.userinfo(token=access)
         # The same one's (OpenID Connect Core 1.0, 5.3.2).
         if not isinstance(subject, str) or not subject or about["sub"] != subject:
-            raise Untrue
+            raise InvalidLogin
         # One who must still satisfy an organisation's security rules isn't in it yet.
         theirs = [one for one in about.get("orgs") or () if not one.get("securityRestrictions")]
         person = person_of(about.get("preferred_username"), [one["preferred_username"] for one in theirs])
         if person is None:
-            raise Untrue
+            raise InvalidLogin
         return person, seconds
 
     def _forget_keys(self) -> None:
-        """Has the provider's keys fetched anew: authlib keeps whatever came."""
+        """Have the provider's keys fetched again next time: authlib keeps whatever came."""
         self._app.server_metadata.pop("jwks", None)
 
 
-def _checked(said: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """What is kept of a discovery document.
+def _checked_metadata(said: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return what is kept of a discovery document.
 
     Raises:
-        Untrue: it isn't this provider's, or leads elsewhere.
+        InvalidLogin: it isn't this provider's, or leads elsewhere.
     """
     issuer, algorithms = said.get("issuer"), said.get("id_token_signing_alg_values_supported", ["RS256"])
     if not isinstance(issuer, str) or issuer.rstrip("/") != url:
-        raise Untrue
-    if not all(_is_at(url, said.get(name)) for name in _ENDPOINTS):
-        raise Untrue
+        raise InvalidLogin
+    if not all(_is_on_host(url, said.get(name)) for name in _ENDPOINTS):
+        raise InvalidLogin
     strong = [algorithm for algorithm in _ALGORITHMS if algorithm in algorithms]
     if not strong:
-        raise Untrue
+        raise InvalidLogin
     kept = {name: said[name] for name in ("issuer", *_ENDPOINTS, "_loaded_at")}
     return {**kept, "id_token_signing_alg_values_supported": strong}
 
 
-def _is_at(url: str, address: object) -> bool:
+def _is_on_host(url: str, address: object) -> bool:
     """Whether this address is on the provider's own host, reached the same way."""
     if not isinstance(address, str):
         return False
@@ -178,14 +179,16 @@ def _is_at(url: str, address: object) -> bool:
 
 
 def _seconds(said: Any) -> float:
-    """For how long a login holds."""
+    """Return for how long a login holds."""
     seconds = HOURS * 3600 if said is None else float(said)
     if not math.isfinite(seconds) or seconds <= 0:
-        raise Untrue
+        raise InvalidLogin
     return min(seconds, MOST_DAYS * 24 * 3600)
 
 
-class _Bounded(httpx2.AsyncByteStream):
+class _BoundedStream(httpx2.AsyncByteStream):
+    """The body of an answer, of which no more than MOST_BYTES are read."""
+
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
 
@@ -194,16 +197,16 @@ class _Bounded(httpx2.AsyncByteStream):
         async for piece in self._stream:
             length += len(piece)
             if length > MOST_BYTES:
-                raise Unusable
+                raise ProviderFailed
             yield piece
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-async def _bounded(answer: httpx2.Response) -> None:
-    """Has no more read of an answer than MOST_BYTES, and nothing unpacked."""
+async def _bound_answer(answer: httpx2.Response) -> None:
+    """Make no more of an answer be read than MOST_BYTES, and nothing be unpacked."""
     if answer.headers.get("content-encoding", "identity") != "identity" or answer.status_code >= 500:
-        raise Unusable
+        raise ProviderFailed
     assert isinstance(answer.stream, httpx2.AsyncByteStream)
-    answer.stream = _Bounded(answer.stream)
+    answer.stream = _BoundedStream(answer.stream)

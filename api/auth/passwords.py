@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from api.auth.browser_login import BrowserLogins, LogoutPage, Site, page_of
 from api.auth.keys import GUESSES, digest
-from api.auth.login import TurnedAway, too_many
+from api.auth.login import LoginRefused, too_many_guesses
 from api.guard.access import PASSWORDS, Access, Refuse
 from api.visitor import address_of
 from jobs.scheduling.rate_limit import RateLimit
@@ -40,7 +40,7 @@ PasswordPage = Callable[[str], str]
 
 
 class Accounts:
-    """Who may log in."""
+    """The names and passwords that may log in."""
 
     access: tuple[Access, ...] = PASSWORDS
     shapes: Mapping[str, Refuse] = MappingProxyType({})  # /login refuses as Gradio does
@@ -64,7 +64,7 @@ class Accounts:
         self._page = page
         self.browsers = BrowserLogins(site or Site(), logout)
         parts = [account.get_secret_value().partition(":") for account in accounts]
-        self._accounts = [(composed(name), _secret(name), _secret(password)) for name, _, password in parts]
+        self._accounts = [(normalized(name), _secret(name), _secret(password)) for name, _, password in parts]
         for number, (name, _, password) in enumerate(parts, 1):
             if max(len(name), len(password)) > LONGEST:
                 raise SettingError(
@@ -75,8 +75,8 @@ class Accounts:
         self.who = f"one of the {len(parts)} in STEPWISE_LOGIN: people on the page, programs as HTTP Basic"
 
     def check(self, name: str, password: str, address: str) -> str | None:
-        """Which of them this is, by the name that the owner wrote; None: none. There is no await in it, so of
-        guesses that come at once each counts.
+        """Return which user this is, by the name that the owner wrote, or None. There is no await in it, so
+        of guesses that come at once each counts.
 
         Raises:
             RateLimited: too many wrong ones came from this address; right or wrong, this isn't looked at.
@@ -94,28 +94,28 @@ class Accounts:
         return found
 
     async def sent(self, headers: Headers, address: str) -> str | None:
-        """As of `login.Login`: by HTTP Basic."""
+        """Implements `login.Login`, by HTTP Basic."""
         given = _basic(headers)
         if given is None:
             return None
         try:
             name = self.check(*given, address)
         except RateLimited as error:
-            raise too_many(error) from None
+            raise too_many_guesses(error) from None
         if name is None:
-            raise TurnedAway(401, self.words)
+            raise LoginRefused(401, self.words)
         return name
 
     def remembered(self, request: Request) -> str | None:
-        """As of `login.Login`."""
+        """Implements `login.Login`."""
         return self.browsers.name(request)
 
     def page(self, request: Request) -> Response | None:
-        """As of `login.Login`."""
+        """Implements `login.Login`."""
         return page_of(self._page("")) if request.method in ("GET", "HEAD") else None
 
     def routes(self) -> list[BaseRoute]:
-        """As of `login.Login`."""
+        """Implements `login.Login`."""
         return [
             Route(LOGIN, self._log_in, methods=["POST"]),
             Route(LOGIN, self._to_page, methods=["GET"]),
@@ -123,28 +123,28 @@ class Accounts:
         ]
 
     async def _to_page(self, request: Request) -> Response:
-        """Who made a mistake is at this address, and may ask for it again."""
+        """Send whoever made a mistake to the page, to try again."""
         return RedirectResponse("./", 303)
 
     async def _log_in(self, request: Request) -> Response:
-        """The login page's form; and programs as Gradio's own clients send it, which are answered as Gradio
-        (6.31) does."""
+        """Answer the login page's form; and programs that log in as Gradio's own clients do, as Gradio (6.31)
+        answers them."""
         person = "text/html" in request.headers.get("accept", "")
         async with request.form(max_files=0, max_fields=20) as form:
             name, password = (str(form.get(field, "")) for field in ("username", "password"))
         try:
             known = self.check(name.strip(), password, address_of(request.scope))
         except RateLimited as error:
-            away = too_many(error)
-            return self._turned_away(person, away.status, away.words, away.headers)
+            away = too_many_guesses(error)
+            return self._refused(person, away.status, away.words, away.headers)
         if known is None:
-            return self._turned_away(person, 400, WRONG_ON_PAGE if person else WRONG)
+            return self._refused(person, 400, WRONG_ON_PAGE if person else WRONG)
         answer = RedirectResponse("./", 303) if person else JSONResponse({"success": True})
         answer.headers["Cache-Control"] = "no-store"
         self.browsers.begin(request, answer, known, DAYS * 24 * 3600, lasts=False)
         return answer
 
-    def _turned_away(
+    def _refused(
         self, person: bool, status: int, words: str, headers: Mapping[str, str] | None = None
     ) -> Response:
         return (
@@ -154,18 +154,19 @@ class Accounts:
         )
 
 
-def composed(text: str) -> str:
-    """A text in the one spelling that its letters have (NFC): keyboards differ in how they write an é. RFC
-    8265 asks for this of names and passwords, and for nothing that would make different letters the same."""
+def normalized(text: str) -> str:
+    """Return a text in the one spelling that its letters have (NFC): keyboards differ in how they write an é.
+    RFC 8265 asks for this of names and passwords, and for nothing that would make different letters the
+    same."""
     return unicodedata.normalize("NFC", text)
 
 
 def _secret(text: str) -> bytes:
-    return digest(composed(text).encode("utf-8", "surrogatepass"))
+    return digest(normalized(text).encode("utf-8", "surrogatepass"))
 
 
 def _basic(headers: Headers) -> tuple[str, str] | None:
-    """The name and password of HTTP Basic (RFC 7617); None where it is another way, or none."""
+    """Return the name and password of HTTP Basic (RFC 7617), or None where it is another way, or none."""
     values = headers.getlist("authorization")
     scheme, _, encoded = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != "basic":

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from api.gradio.api_page import EXAMPLES, NO_JOB, describe, mend_snippets
-from api.pictures import PictureFiles, leave_alone
+from api.gradio.api_page import EXAMPLES, NO_JOB, correct_snippets, describe
+from api.gradio.patches import keep_file_paths, set_validator
+from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
 from api.visitor import asking
-from jobs.store.models import Kept
+from jobs.store.models import Lifetime
 from jobs.store.models import describe as describe_job
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
 from pipeline.request import job_id
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
 
 PARAMETERS = {
@@ -52,7 +53,7 @@ STOP = "Ends the job with this id within one step, and no other; answers how it 
 
 def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     """Adds the endpoints to the page; called in its context."""
-    engine, files = queue.engine, PictureFiles(queue.folder.logs)
+    files = PictureFiles(queue.folder.logs)
 
     async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
         prompt: str,
@@ -75,11 +76,11 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
             yield pictures, info
 
     async def jobs() -> list[dict[str, Any]]:
-        records = await asyncio.to_thread(queue.of, asking(queue.rules.first))
+        records = await asyncio.to_thread(queue.listed_for, asking(queue.limits.first))
         return [describe_job(record) for record in records]
 
     async def models() -> list[dict[str, Any]]:
-        return await asyncio.to_thread(engine.models)
+        return await asyncio.to_thread(queue.models)
 
     async def stop(job: str) -> dict[str, Any]:
         return await stop_job(queue, job)
@@ -95,32 +96,32 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     gr.api(stop, api_name="stop", api_description=STOP, queue=False)
 
     functions = {function.api_name: function for function in demo.fns.values()}
-    functions["generate"].validator = refusals  # gr.api (6.31) has no parameter for it
+    set_validator(functions["generate"], refusals)
     describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
     describe(functions["job"], {"job": ID}, ["images", "info"], {"job": NO_JOB})
     describe(functions["jobs"], {}, ["jobs"], {})
     describe(functions["models"], {}, ["models"], {})
     describe(functions["stop"], {"job": ID}, ["info"], {"job": NO_JOB})
-    mend_snippets()
+    correct_snippets()
     for name in ("generate", "job"):
-        leave_alone(functions[name].outputs[0])
+        keep_file_paths(functions[name].outputs[0], FOLDER)
 
 
 async def draw(
     queue: "Queue", values: Mapping[str, Any], files: PictureFiles
 ) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
     """Starts a job and yields (images, info) until it ends. What becomes of it when this is closed before,
-    depends on whether its caller chose its id (record.Kept).
+    depends on whether its caller chose its id (models.Lifetime).
 
     Raises:
         gr.Error: in the refusal's own words.
     """
-    kept: Kept = "always" if values.get("job") else "call"
+    lifetime: Lifetime = "detached" if values.get("job") else "attached"
     try:
-        following = await start_job(queue, await asyncio.to_thread(queue.check, values), kept)
+        following = await start_job(queue, await asyncio.to_thread(queue.check, values), lifetime)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
-    async for event in following.events(again=AGAIN):
+    async for event in following.events(repeat_after=AGAIN):
         yield files.gallery(event), event.info()
 
 
@@ -132,7 +133,7 @@ async def follow_job(
     if following is None:
         yield [], {"job": _known_id(job), "phase": "unknown"}
         return
-    async for event in following.events(again=AGAIN, from_start=True):
+    async for event in following.events(repeat_after=AGAIN, from_start=True):
         yield files.gallery(event), event.info()
 
 
@@ -148,7 +149,7 @@ async def stop_job(queue: "Queue", job: Any) -> dict[str, Any]:
     raise AssertionError("a job's events end with its last")
 
 
-async def find_job(queue: "Queue", job: Any) -> "Following | None":
+async def find_job(queue: "Queue", job: Any) -> "Subscription | None":
     """The job with this id, however the client wrote it; None: unknown."""
     known = _known_id(job)
     return None if known is None else await asyncio.to_thread(queue.find, known)

@@ -7,19 +7,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import fastapi
-from gradio.queueing import Event, Queue
+from gradio.queueing import Queue
 from gradio.route_utils import API_PREFIX
 from starlette.datastructures import QueryParams
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.gradio.unread import person_of, weight
+from api.gradio.patches import TASK_NAME_SEPARATOR, Push, open_events, wrap_push
+from api.gradio.unread import memory_size, person_of
 from api.guard.access import Often, Refuse
-from api.guard.bodies import again
+from api.guard.bodies import replay_first
 from api.visitor import owner_of
 from jobs.scheduling.rate_limit import RateLimit, rates
 
@@ -45,7 +46,7 @@ NAMES = ("session_hash", "event_id")
 
 
 def call_rates(drawings: str) -> dict[Often, RateLimit]:
-    """How often one person may call, by the table's words for it (guard/access.py).
+    """Return how often one person may call, by the table's words for it (guard/access.py).
 
     Args:
         drawings: the rate of these, as of STEPWISE_RATE; empty: as often as they like.
@@ -62,8 +63,8 @@ def _times(times: int, drawings: str) -> RateLimit:
 
 
 class BoundNames:
-    """Refuses names that no client sends, before Gradio keeps or compares them. Stands behind BoundBody,
-    which hands on a body as a whole."""
+    """Middleware that refuses names which no client sends, before Gradio keeps or compares them. It stands
+    behind BoundBody, which hands on a body as a whole."""
 
     def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
         self._app, self._refuse = app, refuse
@@ -77,20 +78,23 @@ class BoundNames:
         given |= {name: value for name, value in QueryParams(scope["query_string"]).items() if name in NAMES}
         if heartbeat := HEARTBEAT.match(path):
             given["session_hash"] = heartbeat[1]
-        bad = _bad(given)
-        if scope["method"] == "POST" and not bad and NAMED.match(path):
+        invalid = _invalid_name(given)
+        if scope["method"] == "POST" and not invalid and NAMED.match(path):
             message = await receive()
-            bad = _bad(_read(message.get("body", b"")))
-            receive = again(message, receive)
-        if bad:
-            words = f"{bad} is a name of at most {LONGEST_NAME} letters, digits and signs of ASCII."
+            invalid = _invalid_name(_read(message.get("body", b"")))
+            receive = replay_first(message, receive)
+        if invalid:
+            words = (
+                f"{invalid} is a name of at most {LONGEST_NAME} letters, digits and signs of ASCII, without "
+                f"{TASK_NAME_SEPARATOR}."
+            )
             await self._refuse(400, words, {})(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 def _read(body: bytes) -> dict[str, Any]:
-    """A body's fields; none where Gradio can't read it either, and says so."""
+    """Return a body's fields, or none where Gradio can't read it either, and says so."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -98,8 +102,8 @@ def _read(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _bad(given: dict[str, Any]) -> str | None:
-    """The name among these that none can be; what is no text at all, Gradio refuses."""
+def _invalid_name(given: dict[str, Any]) -> str | None:
+    """Return which of these names can't be one, or None. What is no text at all, Gradio refuses."""
     for name in NAMES:
         value = given.get(name)
         if isinstance(value, str) and not is_name(value):
@@ -109,18 +113,19 @@ def _bad(given: dict[str, Any]) -> str | None:
 
 def is_name(value: str) -> bool:
     """Whether a session or an event may be called so."""
-    return len(value) <= LONGEST_NAME and value.isascii() and value.isprintable()
+    known = value.isascii() and value.isprintable()
+    return len(value) <= LONGEST_NAME and known and TASK_NAME_SEPARATOR not in value
 
 
-def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
-    """Gives every person a share of the queue's places, and bounds what is kept of a call.
+def limit_open_calls(queue: Queue, most: int = MOST_OPEN) -> None:
+    """Give every person a share of the queue's places, and bound what is kept of a call.
 
     Args:
         most: as MOST_OPEN.
     """
-    push, entering = queue.push, Counter[str]()
+    entering = Counter[str]()
 
-    async def push_within_share(body: Any, request: fastapi.Request, username: str | None) -> Any:
+    async def push_within_share(push: Push, body: Any, request: fastapi.Request, username: str | None) -> Any:
         # Not Gradio's own, which has the body as it came, twice, for as long as the call is open.
         bare = body.request = fastapi.Request(request.scope)
         person = owner_of(bare).person
@@ -131,7 +136,7 @@ def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
             raise fastapi.HTTPException(429, words, AGAIN)
         known = queue.blocks.fns.get(body.fn_index)
         page = known is not None and known.api_visibility == "private"
-        if weight((body.event_data, body.data if page else ())) > MOST_DATA:
+        if memory_size((body.event_data, body.data if page else ())) > MOST_DATA:
             words = f"The call's data is larger than {MOST_DATA:,} bytes, the most that is kept of one."
             raise fastapi.HTTPException(413, words)
         entering[person] += 1
@@ -146,12 +151,4 @@ def share_calls(queue: Queue, most: int = MOST_OPEN) -> None:
             if not entering[person]:
                 del entering[person]
 
-    queue.push = push_within_share  # type: ignore[method-assign]
-
-
-def open_events(queue: Queue) -> Iterator[Event]:
-    """Those that wait or run."""
-    for line in queue.event_queue_per_concurrency_id.values():
-        yield from line.queue
-    for events in queue.active_jobs:
-        yield from events or ()
+    wrap_push(queue, lambda push: partial(push_within_share, push))

@@ -1,22 +1,35 @@
-"""What Gradio's queue and sessions (6.31) do that a server can't last with, and the remedy for each. All of
-them were read in its source or met in a test; each says what must change in Gradio for it to go.
+"""What of Gradio's queue and sessions (6.31) doesn't last in a server that runs for weeks, and what takes its
+place. How that is put into Gradio stands in patches.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from gradio import queueing
-from gradio.state_holder import SessionState
+from gradio.context import LocalContext
+from gradio.queueing import Queue
 
-from api.gradio.joins import open_events, share_calls
-from api.gradio.unread import MOST, MOST_EACH, Messages, Unread, in_step
+from api.gradio.joins import limit_open_calls
+from api.gradio.patches import (
+    Push,
+    event_id,
+    keep_no_widget_configs,
+    open_events,
+    queue_of,
+    replace_function,
+    replace_messages,
+    replace_sleep,
+    running_events,
+    stop_progress_updates,
+    wrap_push,
+)
+from api.gradio.unread import MOST, MOST_EACH, READER_TIMEOUT, Messages, Unread
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -30,80 +43,66 @@ late, or never."""
 MOST_UNREAD = 300
 """Sessions that are kept so at once; of whoever has the most of them, those that were over first go first.
 Their bytes are bounded in unread.py."""
-ASLEEP = 1.0
+LONGEST_SLEEP = 1.0
 """Seconds that the queue sleeps at a time while nothing waits in it: as late as this it notices what came
 another way than by `push`, of which Gradio has none."""
-FULL = 0.02
+RETRY_INTERVAL = 0.02
 """Seconds until it looks again whether what waits in it may begin."""
-_MARK = "<gradio-sep>"
 
 
-def make_queue_last(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
-    """Makes this page's queue last. Called after `demo.queue`, before `demo.launch`.
+def harden_queue(demo: gr.Blocks, unread: float = UNREAD, most_unread: int = MOST_UNREAD) -> None:
+    """Replace what doesn't last of this page's queue. Call it after `demo.queue` and before `demo.launch`.
 
     Args:
         unread, most_unread: see UNREAD and MOST_UNREAD.
     """
-    queue = demo._queue
+    queue = queue_of(demo)
     sessions = Sessions(demo, unread, most_unread)
-    queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # it takes any mapping
+    replace_messages(queue, sessions)
     for function in demo.fns.values():
         if inspect.isasyncgenfunction(function.fn):
-            function.fn = in_step(function.fn, sessions.messages)
-    share_calls(queue)
-    _sleep_until_asked(queue)
-    # After each event it makes a pandas table of the last 10,000, for a dashboard that is off.
-    queue.ANALYTICS_MAX_EVENTS = 1
-    queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
-    queueing.set_task_name = _set_task_name  # type: ignore[assignment]
-    SessionState.__init__ = _begin_session  # type: ignore[assignment, method-assign]
+            replace_function(function, paced_by_reader(function.fn, sessions.messages))
+    limit_open_calls(queue)
+    _sleep_until_called(queue)
+    stop_progress_updates(queue)
+    keep_no_widget_configs()
 
 
-def _sleep_until_asked(queue: queueing.Queue) -> None:
-    """Gradio's queue looks for work 1,000 times a second, and 100 times for news of progress bars, which this
-    page has none of: 3 % of a core at rest, and as many interruptions of a drawing. Here it sleeps until
-    somebody comes: `sleep_when_free` is no number, but something that `_sleep` can wait for."""
-    push = queue.push
-    asked: asyncio.Future[None] | None = None
+def _sleep_until_called(queue: Queue) -> None:
+    """Make the queue sleep until a call comes. Gradio's looks for work 1,000 times a second: with its looks
+    for news of progress bars 3 % of a core at rest, and as many interruptions of a drawing. A number in place
+    of its thousandth of a second (`sleep_when_free`) would make every call wait for it: see
+    docs/library-patches.md."""
+    called: asyncio.Future[None] | None = None
 
     def wake() -> None:
-        if asked is not None and not asked.done():
-            asked.set_result(None)
+        if called is not None and not called.done():
+            called.set_result(None)
 
-    async def until_asked() -> None:
-        nonlocal asked
+    async def until_called() -> None:
+        nonlocal called
         loop = asyncio.get_running_loop()
-        asked = loop.create_future()
-        timer = loop.call_later(FULL if len(queue) else ASLEEP, wake)
+        called = loop.create_future()
+        timer = loop.call_later(RETRY_INTERVAL if len(queue) else LONGEST_SLEEP, wake)
         try:
-            await asked
+            await called
         finally:
             timer.cancel()
 
-    async def push_and_wake(*values: Any, **named: Any) -> Any:
-        answer = await push(*values, **named)
-        wake()
-        return answer
+    def waking(push: Push) -> Push:
+        async def push_and_wake(*values: Any, **named: Any) -> Any:
+            answer = await push(*values, **named)
+            wake()
+            return answer
 
-    async def no_progress() -> None:
-        pass
+        return push_and_wake
 
-    queue.sleep_when_free = until_asked  # type: ignore[assignment]
-    queue.push = push_and_wake  # type: ignore[method-assign]
-    queue.start_progress_updates = no_progress  # type: ignore[method-assign]
-    queueing.asyncio = _ASYNCIO  # type: ignore[assignment]
-
-
-async def _sleep(seconds: float | Callable[[], Awaitable[None]]) -> None:
-    await (seconds() if callable(seconds) else asyncio.sleep(seconds))
-
-
-_ASYNCIO = SimpleNamespace(**{**vars(asyncio), "sleep": _sleep})
-"""What Gradio's queue takes for asyncio."""
+    replace_sleep(queue, until_called)
+    wrap_push(queue, waking)
 
 
 class Sessions(dict[str, Messages]):
-    """Each session's messages that are still to be sent: takes the place of Gradio's `LRUCache(2000)`, and
+    """The unread messages of each session: a mapping that takes the place of Gradio's `LRUCache(2000)`, and
     of the queues that Gradio puts there.
 
     That one forgets the oldest session when the 2001st comes, whether or not it waits for something; the
@@ -127,8 +126,8 @@ class Sessions(dict[str, Messages]):
             each, most: bytes, as of `Unread`.
         """
         super().__init__()
-        self.messages = Unread(demo._queue, self._drop, each, most)
-        self._demo, self._queue = demo, demo._queue
+        self._queue = queue_of(demo)
+        self.messages = Unread(self._queue, self._drop, each, most)
         self._unread, self._most = unread, most_unread
         self._over: dict[str, tuple[int, float]] = {}  # unread messages, and since when there are that many
         self._looked, self._begun = time.monotonic(), 0
@@ -147,15 +146,15 @@ class Sessions(dict[str, Messages]):
         super().__setitem__(session, Messages(session, self.messages))
 
     def tidy(self) -> None:
-        """Drops what is over, wherever Gradio keeps it."""
+        """Drop the sessions that are over, and all that Gradio keeps of them."""
         self._looked, self._begun = now, _ = time.monotonic(), 0
         self._free_slots()
-        events = self._live()
+        events = self._open_events()
         known = self._queue.pending_event_ids_session
         # Gradio's own clean-up of an event is left undone where its task is cancelled twice.
-        _keep(self._queue.event_ids_to_events, events)
+        _keep_only(self._queue.event_ids_to_events, events)
         if (app := self._queue.server_app) is not None:
-            _keep(app.iterators, events)
+            _keep_only(app.iterators, events)
             app.iterators_to_reset &= events
         for session, messages in list(self.items()):
             ids = known.get(session, set())
@@ -173,12 +172,12 @@ class Sessions(dict[str, Messages]):
             if not known[session] & events:
                 del known[session]
 
-    def _live(self) -> set[str]:
-        """The ids of the events that wait or run."""
-        return {event._id for event in open_events(self._queue)}
+    def _open_events(self) -> set[str]:
+        """Return the ids of the events that wait or run."""
+        return {event_id(event) for event in open_events(self._queue)}
 
     def _drop_most(self) -> None:
-        """Down to as many of those that are over as may be."""
+        """Drop sessions that are over until no more than the bound are left."""
         left: dict[str, list[str]] = {}
         for session in reversed(self._over):
             left.setdefault(self[session].person, []).append(session)
@@ -191,50 +190,38 @@ class Sessions(dict[str, Messages]):
         self._queue.pending_event_ids_session.pop(session, None)
 
     def _free_slots(self) -> None:
-        """An event that is cancelled between being given a slot and its task's first step keeps the slot: of
-        these there are `max_threads`, and then none."""
-        alive = {
-            task.get_name().rpartition(_MARK)[2] for task in self._queue._asyncio_tasks if not task.done()
-        }
+        """Free the places of events that were cancelled between being given a place and their task's first
+        step: they would keep them, of which there are `max_threads`, and then none."""
+        running = running_events(self._queue)
         for index, events in enumerate(self._queue.active_jobs):
-            if events and events[0]._id not in alive:
+            if events and event_id(events[0]) not in running:
                 self._queue.active_jobs[index] = None
                 self._queue.event_queue_per_concurrency_id[events[0].concurrency_id].current_concurrency -= 1
 
 
-def _keep(entries: dict[str, Any], keys: set[str]) -> None:
+def _keep_only(entries: dict[str, Any], keys: set[str]) -> None:
     for key in entries.keys() - keys:
         del entries[key]
 
 
-_named_by_gradio = queueing.set_task_name
+def paced_by_reader(
+    function: Callable[..., AsyncIterator[Any]], unread: Unread
+) -> Callable[..., AsyncIterator[Any]]:
+    """Return an endpoint's function whose next value is made only when those before it have been read. Each
+    value shows everything, so that leaving one out costs a reader no more than a step. It has to be done
+    before Gradio has the value: Gradio sends most as the difference from the one before."""
 
+    @functools.wraps(function)
+    async def values(*given: Any, **named: Any) -> AsyncIterator[Any]:
+        event = LocalContext.event_id.get()
+        held, read = [], True
+        async with contextlib.aclosing(function(*given, **named)) as made:  # type: ignore[type-var]
+            async for value in made:
+                read = event is None or await unread.room(event, READER_TIMEOUT if read else 0)
+                held = [] if read else [value]
+                if read:
+                    yield value
+        for value in held:
+            yield value
 
-def _set_task_name(task: Any, session: str, fn: int, event: str, batch: bool) -> None:
-    """Gradio splits the name again at its mark. A client that has the mark in its session's name made every
-    /cancel raise, whosever it was, for as long as its own event ran."""
-    _named_by_gradio(task, session.replace(_MARK, ""), fn, event, batch)
-
-
-class _NotKept(dict[int, Any]):
-    """Where Gradio would note how each widget looks to a session."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: int) -> dict[str, Any]:
-        return {}
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        pass
-
-
-_begun_by_gradio = SessionState.__init__
-
-
-def _begin_session(state: SessionState, blocks: gr.Blocks) -> None:
-    """A call begins two sessions, and Gradio writes down for each how all widgets look: 9 ms and 80 KB, for
-    deep links, which are closed here (routes.py)."""
-    no_widgets: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
-    _begun_by_gradio(state, no_widgets)
-    state.config_values = _NotKept()
+    return values

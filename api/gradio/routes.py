@@ -1,18 +1,15 @@
 """What stands in front of Gradio's own routes (6.31) besides the guard of all routes (guard/guard.py): nobody
-waits for an answer that doesn't come, and nothing is fetched for anyone.
+waits for an answer that doesn't come, and nothing is downloaded for anyone.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
-from gradio import processing_utils, routes
 from gradio.route_utils import API_PREFIX
 from gradio.server_messages import UnexpectedErrorMessage
 from starlette.datastructures import QueryParams
@@ -22,8 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.gradio.bodies import NO_FILES, StrictBodies
 from api.gradio.joins import BoundNames, is_name
-from jobs.data_dir.private_files import make_folder
-from pipeline.errors import SettingError
+from api.gradio.patches import queue_of, refuse_file_addresses
 
 ANSWER = re.compile(rf"{API_PREFIX}/call/(?:v2/)?[^/]*/([^/]+)/?$")
 """Where a REST caller fetches the answer to its call."""
@@ -34,12 +30,12 @@ NO_CALL = "There is no such call, or its answer was fetched already: an answer i
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> JSONResponse:
-    """A refusal as Gradio's own clients read it."""
+    """Return a refusal as Gradio's own clients read it."""
     return JSONResponse({"detail": words}, status, headers)
 
 
 class GuardGradio:
-    """The app, guarded as this file says."""
+    """Middleware in front of Gradio's routes, as this file says."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = StrictBodies(BoundNames(app, refuse), refuse)
@@ -57,15 +53,16 @@ class GuardGradio:
 
 
 def _is_unknown(scope: Scope) -> bool:
-    """Whether the session whose messages are asked for isn't there, or no longer. A name that can't be one is
-    for others to refuse."""
+    """Whether the session whose messages are asked for doesn't exist, or no longer. A name that can't be one
+    is refused elsewhere."""
     names = QueryParams(scope["query_string"]).getlist("session_hash")
-    sessions = scope["app"].get_blocks()._queue.pending_messages_per_session
+    sessions = queue_of(scope["app"].get_blocks()).pending_messages_per_session
     return bool(names) and is_name(names[-1]) and names[-1] not in sessions
 
 
 def _no_session() -> Response:
-    """What Gradio says of such a session, and its clients go by; it then breaks off with a traceback."""
+    """Return what Gradio says of such a session, which its clients go by; Gradio itself then breaks the
+    answer off with a traceback."""
     said = UnexpectedErrorMessage(message=NO_SESSION, session_not_found=True)
     return Response(f"data: {json.dumps(said.model_dump())}\n\n", media_type="text/event-stream")
 
@@ -73,13 +70,13 @@ def _no_session() -> Response:
 def _is_over(app: Any, call: str) -> bool:
     """Whether nobody has made this call, or its answer was read. Gradio lets such a reader wait for ever, or
     breaks the answer off with a traceback in the log."""
-    queue = app.get_blocks()._queue
+    queue = queue_of(app.get_blocks())
     sessions = queue.pending_event_ids_session.values()
     return call not in queue.event_ids_to_events and not any(call in calls for calls in sessions)
 
 
 class NoFiles(gr.Error):
-    """A request named a file's address."""
+    """A request named the address of a file."""
 
     def __init__(self) -> None:
         super().__init__(NO_FILES, print_exception=False)
@@ -88,35 +85,10 @@ class NoFiles(gr.Error):
         return NO_FILES  # gr.Error's own puts it in quotes
 
 
-def keep_gradio_to(folder: Path) -> None:
-    """Gives Gradio a folder of ours for what it makes when it starts (6.31: an empty one). It would take
-    /tmp/gradio, which all accounts of a machine share, or what GRADIO_TEMP_DIR says; that goes on to hold.
-
-    Raises:
-        SettingError: nothing can be written to GRADIO_TEMP_DIR.
-    """
-    if own := os.environ.get("GRADIO_TEMP_DIR"):
-        folder = Path(own)
-    try:
-        make_folder(folder)
-        (folder / "vibe_edit_history").mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise SettingError(
-            f"GRADIO_TEMP_DIR is {folder}, where nothing can be written: {error.strerror or error}. Name "
-            "another folder, or leave it out."
-        ) from error
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    assert routes.DEFAULT_TEMP_DIR  # there to be replaced: Gradio read the variable when it was imported
-    routes.DEFAULT_TEMP_DIR = str(folder)
-
-
-def fetch_nothing() -> None:
-    """Makes Gradio refuse an address in any endpoint's parameters: it takes {"path": "http…", "meta": …} for
-    a file, whatever the parameter, and downloads it, of any length, before it looks at anything else."""
+def refuse_downloads() -> None:
+    """Make Gradio refuse the address of a file in any endpoint's parameters instead of downloading it."""
 
     async def refused(*_: Any, **__: Any) -> NoReturn:
         raise NoFiles
 
-    for name in ("async_ssrf_protected_get", "async_ssrf_protected_download"):
-        getattr(processing_utils, name)  # there to be replaced
-        setattr(processing_utils, name, refused)
+    refuse_file_addresses(refused)

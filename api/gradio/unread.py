@@ -6,46 +6,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradio.context import LocalContext
 from gradio.queueing import Event, Queue
 from gradio.server_messages import EstimationMessage, HeartbeatMessage, ProcessCompletedMessage
 
 from api.visitor import owner_of
 
-MESSAGE = 1000
+MESSAGE_COST = 1000
 """Bytes that a message costs beside what it says: the objects that it is made of."""
-AHEAD = 256 * 1024
+MOST_AHEAD = 256 * 1024
 """Bytes of an event's unread messages from which on its next one waits: the whole of a small drawing, one or
 two steps of the largest."""
-PATIENCE = 10.0
+READER_TIMEOUT = 10.0
 """Seconds for which it waits without anything being read; after that it is skipped, until something is read
 or it is the last: an event whose client doesn't read ends with its drawing, and who comes late gets that."""
-LOOK = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two looks meanwhile at whether its client is still there."""
 MOST_EACH = 16 * 2**20
 """Bytes of unread messages of one person."""
 MOST = 64 * 2**20
 """Bytes of everybody's."""
-LET_GO = (
+DISCARDED = (
     "Nobody read this answer, and answers that nobody reads are kept only up to a bound: it was let go. Ask "
     "again, and read the answer while it is made; a drawing that went on is followed by its id, with /job."
 )
-TOLD = 1000
+MOST_DISCARDED = 1000
 """Of one person's answers, so many are told so; those that were let go before are unknown from then on."""
 _PERSON = "stepwise.person"
 """Of an ASGI scope: who asks, so that it isn't looked up again for every message."""
 
 
 def person_of(event: Event) -> str:
-    """Whose event it is."""
+    """Return whose event this is."""
     scope = event.request.scope
     if _PERSON not in scope:
         scope[_PERSON] = owner_of(event.request).person
@@ -54,17 +52,18 @@ def person_of(event: Event) -> str:
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One unread message. stream: None where it is of no event."""
+    """One unread message. stream: its event's; None where it belongs to no event."""
 
     message: Any
     stream: Stream | None
-    bytes: int = MESSAGE
+    bytes: int = MESSAGE_COST
 
 
 @dataclass(eq=False)
 class Stream:
-    """One event's unread messages, in their order. over: its last one is among them. let_go: that is LET_GO.
-    estimation: the one among them that says how long it waits. read: set each time that one is read."""
+    """One event's unread messages, in their order. over: the last one is among them. discarded: they were
+    replaced by DISCARDED. estimation: the one among them that says how long the event waits. read: set each
+    time that one of them is read."""
 
     event: str
     person: str
@@ -72,19 +71,19 @@ class Stream:
     entries: deque[Entry] = field(default_factory=deque)
     bytes: int = 0
     over: bool = False
-    let_go: bool = False
+    discarded: bool = False
     estimation: EstimationMessage | None = None
     read: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
 class Share:
-    """What one person has left unread: the streams that are kept, and those that were let go, each in the
+    """What one person has left unread: the streams that are kept, and those that were discarded, each in the
     order in which something was last read of it."""
 
     bytes: int = 0
     kept: dict[str, Stream] = field(default_factory=dict)
-    gone: dict[str, Stream] = field(default_factory=dict)
+    discarded: dict[str, Stream] = field(default_factory=dict)
 
 
 class Messages(asyncio.Queue[Any]):
@@ -116,7 +115,7 @@ class Messages(asyncio.Queue[Any]):
                 return
             stream.estimation = message
         stream.over = isinstance(message, ProcessCompletedMessage)
-        entry = Entry(message, stream, MESSAGE + weight(getattr(message, "output", None)))
+        entry = Entry(message, stream, MESSAGE_COST + memory_size(getattr(message, "output", None)))
         self._entries.append(entry)
         self._unread.add(stream, entry)
 
@@ -137,8 +136,9 @@ class Messages(asyncio.Queue[Any]):
 
 
 class Unread:
-    """Everybody's unread messages, counted. Of what is too much, what was read longest ago goes first: one's
-    own, or where it is too much of all, that of who has the most. Its reader, should one come, is told."""
+    """Everybody's unread messages, counted in bytes. Where they are too many, the stream that was read
+    longest ago goes first: one's own, or where everybody's together are too many, that of whoever has most.
+    Its reader, should one come, is told."""
 
     def __init__(self, queue: Queue, forget: Callable[[str], None], each: int, most: int) -> None:
         """
@@ -152,7 +152,8 @@ class Unread:
         self.bytes = 0
 
     def stream_of(self, messages: Messages, message: Any) -> Stream | None:
-        """The stream that this message belongs to; None: to none, as a heartbeat."""
+        """Return the stream that this message belongs to, or None if it belongs to no event, as a
+        heartbeat."""
         if message.event_id is None:
             return None
         if message.event_id not in messages.streams:
@@ -168,14 +169,14 @@ class Unread:
         stream.entries.append(entry)
         self._count(stream, entry.bytes)
         while share.bytes > self._each:
-            self._let_go(share)
+            self._discard_one(share)
         while self.bytes > self._most:
-            self._let_go(max(self._shares.values(), key=lambda one: one.bytes))
+            self._discard_one(max(self._shares.values(), key=lambda one: one.bytes))
 
     def take(self, stream: Stream) -> None:
-        """The first of its messages was read."""
+        """Count that the first message of this stream was read."""
         entry = stream.entries.popleft()
-        among = self._among(stream)
+        among = self._streams_with(stream)
         del among[stream.event]
         if stream.entries:
             among[stream.event] = stream  # the last in the order
@@ -185,52 +186,54 @@ class Unread:
         stream.read.set()
 
     def release(self, messages: Messages) -> None:
-        """Counts this session's no longer; who still waits for them gets none."""
+        """Count this session's messages no longer; whoever still waits for them gets none."""
         for stream in list(messages.streams.values()):
-            del self._among(stream)[stream.event]
+            del self._streams_with(stream)[stream.event]
             self._count(stream, -stream.bytes)
             stream.read.set()
         messages.clear()
 
-    def _among(self, stream: Stream) -> dict[str, Stream]:
+    def _streams_with(self, stream: Stream) -> dict[str, Stream]:
         share = self._shares[stream.person]
-        return share.gone if stream.let_go else share.kept
+        return share.discarded if stream.discarded else share.kept
 
     def _count(self, stream: Stream, size: int) -> None:
         share = self._shares.setdefault(stream.person, Share())
         stream.bytes += size
         share.bytes += size
         self.bytes += size
-        if not share.kept and not share.gone:
+        if not share.kept and not share.discarded:
             del self._shares[stream.person]
 
-    def _let_go(self, share: Share) -> None:
-        if share.kept and len(share.gone) < TOLD:
-            self._tell(share, next(iter(share.kept.values())))
+    def _discard_one(self, share: Share) -> None:
+        if share.kept and len(share.discarded) < MOST_DISCARDED:
+            self._replace_with_error(share, next(iter(share.kept.values())))
         else:
-            self._forget(next(iter(share.gone.values())))
+            self._forget(next(iter(share.discarded.values())))
 
-    def _tell(self, share: Share, stream: Stream) -> None:
-        """Puts its end in words in the place of all of it. One that still runs ends with its next step."""
+    def _replace_with_error(self, share: Share, stream: Stream) -> None:
+        """Put one error in the place of all of this stream's messages. An event that still runs ends with its
+        next step."""
         if (event := self._queue.event_ids_to_events.get(stream.event)) is not None:
             event.alive = False
-        output = {"error": LET_GO, "title": "Error", "duration": 10, "visible": True}
+        output = {"error": DISCARDED, "title": "Error", "duration": 10, "visible": True}
         end = ProcessCompletedMessage(output=output, title="Error", success=False, event_id=stream.event)
         while len(stream.entries) > 1:
             stream.messages.remove(stream.entries.pop())
-        stream.entries[0].message, stream.entries[0].bytes = end, MESSAGE
+        stream.entries[0].message, stream.entries[0].bytes = end, MESSAGE_COST
         del share.kept[stream.event]
-        share.gone[stream.event] = stream
-        stream.over = stream.let_go = True
+        share.discarded[stream.event] = stream
+        stream.over = stream.discarded = True
         stream.estimation = None
-        self._count(stream, MESSAGE - stream.bytes)
+        self._count(stream, MESSAGE_COST - stream.bytes)
         stream.read.set()
 
     def _forget(self, stream: Stream) -> None:
-        """There are too many even of those that were let go: its reader is refused, as of an unknown call."""
+        """Forget a discarded stream, where there are too many even of those: its reader is refused, as of an
+        unknown call."""
         messages = stream.messages
         messages.remove(stream.entries[0])
-        del self._among(stream)[stream.event]
+        del self._streams_with(stream)[stream.event]
         del messages.streams[stream.event]
         self._count(stream, -stream.bytes)
         calls = self._queue.pending_event_ids_session.get(messages.session, set())
@@ -239,18 +242,19 @@ class Unread:
             self._forget_session(messages.session)
 
     async def room(self, event: str, seconds: float) -> bool:
-        """Whether so little of this event is unread that its next message may be made.
+        """Wait until so little of this event is unread that its next message may be made, and return whether
+        that came in time.
 
         Args:
             seconds: how long to wait for that, from the last time that one of its messages was read.
         """
         until = time.monotonic() + seconds
-        while (stream := self._find(event)) is not None and stream.bytes >= AHEAD and not stream.over:
+        while (stream := self._find(event)) is not None and stream.bytes >= MOST_AHEAD and not stream.over:
             if (left := until - time.monotonic()) <= 0:
                 return False
             stream.read.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stream.read.wait(), min(left, LOOK))
+                await asyncio.wait_for(stream.read.wait(), min(left, CHECK_INTERVAL))
                 until = time.monotonic() + seconds
         return True
 
@@ -262,29 +266,8 @@ class Unread:
         return messages.streams.get(event) if messages is not None else None
 
 
-def in_step(function: Callable[..., AsyncIterator[Any]], unread: Unread) -> Callable[..., AsyncIterator[Any]]:
-    """An endpoint's function, whose next value is made only when those before have been read. Each value
-    shows the whole, so that leaving one out costs a reader no more than a step. Once Gradio has it, none can
-    be left out: it sends most as the difference from the one before."""
-
-    @functools.wraps(function)
-    async def values(*given: Any, **named: Any) -> AsyncIterator[Any]:
-        event = LocalContext.event_id.get()
-        held, read = [], True
-        async with contextlib.aclosing(function(*given, **named)) as made:  # type: ignore[type-var]
-            async for value in made:
-                read = event is None or await unread.room(event, PATIENCE if read else 0)
-                held = [] if read else [value]
-                if read:
-                    yield value
-        for value in held:
-            yield value
-
-    return values
-
-
-def weight(value: Any) -> int:
-    """The bytes of memory that JSON data takes, about: a text that is in it twice counts once."""
+def memory_size(value: Any) -> int:
+    """Return about how many bytes of memory JSON data takes: a text that is in it twice counts once."""
     found, seen = 0, set()
     left = [value]
     while left:

@@ -1,6 +1,6 @@
 """Every route of the app in one table: who may call it, from which pages, how large a body it reads, and how
-often it may be called. guard.py and auth/login.py go by it; docs/security.md prints it; a route that isn't in
-it is refused.
+often it may be called. guard.py and auth/login.py go by it, docs/login-and-security.md prints it, and a route
+that isn't in it is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ ANY = ("*",)
 
 @dataclass(frozen=True)
 class Access:
-    """Who may do what at one route. path: as Starlette writes it, a slash at its end or not. methods: those
-    that it answers; ANY: the route itself looks at them. most_bytes: of a body."""
+    """Who may do what at one route. path: as Starlette writes it; a slash at its end makes no difference.
+    methods: those that it answers; ANY: the route itself looks at them. most_bytes: the largest body."""
 
     path: str
     methods: tuple[str, ...]
@@ -62,6 +62,7 @@ class Access:
     often: Often = ""
 
     def allows(self, method: str) -> bool:
+        """Whether the route answers this method."""
         return method in self.methods or self.methods == ANY
 
 
@@ -189,20 +190,20 @@ class Table:
         self._compiled = [(_expression(route.path), route) for route in self.routes]
 
     def find(self, path: str, method: str) -> Access:
-        """The first entry of this path that allows the method, else the first of this path; UNLISTED where
-        there is none."""
+        """Return the first entry of this path that allows the method, else the first of this path, or
+        UNLISTED where there is none."""
         found = [route for expression, route in self._compiled if expression.fullmatch(path)]
         return next((route for route in found if route.allows(method)), found[0] if found else UNLISTED)
 
     def methods(self, path: str) -> list[str]:
-        """All that its entries allow."""
+        """Return all methods that the entries of this path allow."""
         found = [route for expression, route in self._compiled if expression.fullmatch(path)]
         return list(dict.fromkeys(method for route in found for method in route.methods))
 
 
 def _expression(path: str) -> re.Pattern[str]:
-    """What matches a route's path, also with a slash at its end. Starlette's own leaves a path with a line
-    break in it to other routes."""
+    """Return what matches a route's path, also with a slash at its end. Starlette's own leaves a path with a
+    line break in it to other routes."""
     expression, _, _ = compile_path(path)
     pattern = expression.pattern.removeprefix("^").removesuffix("$")
     return re.compile(pattern if path == "/" else f"{pattern}/?", re.DOTALL)

@@ -19,9 +19,9 @@ MOST_SECONDS = 60.0
 
 
 class BoundBody:
-    """Reads the body before the app does, and refuses one past its route's bound with 413, whether or not it
-    said its length, one that doesn't arrive with 408, and a compressed one, which no app here reads, with
-    415. The app gets it whole; its answer is not touched."""
+    """Middleware that reads the body before the app does. It refuses one past its route's bound with 413,
+    whether or not it said its length, one that doesn't arrive with 408, and a compressed one, which no app
+    here reads, with 415. The app gets the body as one message; its answer is not touched."""
 
     # Starlette's RequestBodyLimitMiddleware (1.10) answers in plain text, whatever the app would say.
 
@@ -58,8 +58,7 @@ class BoundBody:
         if body.startswith(GZIP):
             await self._encoded(refuse, "gzip, though no header says so")(scope, receive, send)
             return
-        whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
-        await self._app(scope, again(whole, receive), send)
+        await self._app(scope, replay_body(bytes(body), receive), send)
 
     @staticmethod
     def _encoded(refuse: Refuse, coding: str) -> Response:
@@ -70,8 +69,13 @@ class BoundBody:
         return refuse(415, words, {"Accept-Encoding": "identity"})
 
 
-def again(message: Message, receive: Receive) -> Receive:
-    """A `receive` that gives this message first."""
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives this whole body first."""
+    return replay_first({"type": "http.request", "body": body, "more_body": False}, receive)
+
+
+def replay_first(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that gives this message first."""
     left = [message]
 
     async def once() -> Message:

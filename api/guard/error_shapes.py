@@ -32,9 +32,9 @@ ENDING = "The server is ending, and doesn't answer this any more."
 
 @dataclass(frozen=True)
 class Shape:
-    """How an API tells its errors. refuse: what the guard in front of it refuses. fail: what got past all
-    handlers; None: likewise. event: the same, as the last of a stream that has begun (its status was sent),
-    as bytes; None: such a stream is broken off."""
+    """How an API tells its errors. refuse: makes the answer to what the guard in front of it refuses. fail:
+    to what got past all handlers; None: the same. event: the same as the last event of a stream that has
+    begun (its status was sent), as bytes; None: such a stream is broken off."""
 
     refuse: Refuse
     fail: Refuse | None = None
@@ -42,7 +42,7 @@ class Shape:
 
 
 class ErrorsInShape:
-    """The app, which always answers, and in its shape."""
+    """Middleware that always answers, and with errors in the shape of the API that was asked."""
 
     def __init__(
         self, app: ASGIApp, shapes: Mapping[str, Shape], other: Shape, closing: Callable[[], bool]
@@ -76,7 +76,7 @@ class ErrorsInShape:
                 await self._complete(answer, shape, scope, receive)
 
     async def _complete(self, answer: _Answer, shape: Shape, scope: Scope, receive: Receive) -> bool:
-        """Makes a whole answer of what was sent so far. False: of that, none can be made."""
+        """Complete the answer that was begun. Return False where it can't be completed."""
         if answer.whole:
             return True
         closing = self._closing()
@@ -92,7 +92,7 @@ class ErrorsInShape:
 
 
 class _Answer:
-    """What was sent so far."""
+    """What was sent of an answer so far."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -109,13 +109,13 @@ class _Answer:
 
 
 def shape_of(shapes: Mapping[str, Any], path: str) -> Any:
-    """That of this path; None: it has none of its own."""
+    """Return the shape of this path, or None if it has none of its own."""
     return next((shape for start, shape in shapes.items() if under(path, start)), None)
 
 
 def http_errors(shapes: Mapping[str, Shape]) -> dict[Any, Any]:
-    """What the framework raises for a path or a method that there isn't, in these shapes: an entry of
-    `exception_handlers`."""
+    """Return an entry of `exception_handlers`: what the framework raises for a path or a method that doesn't
+    exist, in these shapes."""
 
     async def in_shape(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -1,6 +1,6 @@
 """The guard in front of every route: whose page asks and under which name (Guard), and what the table of
-routes allows (KeepToTable). Between the two stands who asks: AskForKey (auth/keys.py) or AskForLogin
-(auth/login.py). What each route allows is access.py's to say, and how a refusal looks its API's.
+routes allows (AllowListed). Between the two stands who asks: AskForKey (auth/keys.py) or AskForLogin
+(auth/login.py). What each route allows stands in access.py; how a refusal looks is each API's own.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ NOT_HERE = "Stepwise has no use for this route of Gradio's, and doesn't answer i
 
 
 class Guard:
-    """The first to look at a request. Finds its route in the table, refuses names that aren't the server's
-    and pages that may not call it, and says to browsers who may frame an answer and that its kind is what it
-    says. What it finds out is in the scope for those behind it: ACCESS, SITE, REFUSE."""
+    """The first to look at a request. It finds the route in the table, refuses names that aren't the server's
+    and pages that may not call it, and tells browsers who may frame an answer and to believe its type. What
+    it finds out is in the scope for those behind it: ACCESS, SITE, REFUSE."""
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class Guard:
         await app(found, receive, self._marked(send))
 
     def _may(self, access: Access, site: str, origin: str | None) -> bool:
+        """Whether a page of this site may call this route."""
         if access.pages == "any" or site in ("own", "unknown"):
             return True
         if access.pages == "own":
@@ -107,6 +108,8 @@ class Guard:
         return site == "link" or self._asks(access) or self._sites.let_in(origin)
 
     def _marked(self, send: Send) -> Send:
+        """Return a `send` that adds the guard's own headers."""
+
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(self._headers)
@@ -115,10 +118,10 @@ class Guard:
         return marked
 
 
-class KeepToTable:
-    """The app without the routes that the table doesn't have, or has closed, and without methods that it
-    doesn't have of them; no more often than it says. Behind who asks for a login: strangers aren't told what
-    there is."""
+class AllowListed:
+    """Middleware that refuses routes which the table doesn't have or has closed, methods that it doesn't have
+    of them, and whoever calls more often than it says. It stands behind who asks for a login: strangers
+    aren't told what there is."""
 
     def __init__(self, app: ASGIApp, table: Table, counted: Mapping[Often, RateLimit] | None = None) -> None:
         """counted: how often each person may do what the table says is counted."""
@@ -146,5 +149,5 @@ class KeepToTable:
 
 
 def _named(headers: Headers) -> str:
-    """Whose page a request says that it is from."""
+    """Return whose page a request says that it is from."""
     return quoted(headers.get("origin") or headers.get("referer") or "another site")

@@ -32,7 +32,7 @@ TITLES = {
 
 
 def refused_page(status: int, words: str, setting: str = "") -> HTMLResponse:
-    """A whole document that needs nothing else from the server.
+    """Return a whole document that needs nothing else from the server.
 
     Args:
         status: 421 or 403.

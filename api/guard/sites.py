@@ -36,9 +36,10 @@ _AUTHORITY = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9
 
 @dataclass(frozen=True)
 class Sites:
-    """hosts: names that the server answers to, besides addresses in numbers and names that only a private
-    network has; EVERY: all; one that begins with a dot: all that end so. origins: whose pages may call what
-    is open to everyone; EVERY: all. frames: whose pages may show the server's in a frame; EVERY: all."""
+    """The names and sites that the server knows. hosts: names that it answers to, besides addresses in
+    numbers and names that only a private network has; EVERY: all; one that begins with a dot: all that end
+    so. origins: whose pages may call what is open to everyone; EVERY: all. frames: whose pages may show the
+    server's in a frame; EVERY: all."""
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
@@ -48,7 +49,7 @@ class Sites:
     def from_settings(
         cls, hosts: Collection[str], origins: Collection[str] | None, frames: Collection[str] | None
     ) -> Sites:
-        """As STEPWISE_HOSTS, STEPWISE_ORIGINS and STEPWISE_FRAMES say it, and the platform.
+        """Return what STEPWISE_HOSTS, STEPWISE_ORIGINS, STEPWISE_FRAMES and the platform name.
 
         Args:
             origins, frames: None: not set. A Space is public, and every site's page may call it as on any.
@@ -64,7 +65,7 @@ class Sites:
 
     def answers_to(self, host: str) -> bool:
         """Whether a Host header's name is one of the server's. Another one may be a stranger's, who made it
-        point here (DNS rebinding), so that his page counts as the server's own."""
+        point here (DNS rebinding), so that the stranger's page counts as the server's own."""
         name = _name(host)
         if name is None:
             return False
@@ -85,14 +86,14 @@ class Sites:
 
     @property
     def policy(self) -> str:
-        """The Content-Security-Policy of every answer."""
+        """Return the Content-Security-Policy of every answer."""
         if EVERY in self.frames:
             return ""
         return " ".join(("frame-ancestors", "'self'", *self.frames))
 
 
 def site_of(headers: Headers, method: str, host: str) -> Sender:
-    """Whose page sent this request.
+    """Return whose page sent this request.
 
     Args:
         host: the name and port under which its sender knows the server.
@@ -113,8 +114,8 @@ def site_of(headers: Headers, method: str, host: str) -> Sender:
 
 
 def host_of(headers: Headers) -> str:
-    """The name and port under which the sender knows the server: a proxy that the owner named says it, where
-    it hands on another one (server/behind_proxy.py removes what others say)."""
+    """Return the name and port under which the sender knows the server: what a named proxy says, where it
+    hands one on (server/forwarded.py removes what others say)."""
     forwarded = headers.get("x-forwarded-host", "").split(",")[0].strip()
     return forwarded or headers.get("host", "")
 
@@ -126,21 +127,21 @@ def navigates(headers: Headers) -> bool:
 
 
 def setting_for(host: str) -> str:
-    """What makes the server answer to a Host header's name, as STEPWISE_HOSTS=name; empty: it holds none that
-    could be set."""
+    """Return the setting that makes the server answer to a Host header's name, as STEPWISE_HOSTS=name, or an
+    empty text where it holds none that could be set."""
     name = _name(host)
     return f"STEPWISE_HOSTS={name}" if name and _HOST.fullmatch(name) else ""
 
 
 def is_browser(headers: Headers) -> bool:
-    """Whether a browser sent this, whichever page it is for: over plain http a page can hide all but the
-    browser's own name."""
+    """Whether a browser sent this, whichever page it is for: over plain http a page can hide everything but
+    the browser's own name."""
     page = any(name in headers for name in ("sec-fetch-site", "origin", "referer"))
     return page or navigates(headers) or headers.get("user-agent", "").startswith("Mozilla/")
 
 
 def host_name(value: str, setting: str) -> str:
-    """An entry of STEPWISE_HOSTS.
+    """Return an entry of STEPWISE_HOSTS as it is compared.
 
     Raises:
         SettingError: it is no name of a host.
@@ -155,7 +156,7 @@ def host_name(value: str, setting: str) -> str:
 
 
 def origin_of_site(value: str, setting: str) -> str:
-    """An entry of STEPWISE_ORIGINS or STEPWISE_FRAMES.
+    """Return an entry of STEPWISE_ORIGINS or STEPWISE_FRAMES as it is compared.
 
     Raises:
         SettingError: it is no site's address.
@@ -191,13 +192,14 @@ def is_host(host: str) -> bool:
 
 
 def _name(host: str) -> str | None:
-    """The name in a Host header, without its port; None: it holds none."""
+    """Return the name in a Host header without its port, or None if it holds none."""
     authority = _authority(f"//{host}") if is_host(host) else None
     return None if authority is None else authority[0].rstrip(".")
 
 
 def _authority(address: str) -> tuple[str, int | None] | None:
-    """Its host and port; the usual ones of http and https are none. None: it has no host."""
+    """Return an address' host and port, without the usual ports of http and https, or None if it has no
+    host."""
     try:
         parts = urlsplit(address)
         if not parts.hostname or "@" in parts.netloc:

@@ -22,12 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.keys import KEY
 from api.guard.access import MESSAGE
+from api.guard.bodies import replay_body
 from api.mcp.messages import ClientMessage, NoMessage, read_message
 from api.mcp.server import RootUrl, mcp_server
 from api.mcp.sessions import AGAIN, IDLE, MOST_SESSIONS, SHARE, NoRoom, Session, Sessions
-from api.mcp.transport import Transport, again, quiet_transport
+from api.mcp.transport import Transport, silence_ended_sessions
 from api.pictures import PictureFiles
-from api.visitor import asked_by, owner_of
+from api.visitor import owner_of, set_asking_request
 from pipeline.errors import quoted
 
 if TYPE_CHECKING:
@@ -45,28 +46,28 @@ METHODS = "GET, POST, DELETE"
 
 
 class Answered(Exception):
-    """The request goes no further than here: its answer, mostly a refusal."""
+    """The request goes no further: it has its answer, mostly a refusal."""
 
     def __init__(self, answer: Response) -> None:
         self.answer = answer
 
 
 class Visit:
-    """One HTTP request of a client, for the call it carries to learn that the client has left."""
+    """One HTTP request of a client: tells the call that it carries when the client has left."""
 
     def __init__(self) -> None:
         self._left = False
         self._then: list[Callable[[], None]] = []
 
     def on_leaving(self, then: Callable[[], None]) -> None:
-        """Calls `then` once the request has ended, however; at once if it has already."""
+        """Call `then` once the request has ended, however; at once if it has already."""
         if self._left:
             then()
         else:
             self._then.append(then)
 
     def leave(self) -> None:
-        """The request has ended: it was answered, or its client is gone."""
+        """Note that the request has ended: it was answered, or its client is gone."""
         self._left = True
         for then in self._then:
             then()
@@ -96,7 +97,7 @@ class McpApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
-        """Ends every session, and with it what it draws, when the app ends."""
+        """End every session, and with it what it draws, when the app ends."""
         async with self._transport.run():
             yield
 
@@ -126,7 +127,7 @@ class McpApp:
             raise Answered(refusal(405, words, {"Allow": METHODS}))
 
     async def _stream(self, request: Request, send: Send) -> None:
-        """A session's stream of notifications."""
+        """Answer with a session's stream of notifications."""
         session = self._session_of(request)
         if session.streams:
             raise Answered(refusal(409, ONE_STREAM))
@@ -141,7 +142,7 @@ class McpApp:
 
     async def _post(self, request: Request, send: Send) -> None:
         message = await _message(request)
-        receive = again(message.body, request.receive)
+        receive = replay_body(message.body, request.receive)
         if message.opens and MCP_SESSION_ID_HEADER not in request.headers:
             self._check(message)
             await self._open(request, receive, send)
@@ -160,7 +161,7 @@ class McpApp:
             await self._transport.lighten(session, request, len(message.body))
 
     def _session_of(self, request: Request) -> Session:
-        """The session that the request is for.
+        """Return the session that the request is for.
 
         Raises:
             Answered: it names none, or none of this person's.
@@ -190,7 +191,7 @@ class McpApp:
             raise Answered(refusal(400, words))
 
     async def _open(self, request: Request, receive: Receive, send: Send) -> None:
-        """A session more, where there is room for one."""
+        """Open one more session, where there is room for it."""
         try:
             session, gone = self._sessions.open(_person(request))
         except NoRoom as error:
@@ -198,7 +199,7 @@ class McpApp:
         try:
             if gone is not None:
                 await self._transport.end(gone)
-            asked_by(None)  # the session's task begins in this context, and would keep the request
+            set_asking_request(None)  # the session's task begins in this context, and would keep the request
             await self._transport.answer(session, request.scope, receive, send)
             if session.id:
                 await self._transport.lighten(session, request)
@@ -209,22 +210,22 @@ class McpApp:
 
 
 def mcp_app(queue: Queue, files: PictureFiles, root_url: RootUrl) -> McpApp:
-    """The MCP server over this queue.
+    """Return the MCP server over this queue.
 
     Args:
         files: where finished PNGs are kept for download.
     """
-    quiet_transport()
+    silence_ended_sessions()
     return McpApp(mcp_server(queue, files, root_url))
 
 
 def mcp_routes(app: ASGIApp) -> list[Route]:
-    """/mcp and /mcp/: a redirect from one to the other would lose some clients' POST."""
+    """Return the routes /mcp and /mcp/: a redirect from one to the other would lose some clients' POST."""
     return [Route(path, app, include_in_schema=False) for path in ("/mcp", "/mcp/")]
 
 
 def refusal(status: int, words: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A refusal before the protocol has begun, in its shape."""
+    """Return a refusal before the protocol has begun, in its shape."""
     return _rpc(None, ErrorData(code=INVALID_REQUEST, message=words), status, headers)
 
 
@@ -236,19 +237,19 @@ def _rpc(
 
 
 def failure(status: int, words: str, headers: Mapping[str, str]) -> Response:
-    """What got past all handlers (guard/error_shapes.py), in this shape."""
+    """Return the answer to what got past all handlers (guard/error_shapes.py), in this shape."""
     code = INTERNAL_ERROR if status >= 500 else INVALID_REQUEST
     return _rpc(None, ErrorData(code=code, message=words), status, headers)
 
 
 def _person(request: Request) -> str:
-    """Whose session it is: a logged-in user's or a key's, wherever they are; else an address's."""
+    """Return whose session it is: a logged-in user's or a key's, wherever they are; else an address'."""
     key = request.scope.get(KEY)
     return f"key:{key}" if key else owner_of(request).person
 
 
 async def _message(request: Request) -> ClientMessage:
-    """What the client sent.
+    """Return what the client sent.
 
     Raises:
         Answered: it doesn't say that it is JSON, is too long, or is no message.
@@ -268,7 +269,8 @@ async def _message(request: Request) -> ClientMessage:
 
 
 def _exposing(send: Send) -> Send:
-    """Lets a web page's script read the session's id; Gradio's CORS middleware (6.31) exposes no header."""
+    """Return a `send` that lets a web page's script read the session's id; Gradio's CORS middleware (6.31)
+    exposes no header."""
 
     async def exposing(message: Message) -> None:
         if message["type"] == "http.response.start":

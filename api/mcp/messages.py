@@ -50,7 +50,7 @@ NOTIFICATIONS: dict[str, type[BaseModel]] = {
 
 
 class NoMessage(Exception):
-    """A body is no message that may be read: why, in words."""
+    """A body is no message that may be read; the words say why."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class ClientMessage:
 
     @property
     def call(self) -> str | None:
-        """The request's id as the SDK tells requests apart; None: it is none."""
+        """Return the request's id as the SDK tells requests apart, or None if it is no request."""
         return None if self.id is None else str(self.id)
 
     def means_something(self) -> bool:
-        """Of a notification: whether it is for this server."""
+        """Whether a notification is for this server."""
         kind, cancels = NOTIFICATIONS.get(self.method), self.params.get("requestId")
         if isinstance(cancels, str) and len(cancels) > MOST_ID:
             return False
         return kind is not None and _error_in(kind, self.method, self.params) is None
 
     def error(self, answered: Container[type]) -> ErrorData | None:
-        """Why this request can't be done, where that can be said without doing it.
+        """Return why this request can't be done, where that can be said without doing it, or None.
 
         Args:
             answered: the kinds of requests that the server answers, beside `initialize`.
@@ -99,7 +99,7 @@ class ClientMessage:
 
 
 def read_message(body: bytes) -> ClientMessage:
-    """The message in a request's body.
+    """Return the message in a request's body.
 
     Raises:
         NoMessage: there is none, or a part of it is past a bound.
@@ -164,14 +164,14 @@ def _check_size(message: dict[str, Any]) -> None:
 
 
 def _cancelling(params: dict[str, Any]) -> bytes:
-    """`notifications/cancelled` without the reason, which the SDK may write to the log."""
+    """Return `notifications/cancelled` without the reason, which the SDK may write to the log."""
     brief = {"requestId": params.get("requestId")}
     return json.dumps({"jsonrpc": "2.0", "method": CANCELLED, "params": brief}).encode()
 
 
 def _briefly(number: str | int, params: dict[str, Any]) -> bytes:
-    """`initialize` without what the client says of itself: nothing here asks for it, and the SDK keeps it as
-    long as the session is open."""
+    """Return `initialize` without what the client says of itself: nothing here asks for it, and the SDK keeps
+    it as long as the session."""
     version = params.get("protocolVersion")
     brief = {
         "protocolVersion": version[:32] if isinstance(version, str) else version,
@@ -182,7 +182,8 @@ def _briefly(number: str | int, params: dict[str, Any]) -> bytes:
 
 
 def _error_in(kind: type[BaseModel], method: str, params: dict[str, Any]) -> str | None:
-    """What is wrong with a message's parameters, in pydantic's words without what was sent; None: nothing."""
+    """Return what is wrong with a message's parameters, in pydantic's words without what was sent, or
+    None."""
     try:
         kind.model_validate({"method": method, "params": params} if params else {"method": method})
     except ValidationError as error:

@@ -32,16 +32,15 @@ from api.gradio.endpoints import AGAIN
 from api.mcp.tools import INSTRUCTIONS, tools
 from api.pictures import PictureFiles
 from api.start_job import start_job
-from api.visitor import asked_by
+from api.visitor import set_asking_request
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
 from pipeline.parameter_names import instead
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
-    from pipeline.engine import Engine
 
 log = logging.getLogger("stepwise")
 
@@ -83,7 +82,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
                 return await draw(queue, files, root_url, server, arguments)
             if name == "list_models":
                 _only((), arguments, name)
-                return await asyncio.to_thread(_listed, queue.engine)
+                return await asyncio.to_thread(_listed, queue)
             return _refusal(f"There is no tool {quoted(name)}; there are draw and list_models.")
         except StepwiseError as error:
             return _refusal(str(error))
@@ -115,7 +114,7 @@ async def draw(
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
     job = await asyncio.to_thread(queue.check, arguments)
-    asked_by(context.request)  # the session's task has the context of its first request
+    set_asking_request(context.request)  # the session's task has the context of its first request
     drawing = await start_job(queue, job)
     context.request.state.visit.on_leaving(drawing.stop)
     token = None if context.meta is None else context.meta.progressToken
@@ -138,11 +137,11 @@ async def draw(
     return await asyncio.to_thread(_drawn, event, files, root_url(context.request))
 
 
-async def _follow(drawing: Following, tell: Callable[[float, str], Awaitable[None]]) -> Event:
+async def _follow(drawing: Subscription, tell: Callable[[float, str], Awaitable[None]]) -> Event:
     """Tells of every event, the newest where the client is slow, and gives the last one."""
     step, told = 0, 0
     event = drawing.latest
-    async for event in drawing.events(again=AGAIN):
+    async for event in drawing.events(repeat_after=AGAIN):
         if event.last:
             break
         if event.step > step:
@@ -222,8 +221,8 @@ def fitted(png: bytes, most: int = MOST_BYTES) -> tuple[bytes, str]:
     return buffer.getvalue(), "image/jpeg"
 
 
-def _listed(engine: Engine) -> CallToolResult:
-    listed = {"models": engine.models()}
+def _listed(queue: Queue) -> CallToolResult:
+    listed = {"models": queue.models()}
     text = TextContent(type="text", text=json.dumps(listed, ensure_ascii=False))
     return CallToolResult(content=[text], structuredContent=listed)
 

@@ -1,5 +1,5 @@
 """Whose the open MCP sessions are, and which has to go when somebody opens one more. Knows neither HTTP nor
-the SDK: how a session is begun and ended stands in http.py.
+the SDK: how a session is begun and ended stands in transport.py.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ class Sessions:
         return len(self._all)
 
     def find(self, session_id: str, person: str) -> Session | None:
-        """The session with this id; None where there is none, and where it is somebody else's."""
+        """Return the session with this id, or None if there is none or it is somebody else's."""
         session = self._by_id.get(session_id)
         if session is None or session.person != person or self._is_over(session):
             return None
         return session
 
     def open(self, person: str) -> tuple[Session, Session | None]:
-        """A place for one more session of this person, and the session that has to be ended for it, if one
-        has: of one who has their share, their own idlest; where all places are taken, the idlest of whoever
-        has most. One in which nothing was asked yet counts as idler than any other. One with a call in
-        progress is never ended; one with its stream open only for somebody who has less.
+        """Return one more session of this person, and the one that has to be ended for it, or None. Of
+        whoever has their share it is their own idlest; where all places are taken, the idlest of whoever has
+        most. One in which nothing was asked yet counts as idler than any other. One with a call in progress
+        is never ended; one with its stream open only for somebody who has fewer.
 
         Raises:
             NoRoom: all that could go are in use.
@@ -114,18 +114,19 @@ class Sessions:
         return session, gone
 
     def opened(self, session: Session, session_id: str) -> None:
-        """The session has begun: its client learns this id now."""
+        """Note that the session has begun: its client learns this id now."""
         session.id = session_id
         self._by_id[session_id] = session
 
     def forget(self, session: Session) -> None:
-        """The session has ended, or never began."""
+        """Note that the session has ended, or never began."""
         self._all.discard(session)
         self._by_id.pop(session.id, None)
 
     @contextlib.contextmanager
     def answering(self, session: Session, call: str | None = None) -> Iterator[None]:
-        """Around the answer to a message. call: the id of a request that asks for something."""
+        """Count a message as being answered within this context. call: the id of a request that asks for
+        something."""
         session.requests += 1
         if call is not None:
             session.called = True
@@ -138,13 +139,13 @@ class Sessions:
             self.answered(session)
 
     def answered(self, session: Session) -> None:
-        """One message fewer is being answered: with `open`, the one that opened it."""
+        """Count one message fewer as being answered: after `open`, the one that opened it."""
         session.requests -= 1
         session.used = self._clock()
 
     @contextlib.contextmanager
     def streaming(self, session: Session) -> Iterator[None]:
-        """Around a stream of notifications."""
+        """Count a stream of notifications as open within this context."""
         session.streams += 1
         try:
             yield
@@ -158,5 +159,5 @@ class Sessions:
 
 
 def _idlest(session: Session) -> tuple[bool, bool, float]:
-    """The smaller, the sooner it may go."""
+    """Return what sessions are ordered by: the smaller, the sooner it may go."""
     return session.streams > 0, session.called, session.used

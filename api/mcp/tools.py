@@ -6,11 +6,13 @@ What the tools do stands in server.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp.types import Tool, ToolAnnotations
 
 from pipeline.catalog.spec import ModelSpec
+from pipeline.families import FAMILIES, Family
 from pipeline.request import MAX_PROMPT, MAX_SEED
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
             "maximum": max(high for _, high in pairs),
         }
 
+    languages = _by_family(specs, lambda family: family.languages)
+    threshold = _by_family(specs, lambda family: f"above {family.guidance_threshold:g}")
     models = "\n".join(f"- {_in_words(spec)}" for spec in specs)
     side = "Snapped to the model's multiple. Left out: the model's default."
     return {
@@ -102,7 +106,7 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
                 "type": "string",
                 "minLength": 1,
                 "maxLength": MAX_PROMPT,
-                "description": "What to draw, in English: the subject, what surrounds it, the style.",
+                "description": f"What to draw, in {languages}: the subject, what surrounds it, the style.",
             },
             "model": {
                 "type": "string",
@@ -112,8 +116,8 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
             "negative_prompt": {
                 "type": "string",
                 "maxLength": MAX_PROMPT,
-                "description": "What to keep out of the picture. Read only where guidance is on: above 1 for "
-                "Stable Diffusion, above 0 for Z-Image.",
+                "description": "What to keep out of the picture. Read only where guidance is on: "
+                f"{threshold}.",
             },
             "width": bounds("integer", "side") | {"description": f"In pixels. {side}"},
             "height": bounds("integer", "side") | {"description": f"In pixels. {side}"},
@@ -134,6 +138,14 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
         "required": ["prompt"],
         "additionalProperties": False,
     }
+
+
+def _by_family(specs: list[ModelSpec], words: Callable[[Family], str]) -> str:
+    """Return what holds for the families of these models, each named where they differ."""
+    said = {family.title: words(family) for family in (FAMILIES[spec.family] for spec in specs)}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{what} for {title}" for title, what in said.items())
 
 
 def _in_words(spec: ModelSpec) -> str:

@@ -1,5 +1,5 @@
-"""The SDK's streamable HTTP transport (1.30) as http.py uses it: what a request is answered in a session,
-how the server ends one by itself, and what the transport keeps and logs that it shouldn't.
+"""The SDK's streamable HTTP transport (1.30) as http.py uses it: how a request is answered in a session, how
+the server ends a session by itself, and what is done about what the transport keeps and logs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.guard.access import MESSAGE
+from api.guard.bodies import replay_body
 from api.mcp.sessions import Session, Sessions
 
 HEAVY = 8192
@@ -42,12 +43,12 @@ class Transport:
         )
 
     def run(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Around all answers; at its end, every session ends."""
+        """Return the context around all answers; at its end, every session ends."""
         return self._sdk.run()
 
     async def answer(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request in this session, and takes from the answer whether it has begun or ended.
-        Where it ends meanwhile, its other requests are answered as those that come later."""
+        """Answer one request in this session, and read from the answer whether the session has begun or
+        ended. Where it ends meanwhile, its other requests are answered as those that come later."""
         begun = whole = False
 
         async def once(message: Message) -> None:
@@ -72,11 +73,11 @@ class Transport:
             await send({"type": "http.response.body", "body": b""})
 
     async def end(self, session: Session) -> None:
-        """Ends a session, as its client would."""
+        """End a session, as its client would."""
         await self._ask(session, "DELETE")
 
     async def lighten(self, session: Session, request: Request, length: int = 0) -> None:
-        """Has the session read a ping after a large request: its loops (SDK 1.30) keep the last message that
+        """Have the session read a ping after a large request: its loops (SDK 1.30) keep the last message that
         they read, and the request it came in, until the next; a thousand sessions, a thousand requests.
 
         Args:
@@ -89,7 +90,7 @@ class Transport:
             )
 
     async def _ask(self, session: Session, method: str, body: str = "") -> None:
-        """A request of the server's own; nobody reads the answer."""
+        """Send a request of the server's own; nobody reads the answer."""
         headers = [(MCP_SESSION_ID_HEADER.encode(), session.id.encode()), *OWN_HEADERS]
         scope = {"type": "http", "method": method, "path": "/mcp", "query_string": b"", "headers": headers}
 
@@ -100,26 +101,17 @@ class Transport:
         async def unread(_: Message) -> None:
             pass
 
-        await self.answer(session, scope, again(body.encode(), forever), unread)
+        await self.answer(session, scope, replay_body(body.encode(), forever), unread)
 
 
-def again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives this body first."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def once() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return once
-
-
-def quiet_transport() -> None:
-    """The transport's log without the tracebacks that it has for each session that ends in use."""
+def silence_ended_sessions() -> None:
+    """Keep out of the transport's log the traceback that it writes for each session that ends in use."""
     logging.getLogger("mcp.server.streamable_http").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not: that a session has ended which had its stream open, or was asked something at that moment."""
+    """Whether a record is anything else than that a session has ended which had its stream open, or was asked
+    something at that moment."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BaseExceptionGroup):
         return error.split(CLOSED)[1] is not None

@@ -25,7 +25,7 @@ from pipeline.errors import quoted
 from pipeline.events import Event
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
     from pipeline.request import Job
 
@@ -92,7 +92,7 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
     @app.get("/models", response_model=ModelList, responses=errors(401, 413, 500))
     async def list_models() -> ModelList:
         """Every model, those that can run here first, with its defaults and limits."""
-        models = await asyncio.to_thread(engine.models)
+        models = await asyncio.to_thread(queue.models)
         cards = [card(engine.catalogue[model["id"]], model) for model in models]
         return ModelList(data=sorted(cards, key=lambda one: not one.available))
 
@@ -100,14 +100,14 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
     async def retrieve_model(model: str) -> ModelCard:
         """One model."""
         spec = engine.catalogue[model]
-        models = await asyncio.to_thread(engine.models)
+        models = await asyncio.to_thread(queue.models)
         return card(spec, next(one for one in models if one["id"] == spec.id))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> JSONResponse:
         return JSONResponse(described | {"servers": [{"url": f"{root_url(request)}{PREFIX}"}]})
 
-    described = describe(app.openapi(), engine.models(), keys)
+    described = describe(app.openapi(), queue.models(), keys)
     return app
 
 
@@ -158,7 +158,7 @@ def unprefixed_routes(root_url: Callable[[Request], str]) -> list[Route]:
     return [Route(path, refused, methods=["GET", "POST"], include_in_schema=False) for path in UNPREFIXED]
 
 
-async def last_event(drawing: Following, request: Request) -> Event | None:
+async def last_event(drawing: Subscription, request: Request) -> Event | None:
     """Waits for the drawing's last event; None where the client goes away first."""
     reading = asyncio.ensure_future(_read(drawing))
     leaving = asyncio.ensure_future(_leave(request))
@@ -171,7 +171,7 @@ async def last_event(drawing: Following, request: Request) -> Event | None:
         await asyncio.gather(reading, leaving, return_exceptions=True)
 
 
-async def _read(drawing: Following) -> Event:
+async def _read(drawing: Subscription) -> Event:
     async for event in drawing.events():
         if event.last:
             return event

@@ -20,7 +20,7 @@ from api.openai.request import ImageRequest
 from pipeline.events import Event
 
 if TYPE_CHECKING:
-    from jobs.lifecycle.subscription import Following
+    from jobs.lifecycle.subscription import Subscription
 
 SILENCE = 5.0
 """Seconds without an event after which a comment is sent: proxies cut a stream that is silent for long (nginx
@@ -30,7 +30,7 @@ after 60 s). A comment is nothing to the clients."""
 class DrawingStream(EventSourceResponse):
     """The response; a drawing whose client has gone is ended with it."""
 
-    def __init__(self, drawing: Following, asked: ImageRequest, on_end: Callable[[], None]) -> None:
+    def __init__(self, drawing: Subscription, asked: ImageRequest, on_end: Callable[[], None]) -> None:
         """on_end: called when the stream has ended, whoever ended it."""
         super().__init__(
             stream(drawing, asked),
@@ -45,7 +45,9 @@ class DrawingStream(EventSourceResponse):
             self._on_end()
 
 
-async def stream(drawing: Following, asked: ImageRequest, silence: float = SILENCE) -> AsyncIterator[bytes]:
+async def stream(
+    drawing: Subscription, asked: ImageRequest, silence: float = SILENCE
+) -> AsyncIterator[bytes]:
     """The events as bytes: partial images, then for each picture its completed one, or an error at last.
 
     Args:
@@ -54,7 +56,7 @@ async def stream(drawing: Following, asked: ImageRequest, silence: float = SILEN
     partials, completed = Partials(asked.partial_images or 0), 0
     yield format_sse_event(comment=f"job {drawing.job.id}")
     sent = time.monotonic()
-    async for event in drawing.events(again=silence):
+    async for event in drawing.events(repeat_after=silence):
         for index in range(completed, len(event.images)):
             # In a thread: a large picture takes a second to become a webp.
             yield _event(await asyncio.to_thread(completed_image, event, index, asked))

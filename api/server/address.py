@@ -32,7 +32,7 @@ ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 @dataclass(frozen=True)
 class Address:
-    """An address and a port to listen on. host_named, port_named: what said so, as GRADIO_SERVER_NAME or
+    """An address and a port to listen on. host_named, port_named: what named them, as GRADIO_SERVER_NAME or
     --host; empty: nothing did."""
 
     host: str = HOST
@@ -49,8 +49,8 @@ class Address:
         port: int | None = None,
         environment: MutableMapping[str, str] = os.environ,
     ) -> Address:
-        """As Gradio's variables say it, or the command line, which goes first. The variables are left as
-        Gradio can read them: without those that are empty, and GRADIO_ROOT_PATH as `root_path` gives it.
+        """Return the address that the command line or else Gradio's variables name. The variables are left as
+        Gradio can read them: without those that are empty, and GRADIO_ROOT_PATH as `root_path` returns it.
 
         Raises:
             SettingError: one of them can't be used.
@@ -74,7 +74,7 @@ class Address:
         )
 
     def check(self) -> None:
-        """Listens there for a moment; where no port is named, on any.
+        """Listen there for a moment; on any port where none is named.
 
         Raises:
             SettingError: this machine can't listen there, or another program does.
@@ -83,7 +83,7 @@ class Address:
             one.close()
 
     def listen(self, say: Callable[[str], None] = print) -> list[socket.socket]:
-        """Sockets that listen there, all on one port: of a name, one for each of its addresses.
+        """Return sockets that listen there, all on one port: for a name, one for each of its addresses.
 
         Args:
             say: is told where it isn't the port that one would expect.
@@ -107,7 +107,8 @@ class Address:
         )
 
     def url_host(self) -> str:
-        """How an address on this machine names the host: one that answers, also where every one is meant."""
+        """Return how an address on this machine names the host: one that answers, also where all are
+        meant."""
         return ANY.get(self.host) or (f"[{self.host}]" if ":" in self.host else self.host)
 
     def _open(self, port: int) -> list[socket.socket]:
@@ -161,8 +162,8 @@ class _PortTaken(SettingError):
 
 
 def root_path(value: str) -> str:
-    """GRADIO_ROOT_PATH as all that reads it can use it: a path that begins with a slash, or an address with
-    http:// or https://, neither with a slash at the end; empty: the server's own address.
+    """Return GRADIO_ROOT_PATH as everything that reads it can use it: a path that begins with a slash, or an
+    address with http:// or https://, neither with a slash at its end. Empty: the server's own address.
 
     Raises:
         SettingError: it is neither.

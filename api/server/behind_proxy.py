@@ -16,7 +16,8 @@ from api.guard.access import under
 
 
 class BehindProxy:
-    """The app, as a proxy needs it. The outermost middleware: what comes after it sees one way of asking."""
+    """Middleware that makes every route answer with and without the proxy's path. The outermost one: what
+    comes after it sees one way of asking."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,20 +44,20 @@ class BehindProxy:
 
 
 def app_address(request: Request, root_path: str) -> str:
-    """The app's address, without a slash at its end, as who sent this request knows it: as Gradio (6.31)
-    finds it for its own files, by the proxy's headers and GRADIO_ROOT_PATH. Not from the path that was asked
-    for, in which anything may stand."""
+    """Return the app's address, without a slash at its end, as whoever sent this request knows it: as Gradio
+    (6.31) finds it for its own files, by the proxy's headers and GRADIO_ROOT_PATH. It isn't made from the
+    path that was asked for, in which anything may stand."""
     return get_root_url(Request({**request.scope, "path": "/", "query_string": b""}), "/", root_path)
 
 
 def path_of(root_path: str) -> str:
-    """The path of a root path, which may be a whole address; not encoded, as a scope's."""
+    """Return the path of a root path, which may be a whole address; decoded, as in a scope."""
     return unquote(urlsplit(root_path).path).rstrip("/")
 
 
 def _flowing(send: Send) -> Send:
-    """Has proxies hand on what is sent of an event stream as it comes: nginx holds back 4 KB, many previews,
-    unless it is told, and others compress it, for which they wait for more."""
+    """Return a `send` that makes proxies hand on an event stream as it comes: nginx holds back 4 KB, many
+    previews, unless it is told not to, and others compress it, for which they wait for more."""
 
     async def flowing(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,5 +1,6 @@
 """How long a connection may keep silent before it has asked anything, and how many may be open: what uvicorn
-(0.54) leaves to a proxy in front of it, and a laptop or a Space's container has none of its own.
+(0.54) leaves to a proxy in front of it, and a laptop or a Space's container has none of its own. Who listens
+with this protocol stands in listening.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import h11
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_WITHIN = 30.0
@@ -19,10 +19,10 @@ MOST_FILES = 65536
 """Open files and connections that are asked for; a shell's usual 1,024 are not many visitors."""
 
 
-class PunctualProtocol(H11Protocol):
-    """uvicorn's own, which closes a connection whose next request is begun and not completed. Its own bound
-    (`timeout_keep_alive`) ends with the first byte, and begins after the first answer. This can go when
-    uvicorn has a timeout for headers."""
+class HeaderTimeoutProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, which closes a connection whose next request doesn't complete its headers
+    within a time. uvicorn's own bound (`timeout_keep_alive`) begins after the first answer, and ends with the
+    first byte of the next request. Can go when uvicorn has a timeout for headers."""
 
     within = HEADERS_WITHIN
     """Seconds."""
@@ -41,8 +41,8 @@ class PunctualProtocol(H11Protocol):
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """For what is no HTTP. Where it is in the body, a route has been asked, and may have answered: its
-        answer and this one on one connection are an error for whoever comes second (uvicorn logs it)."""
+        """Answer what is no HTTP. Where that is in the body, a route has been asked and may have answered
+        already: two answers on one connection are an error for whoever comes second (uvicorn logs it)."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -59,7 +59,7 @@ class PunctualProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """IDLE: the client has sent no headers yet, or not all of them."""
+        """Start the timer while headers are awaited (h11's IDLE), and stop it once they are there."""
         if self.conn.their_state is not h11.IDLE:
             self._forget()
         elif self._deadline is None:
@@ -77,8 +77,8 @@ class PunctualProtocol(H11Protocol):
 
 
 def _with_host(app: Any) -> Any:
-    """The app, each of whose requests has a Host: HTTP/1.0 does without (HAProxy's health checks), and
-    Gradio's CORS (6.31), which is before all of ours, fails at it."""
+    """Return the app, each of whose requests has a Host: HTTP/1.0 does without (HAProxy's health checks), and
+    Gradio's CORS (6.31), which comes before all of ours, fails at it."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not any(name == b"host" for name, _ in scope["headers"]):
@@ -90,13 +90,8 @@ def _with_host(app: Any) -> Any:
     return call
 
 
-def expect_headers() -> None:
-    """Makes every server that is started from here on use it; Gradio (6.31) has no parameter for it."""
-    auto.AutoHTTPProtocol = PunctualProtocol
-
-
 def raise_file_limit(most: int = MOST_FILES) -> None:
-    """Lets this process have as many files open as it may, up to `most`, if that is more than now."""
+    """Let this process have up to `most` files open, if the system allows it and that is more than now."""
     try:
         import resource
     except ImportError:

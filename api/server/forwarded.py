@@ -33,9 +33,9 @@ NODE = b"x-gradio-server"
 """In which Gradio's own Node server, which isn't used here (`ssr_mode`), says what the address is."""
 
 
-class NamedProxies:
-    """The app, of whose requests those headers are believed that a named proxy sent: `client` and `scheme` of
-    a scope are the visitor's then. Other people's requests have no such header any more.
+class TrustProxies:
+    """Middleware that believes what a named proxy says of a request (`client` and `scheme` are the visitor's
+    then), and removes those headers from everyone else's requests.
 
     It must be outside of everything else, uvicorn's own (`proxy_headers`) left out: that believes 127.0.0.1
     unless it is told otherwise. Of X-Forwarded-For the right-most address counts that is no named proxy's
@@ -73,15 +73,15 @@ class NamedProxies:
 
 
 def _nearest(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """These headers, of several hosts and schemes the last alone. Gradio takes the first, which of a proxy
-    that appends to them (Apache) is what the client wrote."""
+    """Return these headers with the last alone of several hosts and schemes. Gradio takes the first, which of
+    a proxy that appends to them (Apache) is what the client wrote."""
     last = {name: value.rpartition(b",")[2].strip() for name, value in headers if name in (HOST, PROTO)}
     others = [(name, value) for name, value in headers if name not in last]
     return others + [(name, value) for name, value in last.items() if value]
 
 
 def _however_seen(networks: Iterable[Network]) -> list[Network]:
-    """These, and how their IPv4 addresses look to a socket of IPv6 (::ffff:10.0.0.7)."""
+    """Return these networks, and how their IPv4 addresses look to a socket of IPv6 (::ffff:10.0.0.7)."""
     seen = list[Network]()
     for one in networks:
         seen.append(one)
@@ -91,7 +91,8 @@ def _however_seen(networks: Iterable[Network]) -> list[Network]:
 
 
 def _is_near(host: str) -> bool:
-    """Whether it is of this machine or its network, as proxies are: a stranger's isn't said."""
+    """Whether this address belongs to this machine or its network, as proxies do: a stranger's isn't
+    logged."""
     try:
         return not ip_address(host).is_global
     except ValueError:

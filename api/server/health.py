@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.gradio.patches import queue_of
+
 if TYPE_CHECKING:
     from jobs.queue import Queue
 
@@ -22,17 +24,17 @@ FRESH = {"Cache-Control": "no-store"}
 
 
 def health_routes(demo: gr.Blocks, queue: Queue) -> list[Route]:
-    """The three routes.
+    """Return the three routes.
 
     Args:
         demo: the page, whose own queue stands before ours for the page and Gradio's clients.
     """
 
     async def live(_: Request) -> Response:
-        return _answer("dead", queue.not_alive() or page_queue_stopped(demo))
+        return _answer("dead", queue.not_alive() or why_page_queue_stopped(demo))
 
     async def ready(_: Request) -> Response:
-        return _answer("not ready", queue.not_alive() or page_queue_stopped(demo) or queue.not_ready())
+        return _answer("not ready", queue.not_alive() or why_page_queue_stopped(demo) or queue.not_ready())
 
     async def metrics(_: Request) -> Response:
         return Response(queue.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=FRESH)
@@ -41,13 +43,13 @@ def health_routes(demo: gr.Blocks, queue: Queue) -> list[Route]:
 
 
 def refuse(status: int, words: str, headers: Mapping[str, str]) -> Response:
-    """An error in these routes' shape; that of Prometheus' is for people."""
+    """Return an error in these routes' shape; Prometheus' clients show it to people."""
     return JSONResponse({"status": "error", "reason": words}, status, {**FRESH, **headers})
 
 
-def page_queue_stopped(demo: gr.Blocks) -> str:
-    """Why Gradio's queue (6.31) starts no events, in words; empty while it does."""
-    queue = demo._queue
+def why_page_queue_stopped(demo: gr.Blocks) -> str:
+    """Say why Gradio's queue (6.31) starts no events, or return an empty text while it does."""
+    queue = queue_of(demo)
     if not queue.active_jobs:  # the row of its places, made when it begins
         return "the page's queue hasn't begun"
     if queue.stopped:  # also where its task has ended by an exception: each call is then answered with 503

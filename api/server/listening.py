@@ -1,4 +1,5 @@
-"""Gradio's server on sockets that are ours: on the address that was asked for, or not at all."""
+"""The web server that Gradio starts, on sockets of our own: on the address that was asked for, or not at
+all."""
 
 from __future__ import annotations
 
@@ -10,13 +11,19 @@ from typing import Any
 import uvicorn
 from gradio import http_server
 
+from api.gradio.patches import replace_start_server
 from api.server.address import ANY, Address
-from api.server.forwarded import NamedProxies, Network
+from api.server.connections import HeaderTimeoutProtocol
+from api.server.forwarded import Network, TrustProxies
+
+ANSWERS = 1
+"""Seconds for which answers that are under way may go on when the server ends. Gradio (6.31) gives the whole
+end 5 s, and waits that long for every open stream (an MCP client's, a tab's)."""
 
 
 class Server(http_server.Server):
-    """Gradio's own, which takes sockets that listen already, and waits for as long as its start takes:
-    Gradio (6.31) gives it 5 s, and takes one that is late for one whose port is taken."""
+    """Gradio's own server, which is given listening sockets and waits as long as its start takes. Gradio
+    (6.31) waits 5 s, and takes a server that is late for one whose port is taken."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[Any]) -> None:
         super().__init__(config)
@@ -32,22 +39,24 @@ class Server(http_server.Server):
 
 
 def listen_at(address: Address, proxies: Sequence[Network] | None) -> None:
-    """Makes Gradio's next launch listen there, whatever it is given and the environment says.
+    """Make Gradio's next launch listen at this address, whatever it is given and the environment says.
 
     It raises `address.listen`'s SettingError then.
 
     Args:
-        proxies: as of `NamedProxies`.
+        proxies: as of `TrustProxies`.
     """
 
     def start_server(app: Any, *_: Any, **__: Any) -> tuple[str, int, str, http_server.Server]:
         sockets = address.listen(lambda words: print(words, flush=True))
         port = sockets[0].getsockname()[1]
         config = uvicorn.Config(
-            NamedProxies(app, proxies),
+            TrustProxies(app, proxies),
             host=address.host,
             port=port,
             log_level="warning",
+            http=HeaderTimeoutProtocol,
+            timeout_graceful_shutdown=ANSWERS,
             proxy_headers=False,  # its own believes this machine, or what FORWARDED_ALLOW_IPS says
         )
         server = Server(config, sockets)
@@ -59,4 +68,4 @@ def listen_at(address: Address, proxies: Sequence[Network] | None) -> None:
             )
         return host, port, f"http://{host}:{port}/", server
 
-    http_server.start_server = start_server
+    replace_start_server(start_server)

@@ -1,4 +1,5 @@
-"""How the server ends: when its drawings are there, or within seconds; whoever still listens; without noise.
+"""How the server ends: when its drawings are finished, or within seconds; whoever still listens; without
+tracebacks.
 
 One object owns the end. All that a signal does is to note that it came; the main thread looks at that note,
 closes what is open, and ends the process. Nothing is raised: an exception out of a signal's handler comes up
@@ -25,55 +26,51 @@ if TYPE_CHECKING:
 
     from jobs.queue import Queue
 
-LOOK = 0.1
+POLL_INTERVAL = 0.1
 """Seconds between two looks at whether a signal came."""
-ANSWERS = 1
-"""Seconds for which answers that are under way may go on. Gradio (6.31) gives the whole end 5 s, and waits
-that long for every open stream (an MCP client's, a tab's)."""
-COLLECT = 2.0
+FETCH_TIME = 2.0
 """Seconds after the last drawing's end for which its picture can be fetched: the page and Gradio's clients
 are told its address."""
-THREADS = 5.0
+THREAD_TIME = 5.0
 """Seconds that what draws, prepares or downloads in this process has to come out of its step. What is longer
 in one call of a library can't be stopped, and ends with the process; its job was put back before."""
-LAST = 30.0
+CLEANUP_TIME = 30.0
 """Seconds after which an end that hasn't come to its own end is cut: a disk or a driver doesn't answer."""
 
 
-class Ending:
+class Shutdown:
     """The one owner of this process' end.
 
     told: a signal asked for the end. now: without waiting for what is being drawn.
     """
 
     def __init__(self) -> None:
-        self.told = self.now = False
-        self._in_order = False
+        self.requested = self.immediate = False
+        self._needs_cleanup = False
 
     def listen(self) -> None:
-        """Hears SIGINT and SIGTERM from now on; called in the main thread, first of all. As long as nothing
-        is open that must be closed (`in_order`), either ends the process at once: the imports take seconds,
-        and a folder that is waited for longer. A call of a library, as a large one's import, delays that
-        until it returns."""
+        """Handle SIGINT and SIGTERM from now on. Must be called in the main thread, before anything else.
+        Until `require_cleanup` either signal ends the process at once: the imports take seconds, and so may
+        waiting for a folder. A call into a library, as a large import, delays that until it returns."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._on_signal)
 
-    def _hear(self, number: int, _: Any) -> None:
-        """Ctrl-C ends now; SIGTERM when what is drawn is there, a second one now."""
-        if not self._in_order:
+    def _on_signal(self, number: int, _: Any) -> None:
+        """Ctrl-C ends the server now; SIGTERM when what is being drawn is finished, and a second one now."""
+        if not self._needs_cleanup:
             os._exit(0)
-        self.now = self.told or number == signal.SIGINT
-        self.told = True
+        self.immediate = self.requested or number == signal.SIGINT
+        self.requested = True
 
     def wait(self) -> None:
-        """Returns when the process is told to end."""
-        while not self.told:
-            time.sleep(LOOK)
+        """Return when a signal has asked the process to end."""
+        while not self.requested:
+            time.sleep(POLL_INTERVAL)
 
     @contextlib.contextmanager
     def closing(self, queue: Queue, grace: float) -> Iterator[Served]:
-        """After the block, however it ends, everything is closed in order, and the process ends: with 0 after
-        a signal, with 1 after an exception, which is told.
+        """Close everything in order after the block, however it ends, and end the process: with 0 after a
+        signal, with 1 after an exception, which is printed.
 
         Args:
             grace: seconds for which what is being drawn may finish where the end isn't asked for now.
@@ -87,53 +84,54 @@ class Ending:
         except BaseException:
             traceback.print_exc()
             status = 1
-        cut = threading.Timer(grace + LAST, _cut)
+        cut = threading.Timer(grace + CLEANUP_TIME, _exit_late)
         cut.daemon = True
         cut.start()
         drain = [lambda: self._drain(queue, grace)] if status == 0 else []
-        for step in (*drain, served.close, lambda: queue.close(THREADS)):
+        for step in (*drain, served.close, lambda: queue.close(THREAD_TIME)):
             try:
                 step()
             except Exception:  # what comes after it is done all the same
                 traceback.print_exc()
                 status = 1
-        leave(status)
+        exit_process(status)
 
-    def in_order(self) -> None:
-        """From now on something is open that must be closed: a signal is only noted."""
-        self._in_order = True
+    def require_cleanup(self) -> None:
+        """Only note signals from now on: something is open that must be closed in order."""
+        self._needs_cleanup = True
 
     def _drain(self, queue: Queue, grace: float) -> None:
-        """Takes nothing more, and waits for what is drawn, unless the end is asked for now."""
+        """Take no more jobs, and wait for what is being drawn, unless the end is asked for now."""
         running = queue.running()
-        if running and not self.now and grace:
+        if running and not self.immediate and grace:
             drawings = "1 drawing is" if running == 1 else f"{running} drawings are"
-            _say(f"Told to end: {drawings} finished first, within {grace:g} s; a second signal ends it now.")
+            _print_line(
+                f"Told to end: {drawings} finished first, within {grace:g} s; a second signal ends it now."
+            )
         else:
-            _say("Told to end.")
-        if queue.drain(grace, lambda: self.now):
-            until = time.monotonic() + COLLECT
-            while not self.now and time.monotonic() < until:
-                time.sleep(LOOK)
+            _print_line("Told to end.")
+        if queue.drain(grace, lambda: self.immediate):
+            until = time.monotonic() + FETCH_TIME
+            while not self.immediate and time.monotonic() < until:
+                time.sleep(POLL_INTERVAL)
 
 
 class Served:
-    """What is being served: `demo` once there is a page."""
+    """What is being served: `demo` is the page, once there is one."""
 
     def __init__(self) -> None:
         self.demo: gr.Blocks | None = None
 
     def close(self) -> None:
-        """Ends Gradio's server, if it has begun; what is still being answered is cut after ANSWERS."""
+        """End the web server, if it has begun; what is still being answered is cut (`listening.ANSWERS`)."""
         server = getattr(self.demo, "server", None)
         if server is not None:
-            server.config.timeout_graceful_shutdown = ANSWERS
             server.close()
 
 
-def leave(status: int) -> NoReturn:
-    """Ends the process, with what was registered for its end, and without Python's own taking down: that ends
-    threads which are within a library's call by unwinding them, and C++ then aborts all (134)."""
+def exit_process(status: int) -> NoReturn:
+    """End the process after running what was registered with `atexit`, but without Python's own finalization:
+    that unwinds threads which are within a library's call, and C++ then aborts the process (status 134)."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     atexit._run_exitfuncs()
@@ -143,8 +141,9 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def expect_cuts() -> None:
-    """Keeps out of the log that an answer was cut by the end. Uvicorn (0.54) logs a traceback for each."""
+def silence_cut_answers() -> None:
+    """Keep out of the log that the end of the server cut an answer. Uvicorn (0.54) logs a traceback for
+    each."""
     import asyncio  # here, because whoever only listens needn't wait for it
 
     def is_news(record: logging.LogRecord) -> bool:
@@ -154,18 +153,20 @@ def expect_cuts() -> None:
 
 
 def _status(leaving: SystemExit) -> int:
-    """What Python makes of it: words are told, and mean 1."""
+    """Return the exit status that Python makes of a SystemExit: words are printed, and mean 1."""
     if leaving.code is None or isinstance(leaving.code, int):
         return leaving.code or 0
     print(leaving.code, file=sys.stderr, flush=True)
     return 1
 
 
-def _cut() -> None:
-    _say(f"The server didn't come to its end within {LAST:g} s, and is cut.")
+def _exit_late() -> None:
+    """End a process that didn't come to its end in time."""
+    _print_line(f"The server didn't come to its end within {CLEANUP_TIME:g} s, and is cut.")
     os._exit(1)
 
 
-def _say(words: str) -> None:
+def _print_line(words: str) -> None:
+    """Print a line at once, also where nobody reads it any more."""
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
         print(words, flush=True)

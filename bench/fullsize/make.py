@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from bench.fullsize.reading import TOKENIZERS
 from bench.fullsize.shapes import SHAPES, Part, Shape, Shapes
-from bench.table import ROOT, table
+from bench.support.table import ROOT, table
 
 AT_ONCE = 3
 """Parts written at once: a thread copies about 1 GB/s to a disk that may take more."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.table import table
+from bench.support.table import table
 
 Row = tuple[str, str, str, str]
 Kept = dict[str, dict[str, Any]]

@@ -20,7 +20,7 @@ import torch
 
 from bench.fullsize.cold import STARTED
 from bench.fullsize.sections import MARK, SECTIONS
-from bench.table import ROOT, setting
+from bench.support.table import ROOT, setting
 
 TAIL = 12
 """Lines of what a failed process said last that are kept."""

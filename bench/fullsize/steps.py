@@ -21,7 +21,6 @@ from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.hardware import device_for
 from pipeline.families import FAMILIES
 from pipeline.request import Job
-from pipeline.sampling.tokens import USUAL_TOKENS
 
 PAIRS = 3
 """Pictures of each kind that are timed, in turns, after one that isn't."""
@@ -127,9 +126,9 @@ def _pipeline(spec: ModelSpec) -> Any:
 def _plainly(pipe: Any, spec: ModelSpec, job: Job) -> tuple[dict[str, float], Any]:
     """The same picture by diffusers alone, its parts timed with the GPU waited for, and its pixels."""
     family = FAMILIES[spec.family]
-    tokens = min(USUAL_TOKENS, spec.limits.tokens[1])  # PROMPT is shorter, so the engine takes as many
+    tokens = min(family.usual_tokens, spec.limits.tokens[1])  # PROMPT is shorter, so the engine takes as many
     clock = [_now()]
-    embeds = family.encode(pipe, job, tokens)
+    embeds = family.encode(pipe, job.prompt, job.negative_prompt if family.guided(job) else None, tokens)
     clock.append(_now())
     latents = pipe(
         **embeds,
@@ -139,7 +138,7 @@ def _plainly(pipe: Any, spec: ModelSpec, job: Job) -> tuple[dict[str, float], An
         guidance_scale=job.guidance,
         generator=torch.Generator("cpu").manual_seed(job.seed),
         output_type="latent",
-        **family.options(spec),
+        **family.call_options(spec),
     ).images
     clock.append(_now())
     vae = pipe.vae

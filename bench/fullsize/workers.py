@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 
 from bench.fullsize import drive
-from bench.rest import ask, fetch, follow
-from bench.served import Served
-from bench.table import scratch
+from bench.support.rest import ask, fetch, follow
+from bench.support.served import Served
+from bench.support.table import scratch
 
 PARTS = ("worker", "this process")
 DRAWINGS = 3

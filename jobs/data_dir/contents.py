@@ -18,11 +18,12 @@ from jobs.data_dir.private_files import (
     keeps_accounts,
     who_can_replace,
 )
-from jobs.store.database import BESIDE
 
 log = logging.getLogger("stepwise")
 
 DATABASE = "jobs.sqlite"
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the file's name for those that it keeps beside it, with the modes of the file."""
 EVENTS = "events"
 GRADIO = "gradio"
 INPUTS = "inputs"

@@ -51,13 +51,17 @@ class Costs(BaseModel):
     ready: list[Seconds] = Field(default_factory=list)
     cold: list[Seconds] = Field(default_factory=list)
 
-    def step(self, pixels: int, guided: bool) -> float | None:
-        """Seconds of a step; None where none was seen. Guidance runs the transformer twice a step: so much a
-        step is taken for, where none was seen with as much guidance."""
+    def step(self, pixels: int, guided: bool, forwards: float) -> float | None:
+        """Return the seconds of a step, or None where none was seen.
+
+        Args:
+            forwards: passes of the transformer in a guided step, against one without guidance: so much more a
+                step is taken for, where only the other kind was seen.
+        """
         own, other = (self.guided, self.plain) if guided else (self.plain, self.guided)
         seconds = at_size(own, pixels)
         if seconds is None and (seconds := at_size(other, pixels)) is not None:
-            seconds *= 2 if guided else 0.5
+            seconds *= forwards if guided else 1 / forwards
         return seconds
 
     def start(self, loaded: bool) -> float:
@@ -77,9 +81,13 @@ class Part(NamedTuple):
 
 
 class DeviceCosts(BaseModel):
-    """All models' on one device. loads: by how much the last few images took longer than those of the same
-    kind before; whatever makes one slow (others on the same machine, heat) slows all down, and at once, while
-    each size would need samples of its own to tell."""
+    """What drawings cost on one device.
+
+    models: by `profile.drawn_as`, so that each profile and set of patches of a model has its own. loads: by
+    how much the last few images took longer than those of the same kind before; whatever makes one slow
+    (others on the same machine, heat) slows all down, and at once, while each size would need samples of its
+    own to tell.
+    """
 
     loads: list[Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]] = Field(default_factory=list)
     models: dict[str, Costs] = Field(default_factory=dict)
@@ -162,8 +170,8 @@ _Devices = TypeAdapter(dict[str, DeviceCosts])
 
 
 def read_costs(path: Path) -> dict[str, DeviceCosts]:
-    """What a file has, by device (`Engine.device`); nothing where there is none, or a damaged one, which the
-    log says."""
+    """Return what a file has, by device (`Engine.device`, `Event.device`); nothing where there is none, or a
+    damaged one, which the log says."""
     try:
         with open_file(path) as file:
             devices = _Devices.validate_json(file.read())

@@ -15,37 +15,40 @@ from pathlib import Path
 from jobs.eta.cost_model import EACH, Costs, DeviceCosts, Part, add, at_size, read_costs, write_costs
 from pipeline.catalog.catalogue import Catalogue
 from pipeline.events import Event
-from pipeline.families import FAMILIES
+from pipeline.families import FAMILIES, Family
 from pipeline.request import Job
+from pipeline.weights.patches import patches_of
+from pipeline.weights.profile import drawn_as, profile_of
 
 log = logging.getLogger("stepwise")
 
 
-class Pace:
-    """The pace of each device here, whichever models it draws. Safe to use from any thread."""
+class Estimator:
+    """Estimates how long drawings take on each device, whichever models it draws. Safe to use from any
+    thread."""
 
     def __init__(self, catalogue: Catalogue, device: Callable[[str], str], path: Path | None = None) -> None:
         """
         Args:
-            device: names what draws a model of the catalogue (`Engine.device`): what was learned on another
-                one says nothing of it.
+            device: names what draws a model of the catalogue (`Engine.device`) where the drawing itself
+                doesn't say (`Event.device`): what was learned on another one says nothing of it.
             path: of the file where it is kept, which devices may share; None: it isn't kept. A damaged one is
                 ignored, with a warning.
         """
-        self._off = {spec.id: FAMILIES[spec.family].guidance_off for spec in catalogue}
-        self._devices = {model: device(model) for model in self._off}
+        self._specs = {spec.id: spec for spec in catalogue}
+        self._devices = {model: device(model) for model in self._specs}
         self._path = path
-        known = {} if path is None else read_costs(path)
-        self._costs = {name: known.get(name, DeviceCosts()) for name in set(self._devices.values())}
+        self._known = {} if path is None else read_costs(path)
+        self._costs: dict[str, DeviceCosts] = {}
         self._lock = threading.Lock()
 
-    def watch(self, job: Job, loaded: bool) -> Watch:
+    def observe(self, job: Job, loaded: bool) -> DrawingObserver:
         """Learns from a drawing whose events are shown to what this returns.
 
         Args:
             loaded: whether its model was ready when its turn came.
         """
-        return Watch(self, job, loaded)
+        return DrawingObserver(self, job, loaded)
 
     def seconds(self, job: Job, loaded: bool) -> float | None:
         """What the job will take from its turn to its end; None while no step of its model was seen.
@@ -54,10 +57,10 @@ class Pace:
             loaded: whether its model will be ready.
         """
         with self._lock:
-            image = self._image(job)
+            image = self._image(job, "")
             if image is None:
                 return None
-            return self._of(job).models[job.model].start(loaded) + job.images * sum(image)
+            return self._models(job, "")[self._kind(job)].start(loaded) + job.images * sum(image)
 
     def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
         """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
@@ -90,7 +93,7 @@ class Pace:
         if event.phase == "denoising" and event.step and event.eta is not None:
             return event.eta
         with self._lock:
-            image = self._image(job)
+            image = self._image(job, event.device)
             if image is None:
                 return event.eta
             steps, decode = image
@@ -99,65 +102,99 @@ class Pace:
                 return steps * (1 - event.step / job.steps) + decode + later
             if event.phase == "decoding":
                 return (decode if len(event.images) < event.image else 0.0) + later
-            start = self._of(job).models[job.model].start(loaded and event.phase != "loading")
+            costs = self._models(job, event.device)[self._kind(job)]
+            start = costs.start(loaded and event.phase != "loading")
             return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
 
-    def _image(self, job: Job) -> tuple[float, float] | None:
-        """Seconds of one image's steps, and of its decoding; None while no step of the model was seen."""
-        if job.model not in self._off:
+    def _image(self, job: Job, device: str) -> tuple[float, float] | None:
+        """Return the seconds of one image's steps, and of its decoding, or None while no step was seen.
+
+        Args:
+            device: as of `Event.device`.
+        """
+        if job.model not in self._specs:
             return None
-        costs, pixels = self._of(job).models.get(job.model), job.width * job.height
+        costs, pixels = self._models(job, device).get(self._kind(job)), job.width * job.height
         if costs is None:
             return None
-        step = costs.step(pixels, self._guided(job))
+        spec, family = self._specs[job.model], self._family(job)
+        forwards = family.forwards(spec, True) / family.forwards(spec, False)
+        step = costs.step(pixels, family.guided(job), forwards)
         if step is None:
             return None
-        load = self._of(job).load
+        load = self._device_costs(job, device).load
         return load * job.steps * step, load * (at_size(costs.decode, pixels) or 0.0)
 
-    def _of(self, job: Job) -> DeviceCosts:
-        """Of the device that draws it."""
-        return self._costs[self._devices[job.model]]
+    def _device_costs(self, job: Job, device: str) -> DeviceCosts:
+        """Return the costs on this device, or, where it isn't named, on that which draws the model here."""
+        name = device or self._devices[job.model]
+        if name not in self._costs:
+            self._costs[name] = self._known.get(name) or DeviceCosts()
+        return self._costs[name]
 
-    def _guided(self, job: Job) -> bool:
-        return job.guidance > self._off[job.model]
+    def _models(self, job: Job, device: str) -> dict[str, Costs]:
+        return self._device_costs(job, device).models
 
-    # What a watch saw.
+    def _kind(self, job: Job) -> str:
+        """Return the key of the job's model, profile and patches among a device's costs."""
+        return drawn_as(job.model, profile_of(self._specs[job.model]), patches_of(job))
 
-    def _learn_start(self, job: Job, seconds: float, loading: float | None) -> None:
-        """seconds: from its turn to its first step; loading: of these, where the model had to be loaded."""
-        if job.model not in self._off:
+    def _family(self, job: Job) -> Family:
+        return FAMILIES[self._specs[job.model].family]
+
+    # What an observer saw.
+
+    def _learn_start(self, job: Job, device: str, seconds: float, loading: float | None) -> None:
+        """Learns how long a drawing took to begin.
+
+        Args:
+            device: as of `Event.device`.
+            seconds: from its turn to its first step. loading: of these, where the model had to be loaded.
+        """
+        if job.model not in self._specs:
             return
         with self._lock:
-            costs = self._of(job).models.setdefault(job.model, Costs())
+            costs = self._models(job, device).setdefault(self._kind(job), Costs())
             if loading is None:
                 add(costs.ready, seconds)
             else:
                 add(costs.loading, loading)
                 add(costs.cold, seconds - loading)
 
-    def _learn_image(self, job: Job, number: int, step: float | None, decode: float | None) -> None:
-        """Seconds of a step of one image, and of its decoding; None for what wasn't seen. number: how many of
-        the job's images were learned before."""
-        if job.model not in self._off:
+    def _learn_image(
+        self, job: Job, device: str, number: int, step: float | None, decode: float | None
+    ) -> None:
+        """Learns how long one image took.
+
+        Args:
+            device: as of `Event.device`.
+            number: how many of the job's images were learned before.
+            step, decode: seconds of a step, and of its decoding; None for what wasn't seen.
+        """
+        if job.model not in self._specs:
             return
         with self._lock:
-            costs = self._of(job).models.setdefault(job.model, Costs())
+            on_device = self._device_costs(job, device)
+            costs = on_device.models.setdefault(self._kind(job), Costs())
             parts = []
             if step is not None:
-                parts.append(Part(costs.guided if self._guided(job) else costs.plain, step, job.steps))
+                parts.append(
+                    Part(costs.guided if self._family(job).guided(job) else costs.plain, step, job.steps)
+                )
             if decode is not None:
                 parts.append(Part(costs.decode, decode))
             if number < EACH:
-                self._of(job).compare(job.width * job.height, parts)
-            self._of(job).learn(job.width * job.height, parts)
+                on_device.compare(job.width * job.height, parts)
+            on_device.learn(job.width * job.height, parts)
 
 
-class Watch:
-    """Looks at one drawing, whose pace it takes. Used by one thread at a time."""
+class DrawingObserver:
+    """Follows one drawing's events, and tells an estimator what its parts took. Used by one thread at a
+    time."""
 
-    def __init__(self, pace: Pace, job: Job, loaded: bool) -> None:
-        self._pace, self._job, self._loaded = pace, job, loaded
+    def __init__(self, estimator: Estimator, job: Job, loaded: bool) -> None:
+        self._estimator, self._job, self._loaded = estimator, job, loaded
+        self._device = ""
         self._before: Event | None = None
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._started = False
@@ -168,7 +205,8 @@ class Watch:
         self._decoding: Event | None = None
 
     def see(self, event: Event) -> None:
-        """The next event; some may have been missed."""
+        """Takes the next event; some may have been missed."""
+        self._device = event.device or self._device
         if self._before is not None:
             self._spent[self._before.phase] += event.seconds - self._before.seconds
         self._before = event
@@ -185,9 +223,9 @@ class Watch:
             return  # the beginning was missed
         seconds, loading = event.seconds - self._spent["downloading"], self._spent["loading"]
         if self._loaded or not loading:
-            self._pace._learn_start(self._job, seconds, None)
+            self._estimator._learn_start(self._job, self._device, seconds, None)
         else:
-            self._pace._learn_start(self._job, seconds, loading)
+            self._estimator._learn_start(self._job, self._device, seconds, loading)
 
     def _see_steps(self, event: Event) -> None:
         """Notes from which event to which the steps of one image went."""
@@ -229,6 +267,6 @@ class Watch:
     def _learn_image(self, decode: float | None) -> None:
         if self._step is None and decode is None:
             return
-        self._pace._learn_image(self._job, self._images, self._step, decode)
+        self._estimator._learn_image(self._job, self._device, self._images, self._step, decode)
         self._step = None
         self._images += 1

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.states import ENDED
 from jobs.store.event_log import last_event
 from jobs.store.log_names import log_path
-from jobs.store.models import ENDED, WITH_VISITOR, Record, Store
+from jobs.store.models import WITH_VISITOR, Record, Store
 from pipeline.engine import Engine
 from pipeline.errors import DrawingFailed, ModelUnavailable, StepwiseError, WorkerDied
 from pipeline.events import Event
@@ -21,7 +22,7 @@ MOST_ATTEMPTS = 3
 the job's fault."""
 
 
-def take_up(
+def recover(
     store: Store,
     logs: Path,
     engine: Engine,
@@ -29,28 +30,28 @@ def take_up(
     ended: Callable[[Record, Event], None],
     lost: Callable[[Record], None],
 ) -> list[Record]:
-    """What the last server was drawing waits again, unless it had just ended; what can't be drawn by this one
-    fails, and what nobody can come back for has been stopped.
+    """Requeues what the last server was drawing, unless that had just ended; fails what can't be drawn by
+    this one, and stops what nobody can come back for.
 
     Args:
         lines: those that something here draws. ended: told of each job that ends by this. lost: told of each
             whose attempt was lost.
 
     Returns:
-        What waits.
+        The jobs that wait.
     """
     for record in store.running():
         last = _end_of(record, logs)
         if last is None:
             lost(record)
-            store.put_back(record.job.id, record.attempt, lost=True)
+            store.requeue(record.job.id, record.attempt, lost=True)
             continue
-        store.end(record.job.id, record.attempt, last.phase, last.error, last.code)  # type: ignore[arg-type]
+        store.finish(record.job.id, record.attempt, last.phase, last.error, last.code)  # type: ignore[arg-type]
         ended(record, last)
     waiting = []
     for record in [record for line in store.lines() for record in store.waiting(line)]:
         job, line = record.job, record.line
-        if record.kept == "call":
+        if record.lifetime == "attached":
             if store.refuse(job.id, NOBODY, None, "stopped"):
                 ended(record, Event(job, "stopped", error=NOBODY))
         elif reason := _gone(record, engine, lines):
@@ -74,19 +75,19 @@ def ended_event(record: Record, logs: Path) -> Event:
 
 
 def log_of(record: Record, logs: Path) -> Path | None:
-    """The file of its last attempt's events; None before the first."""
+    """Return the file of its last attempt's events, or None before the first."""
     return log_path(logs, record.job.id, record.attempt) if record.attempt else None
 
 
 def _logged(record: Record, logs: Path) -> Event | None:
-    """The last event of its log, if that is an end."""
+    """Return the last event of its log, or None if that is no end."""
     path = log_of(record, logs)
     event = last_event(path) if path is not None and path.exists() else None
     return event if event is not None and event.last else None
 
 
 def _end_of(record: Record, logs: Path) -> Event | None:
-    """How a job that the last server was drawing has ended; None: it is drawn again."""
+    """Return how a job that the last server was drawing has ended, or None if it is drawn again."""
     event = _logged(record, logs)
     if event is not None:
         return event
@@ -100,7 +101,7 @@ def _end_of(record: Record, logs: Path) -> Event | None:
 
 
 def _gone(record: Record, engine: Engine, lines: Collection[str]) -> str:
-    """Why a job that waited can't be drawn by this server; empty where it can."""
+    """Return why a job that waited can't be drawn by this server, in words; empty where it can."""
     if record.line == WITH_VISITOR:
         return "The Space restarted while this waited for a GPU of your quota. Draw again."
     try:

@@ -1,27 +1,33 @@
-"""Gives out jobs: a thread for each device claims the next one and draws it, one after the other."""
+"""Gives out jobs: each executor has a thread, or as many as it draws at once, which claims the next job and
+draws it, one after the other; while none waits, it loads what is to be made ready.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.eta.estimator import Pace
-from jobs.lifecycle.active_jobs import Register
+from jobs.eta.estimator import Estimator
+from jobs.lifecycle.active_jobs import ActiveJobs
 from jobs.lifecycle.attempt import Attempt
-from jobs.lifecycle.subscription import Active
-from jobs.limits import Rules
-from jobs.store.models import WITH_VISITOR, Choice, Record, Sight
+from jobs.lifecycle.tracked_job import TrackedJob
+from jobs.limits import Limits
+from jobs.scheduling.downloads import Downloads
+from jobs.scheduling.preloads import Preloads
+from jobs.store.models import Choice, QueueSnapshot, Record
 from jobs.telemetry.metrics import Metrics
-from jobs.workers.executors import Executor, lost_for_good
+from jobs.workers.executors import lost_for_good
 from pipeline.catalog.catalogue import Catalogue
 from pipeline.devices.threads import start_thread
-from pipeline.errors import Busy, DrawingFailed, StepwiseError
+from pipeline.errors import DrawingFailed, StepwiseError
+from pipeline.executors.executor import Capabilities, Executor
 
 log = logging.getLogger("stepwise")
 
 NOT_READY = 0.25
-"""Seconds after which an executor that wasn't ready is asked again."""
+"""Seconds after which an executor that couldn't begin is asked again."""
 RETRY = 1.0
 """Seconds until something that failed for the disk's sake, or unforeseen, is tried again."""
 
@@ -29,47 +35,44 @@ SOMETHING_WRONG = "Something went wrong in the server; its log has the details. 
 
 
 class Dispatch:
-    """Draws what the register has, by the rules' policy, until the register is closing."""
+    """Draws the active jobs, by the limits' policy, until they are closing."""
 
     def __init__(
         self,
-        register: Register,
+        jobs: ActiveJobs,
         executors: Mapping[str, Sequence[Executor]],
         catalogue: Catalogue,
-        rules: Rules,
-        pace: Pace,
+        limits: Limits,
+        estimator: Estimator,
         metrics: Metrics,
-        held: Callable[[str], bool],
+        downloads: Downloads,
+        preloads: Preloads,
+        line_of: Callable[[str], str],
     ) -> None:
         """
         Args:
-            executors: who draws, by line. held: whether a model's jobs have to wait for it still.
+            executors: what draws, by line. line_of: names the line of a model.
         """
-        self._register, self._executors = register, executors
-        self._catalogue, self._rules, self._pace, self._metrics = catalogue, rules, pace, metrics
-        self._held = held
+        self._jobs, self._executors = jobs, executors
+        self._catalogue, self._limits, self._estimator, self._metrics = catalogue, limits, estimator, metrics
+        self._downloads, self._preloads = downloads, preloads
         self._broken = ""
-        self._threads = [
-            start_thread(f"queue {line}", self._serve, line, executor)
-            for line, several in executors.items()
-            if line != WITH_VISITOR
-            for executor in several
-        ]
-
-    def draw_with_visitor(self, active: Active) -> None:
-        """Draws this one now, in a thread with the caller's context: there the platform that lends a GPU
-        finds who asked for the picture."""
-        try:
-            start_thread(f"queue {active.record.job.short_id}", self._with_visitor, active, in_context=True)
-        except Busy as error:
-            self._register.give_up(active, str(error), error.code)
+        self._threads: list[threading.Thread] = []
+        for line, several in executors.items():
+            models = [model for model in preloads.models if line_of(model) == line]
+            for executor in several:
+                executor.on_change(jobs.notify)
+                for number in range(executor.at_once):
+                    loads = models if number == 0 else []
+                    serve = _Serving(self, line, executor, loads)
+                    self._threads.append(start_thread(f"queue {line}", serve.run))
 
     def not_ready(self) -> str:
         """Why nothing can be drawn now, in words; empty where something can, or is. A model that must be
         loaded first is no reason: its job would begin with that."""
         if self._broken:
             return self._broken
-        reasons = [executor.reason for line in self._executors.values() for executor in line]
+        reasons = [one.capabilities().reason for several in self._executors.values() for one in several]
         return reasons[0] if reasons and all(reasons) else ""
 
     def not_alive(self) -> str:
@@ -81,75 +84,90 @@ class Dispatch:
         return f"a thread has ended that gives out jobs: {', '.join(dead)}" if dead else ""
 
     def join(self, seconds: float) -> None:
-        """Once the register is closing, waits for these threads to have ended: so many seconds at most."""
+        """Once the jobs are closing, waits for these threads to have ended: so many seconds at most."""
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _serve(self, line: str, executor: Executor) -> None:
-        """One device's thread."""
-        register = self._register
+    def _policy(self, waiting: Sequence[Record], snapshot: QueueSnapshot) -> Choice | None:
+        here = [record for record in waiting if not self._downloads.is_coming(record.job.model)]
+        return self._limits.policy(here, snapshot)
+
+
+class _Serving:
+    """One thread that serves an executor."""
+
+    def __init__(self, dispatch: Dispatch, line: str, executor: Executor, models: Sequence[str]) -> None:
+        """models: those that the executor is to make ready, in this order."""
+        self._dispatch, self._line, self._executor = dispatch, line, executor
+        self._models, self._to_load = models, list(models)
+        self._restarts = 0
+
+    def run(self) -> None:
+        """Draws and loads until nothing more is begun."""
+        jobs, dispatch = self._dispatch._jobs, self._dispatch
         while True:
-            with register.changed:
-                if register.closing:
+            with jobs.changed:
+                if jobs.closing:
                     return
-                seen = register.changes
-                if not executor.ready:
-                    register.changed.wait(NOT_READY)
+                seen = jobs.changes
+                capabilities = self._executor.capabilities()
+                if capabilities.reason:
+                    jobs.changed.wait(NOT_READY)
                     continue
             try:
-                active = register.claim(line, self._policy, executor.resident())
-                self._broken = ""
+                tracked = jobs.claim(self._line, dispatch._policy, capabilities.resident)
+                dispatch._broken = ""
             except Exception as error:  # the disk, most likely: what waits goes on waiting
-                if register.closing:
+                if jobs.closing:
                     return
                 foreseen = isinstance(error, StepwiseError)
                 log.error("No job can be begun: %s", error, exc_info=None if foreseen else error)
-                self._broken = str(error) if foreseen else "no job can be begun; the log has the details"
+                dispatch._broken = str(error) if foreseen else "no job can be begun; the log has the details"
                 time.sleep(RETRY)
                 continue
-            if active is not None:
-                self._draw(active, executor)
-                continue
-            with register.changed:
-                while not register.closing and register.changes == seen:
-                    register.changed.wait()
+            if tracked is not None:
+                self._draw(tracked)
+            elif model := self._next_to_load(capabilities):
+                dispatch._preloads.load(self._executor, model)
+                self._to_load.remove(model)
+                jobs.notify()
+            else:
+                with jobs.changed:
+                    while not jobs.closing and jobs.changes == seen:
+                        jobs.changed.wait()
 
-    def _policy(self, waiting: Sequence[Record], sight: Sight) -> Choice | None:
-        here = [record for record in waiting if not self._held(record.job.model)]
-        return self._rules.policy(here, sight)
+    def _next_to_load(self, capabilities: Capabilities) -> str | None:
+        """Return the next model to make ready, or None while it is fetched, and where there is none left. A
+        process that has taken another's place begins with the first one again."""
+        downloads, preloads = self._dispatch._downloads, self._dispatch._preloads
+        if capabilities.restarts != self._restarts:
+            self._restarts, self._to_load = capabilities.restarts, list(self._models)
+            preloads.begin_again(self._models)
+        while self._to_load and preloads.has_failed(self._to_load[0]):
+            del self._to_load[0]
+        if not self._to_load:
+            return None
+        downloads.ensure(self._to_load[0])
+        return None if downloads.is_coming(self._to_load[0]) else self._to_load[0]
 
-    def _with_visitor(self, active: Active) -> None:
-        """Draws this one to its end: an attempt that is lost is followed by another here, for nobody else
-        takes jobs of this line."""
-        job, register = active.record.job.id, self._register
-
-        def this_one(waiting: Sequence[Record], _: Sight) -> Choice | None:
-            return Choice(job) if any(record.job.id == job for record in waiting) else None
-
+    def _draw(self, tracked: TrackedJob) -> None:
+        """Makes one attempt, from its claim to its end. Never raises: no job may end the thread that gives
+        out the next one."""
+        jobs, dispatch, model = self._dispatch._jobs, self._dispatch, tracked.model
         try:
-            while not register.closing:
-                claimed = register.claim(WITH_VISITOR, this_one)
-                if claimed is None:
-                    return  # it has ended, is being stopped, or another call with its id draws it
-                self._draw(claimed, self._executors[WITH_VISITOR][0])
-            register.give_up(active, "The server is ending. Draw it again in a minute.", Busy.code)
-        except StepwiseError as error:
-            register.give_up(active, str(error), error.code)
+            loaded = model in self._executor.capabilities().resident
+            elsewhere = dispatch._catalogue[model].backend != "local"
+            attempt = Attempt(
+                jobs, tracked, self._executor, dispatch._limits.draw, dispatch._estimator, dispatch._metrics
+            )
+            if tracked.context is None:
+                attempt.run(loaded, elsewhere)
+            else:
+                tracked.context.copy().run(attempt.run, loaded, elsewhere)
+            if model in self._executor.capabilities().resident:
+                dispatch._preloads.arrived(model)  # whatever became of its preload
         except Exception:
-            log.exception("Job %s can't be begun", active.record.job.short_id)
-            register.give_up(active, SOMETHING_WRONG, DrawingFailed.code)
-
-    def _draw(self, active: Active, executor: Executor) -> None:
-        """One attempt, from its claim to its end. Never raises: no job may end the thread that gives out the
-        next one."""
-        model = active.record.job.model
-        try:
-            loaded = model in executor.resident()
-            elsewhere = self._catalogue[model].backend != "local"
-            attempt = Attempt(self._register, active, executor, self._rules.draw, self._pace, self._metrics)
-            attempt.run(loaded, elsewhere)
-        except Exception:
-            log.exception("Job %s: its end", active.record.job.short_id)
-            self._register.free(active)
-            self._register.end(active, active.failed(SOMETHING_WRONG, DrawingFailed.code))
+            log.exception("Job %s: its end", tracked.record.job.short_id)
+            jobs.release(tracked)
+            jobs.finish(tracked, tracked.failed(SOMETHING_WRONG, DrawingFailed.code))

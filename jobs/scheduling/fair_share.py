@@ -10,10 +10,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.store.models import Choice, Record, Sight
+from jobs.store.models import Choice, QueueSnapshot, Record
 
 
-def fair(waiting: Sequence[Record], sight: Sight) -> list[Record]:
+def fair(waiting: Sequence[Record], snapshot: QueueSnapshot) -> list[Record]:
     """The order in which these would be drawn if nobody came or left: who goes first (`Owner.first`) before
     everyone else; then the person whose last turn is longest ago, who never had one before all who did;
     within a person the same between sessions; within a session, the order of arrival. So is every tie
@@ -22,12 +22,12 @@ def fair(waiting: Sequence[Record], sight: Sight) -> list[Record]:
     Args:
         waiting: in order of arrival.
     """
-    return list(_turns(waiting, sight.served))
+    return list(_turns(waiting, snapshot.served))
 
 
 @dataclass(frozen=True)
 class Fair:
-    """The fair order, kind to the card: a `record.Policy`.
+    """The fair order, kind to the card: a `models.Policy`.
 
     running_each: jobs of one person that are drawn at once, on all devices. most_overtaken: how often a job
     may be overtaken by one whose model is ready; 0: never. most_seconds: after its first overtaking, how long
@@ -38,22 +38,22 @@ class Fair:
     most_overtaken: int = 2
     most_seconds: float = 30.0
 
-    def __call__(self, waiting: Sequence[Record], sight: Sight) -> Choice | None:
-        drawing = Counter(sight.running)
+    def __call__(self, waiting: Sequence[Record], snapshot: QueueSnapshot) -> Choice | None:
+        drawing = Counter(snapshot.running)
         may_run = [one for one in waiting if drawing[one.owner.person] < self.running_each]
-        order = _turns(may_run, sight.served)
+        order = _turns(may_run, snapshot.served)
         front = next(order, None)
         if front is None:
             return None
         ahead: list[str] = []
-        if sight.resident:
+        if snapshot.resident:
             # The first of a ready model is the only one to ask about: whoever bars it bars those behind it.
             for record in itertools.chain([front], order):
                 if front.owner.first and not record.owner.first:
                     break
-                if record.job.model in sight.resident:
+                if record.job.model in snapshot.resident:
                     return Choice(record.job.id, tuple(ahead))
-                if not self._may_be_overtaken(record, sight.now):
+                if not self._may_be_overtaken(record, snapshot.now):
                     break
                 ahead.append(record.job.id)
         return Choice(front.job.id)

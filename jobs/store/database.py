@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.data_dir.contents import BESIDE
 from jobs.data_dir.private_files import NotOurs, check_file, close_file, make_file, make_folder
 from jobs.store.owner_names import person_of, session_of
 from pipeline.errors import DiskFull, StoreError
 
 log = logging.getLogger("stepwise")
 
-VERSION = 3
+VERSION = 4
 """Of the tables below, in the file's own `user_version`."""
 CHANGES = {
     1: "ALTER TABLE jobs ADD COLUMN lost INTEGER NOT NULL DEFAULT 0",
@@ -32,8 +33,14 @@ CREATE INDEX drawn ON jobs (line, ended, started) WHERE state = 'finished';
 CREATE INDEX owned_by ON jobs (person, place);
 CREATE INDEX served_of ON served (person, at);
 """,
+    3: """
+ALTER TABLE jobs RENAME COLUMN kept TO lifetime;
+UPDATE jobs SET lifetime = CASE lifetime WHEN 'always' THEN 'detached' WHEN 'visit' THEN 'page'
+    WHEN 'call' THEN 'attached' ELSE lifetime END;
+""",
 }
-"""What makes the tables of each version those of the next. 2: names of any length became bounded ones."""
+"""What makes the tables of each version those of the next. 2: names of any length became bounded ones. 3:
+what becomes of a job that nobody follows is called by other words."""
 TABLES = """
 CREATE TABLE jobs (
     place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again, whatever is forgotten
@@ -42,7 +49,7 @@ CREATE TABLE jobs (
     person TEXT NOT NULL,
     session TEXT NOT NULL,
     first INTEGER NOT NULL,
-    kept TEXT NOT NULL,
+    lifetime TEXT NOT NULL,
     state TEXT NOT NULL,
     created REAL NOT NULL,
     attempt INTEGER NOT NULL DEFAULT 0,
@@ -73,8 +80,6 @@ CREATE TABLE served (
 CREATE INDEX served_at ON served (at);
 CREATE INDEX served_of ON served (person, at);
 """
-BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite appends to the file's name for those that it keeps beside it, with the modes of the file."""
 LOCKED_SECONDS = 30.0
 """How long a call waits for another process that holds the file."""
 LOG_BYTES = 4 * 2**20

@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from jobs.states import State
 from pipeline.request import Job
 
-State = Literal["queued", "running", "finished", "stopped", "failed"]
-ENDED = ("finished", "stopped", "failed")
 WITH_VISITOR = "zerogpu"
 """The line whose jobs are drawn inside their visitors' own calls: the quota is theirs."""
 MOST_LISTED = 200
 """Jobs of one owner that are listed: each may have a prompt of 10,000 characters."""
-Kept = Literal["always", "visit", "call"]
-"""What becomes of a job that nobody follows any more. always: its client chose its id, and comes back with
-it. visit: it was started on the page, whose visitor may be reloading. call: nobody else knows its id."""
+Lifetime = Literal["detached", "page", "attached"]
+"""What becomes of a job that nobody follows any more. detached: it is drawn all the same, for its client
+chose its id and comes back with it. page: it was started on the page, whose visitor may be reloading, so it
+is drawn for a while. attached: it ends with the call that started it, for nobody else knows its id."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Record:
     job: Job
     line: str
     owner: Owner
-    kept: Kept
+    lifetime: Lifetime
     state: State
     place: int
     created: float
@@ -87,7 +87,7 @@ def describe(record: Record) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Sight:
+class QueueSnapshot:
     """What the policy knows besides who waits.
 
     served: when each person, and each (person, session), of those who wait was last given a turn; who never
@@ -104,20 +104,20 @@ class Sight:
 
 @dataclass(frozen=True)
 class Choice:
-    """Who is next, and whom that overtakes: ids of those that the fair order had before it."""
+    """Which job is next. skipped: ids of those that the fair order had before it."""
 
     job: str
-    overtakes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
-Policy = Callable[[Sequence[Record], Sight], Choice | None]
+Policy = Callable[[Sequence[Record], QueueSnapshot], Choice | None]
 """Who of those that wait (in order of arrival) is next; None: nobody now."""
 
 
 class Store(Protocol):
     """Safe to use from any thread; each call is one transaction."""
 
-    def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Record:
+    def add(self, job: Job, line: str, owner: Owner, lifetime: Lifetime, room: int, each: int) -> Record:
         """Writes a job down, on disk when this returns. A job whose id is there already stays as it is, and
         is returned.
 
@@ -132,14 +132,15 @@ class Store(Protocol):
         """Begins an attempt of the job that the policy chooses; None: it chose none. No job is given out
         twice."""
 
-    def end(
+    def finish(
         self, job: str, attempt: int, state: State, error: str | None = None, code: str | None = None
     ) -> bool:
         """An attempt ended this way. False: it isn't the running one, and nothing is changed."""
 
-    def put_back(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
-        """An attempt ended without result: the job waits again, in its old place. killed: it took the
-        process that drew it down. lost: the server ended amid it, and wasn't told to. False: as of `end`."""
+    def requeue(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
+        """An attempt ended without result: the job waits again, in its old place; one that was asked to stop
+        meanwhile ends as stopped instead. killed: it took the process that drew it down. lost: the server
+        ended amid it, and wasn't told to. False: as of `finish`."""
 
     def stop(self, job: str) -> Record | None:
         """What waits is stopped now; what runs is asked to stop. The record after it, None for an unknown
@@ -152,7 +153,7 @@ class Store(Protocol):
         """What waits does so in this line from now on, by its old place. False: as of `refuse`."""
 
     def get(self, job: str) -> Record | None:
-        """None: unknown."""
+        """Return the record, or None if no job has this id."""
 
     def waiting(self, line: str) -> list[Record]:
         """In order of arrival."""
@@ -163,11 +164,12 @@ class Store(Protocol):
     def running(self) -> list[Record]:
         """In all lines."""
 
-    def sight(self, waiting: Sequence[Record], resident: Collection[str]) -> Sight:
+    def snapshot(self, waiting: Sequence[Record], resident: Collection[str]) -> QueueSnapshot:
         """As of now, for whoever wants to foresee the policy for these."""
 
-    def of(self, owner: Owner) -> list[Record]:
-        """The newest first, as many as are listed: of a logged-in user's; else of this very session's."""
+    def listed_for(self, owner: Owner) -> list[Record]:
+        """Return the jobs of a logged-in user, else of this very session; the newest first, as many as are
+        listed."""
 
     def ended(self) -> list[Ended]:
         """All that ended, those that ended first in front."""

@@ -11,12 +11,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from jobs.store.models import Ended, Kept, Owner, Record, State
+from jobs.states import State
+from jobs.store.models import Ended, Lifetime, Owner, Record
 from pipeline.errors import quoted
 from pipeline.request import Job
 
 COLUMNS = (
-    "place, id, line, person, session, first, kept, state, created, "
+    "place, id, line, person, session, first, lifetime, state, created, "
     "attempt, kills, lost, stop, overtaken, since, started, ended, error, code, job"
 )
 _MOST = 2**31
@@ -38,14 +39,15 @@ _UNKNOWN: dict[str, Any] = {
 
 def record_of(row: tuple) -> Record:
     """The record of a row (COLUMNS), whatever is in it; `fault` says whether that is all of it."""
-    place, id_, line, person, session, first, kept, state, created, *numbers = row[:-1]
+    place, id_, line, person, session, first, lifetime, state, created, *numbers = row[:-1]
     attempt, kills, lost, stop, overtaken, since, started, ended, error, code = numbers
     job, _ = _job(row[-1], _text(id_))
     return Record(
         job=job,
         line=_text(line),
         owner=Owner(_text(person), _text(session), bool(first)),
-        kept=kept if kept in get_args(Kept) else "always",  # nobody ends what he doesn't know
+        # A job of a lifetime that isn't known is ended by nobody.
+        lifetime=lifetime if lifetime in get_args(Lifetime) else "detached",
         state=state if state in get_args(State) else "failed",  # `fault` has its words
         place=place,
         created=_seconds(created) or 0.0,
@@ -70,11 +72,11 @@ def ended_of(row: tuple) -> Ended:
 
 def fault(row: tuple) -> str:
     """Which part of a row can't be read, so that its job can't be drawn as it was asked for; empty: none."""
-    _, id_, line, person, session, _, kept, state, _, attempt, kills, lost, *_, text = row
+    _, id_, line, person, session, _, lifetime, state, _, attempt, kills, lost, *_, text = row
     if state not in get_args(State):
         return f"state {quoted(_text(state))}"
-    if kept not in get_args(Kept):
-        return f"kept {quoted(_text(kept))}"
+    if lifetime not in get_args(Lifetime):
+        return f"lifetime {quoted(_text(lifetime))}"
     if not _is_id(id_):
         return f"id {quoted(_text(id_))}"
     for name, value in (("line", line), ("person", person), ("session", session)):

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.states import CLAIM, FINISH, REFUSE, REQUEUE, STOP, State, Transition
 from jobs.store.database import Database
-from jobs.store.models import ENDED, MOST_LISTED, Ended, Kept, Owner, Policy, Record, Sight, State
+from jobs.store.models import MOST_LISTED, Ended, Lifetime, Owner, Policy, QueueSnapshot, Record
 from jobs.store.rows import COLUMNS, ended_of, fault, record_of
 from pipeline.errors import Busy, StoreError
 from pipeline.request import Job
@@ -30,7 +31,7 @@ SAMPLE = 20
 
 
 class SqliteStore:
-    """A `record.Store` in one file. What a process wrote survives its kill; a power cut takes at most the
+    """A `models.Store` in one file. What a process wrote survives its kill; a power cut takes at most the
     last moments, and nothing of what `add` and `end` wrote. Every call raises StoreError where the file can't
     be used, and those that write DiskFull where the disk is full."""
 
@@ -51,7 +52,7 @@ class SqliteStore:
             self._database.close()
             raise
 
-    def add(self, job: Job, line: str, owner: Owner, kept: Kept, room: int, each: int) -> Record:
+    def add(self, job: Job, line: str, owner: Owner, lifetime: Lifetime, room: int, each: int) -> Record:
         # Durable: its client is told that the job is written down.
         with self._database.writing(durable=True):
             if known := self._one(job.id):
@@ -74,9 +75,9 @@ class SqliteStore:
                 )
             now, text = self._clock(), job.model_dump_json()
             self._database.run(
-                "INSERT INTO jobs (id, line, person, session, first, kept, state, created, job) "
+                "INSERT INTO jobs (id, line, person, session, first, lifetime, state, created, job) "
                 "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-                *(job.id, line, owner.person, owner.session, owner.first, kept, now, text),
+                *(job.id, line, owner.person, owner.session, owner.first, lifetime, now, text),
             )
             return self._known(job.id)
 
@@ -86,22 +87,19 @@ class SqliteStore:
             waiting = self._waiting(line)
             if not waiting:
                 return None
-            sight = self._sight(waiting, resident, now)
-            choice = policy(waiting, sight)
+            snapshot = self._snapshot(waiting, resident, now)
+            choice = policy(waiting, snapshot)
             if choice is None:
                 return None
-            begun = self._database.run(
-                "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? "
-                "WHERE id = ? AND line = ? AND state = 'queued'",
-                *(now, choice.job, line),
-            )
-            if begun != 1:
+            if not any(record.job.id == choice.job for record in waiting):
                 raise ValueError(f"The policy chose {choice.job[:8]!r}, which doesn't wait in line {line!r}.")
-            for overtaken in choice.overtakes:
+            self._database.run("UPDATE jobs SET attempt = attempt + 1 WHERE id = ?", choice.job)
+            self._change(CLAIM, "running", choice.job, started=now)
+            for skipped in choice.skipped:
                 self._database.run(
                     "UPDATE jobs SET overtaken = overtaken + 1, since = coalesce(since, ?) "
                     "WHERE id = ? AND state = 'queued'",
-                    *(now, overtaken),
+                    *(now, skipped),
                 )
             record = self._known(choice.job)
             # Later than every turn before it, also where the clock was set back: it is the order that counts.
@@ -112,47 +110,41 @@ class SqliteStore:
             )
             return record
 
-    def end(
+    def finish(
         self, job: str, attempt: int, state: State, error: str | None = None, code: str | None = None
     ) -> bool:
-        if state not in ENDED:
-            raise ValueError(f"An attempt can't end as {state!r}: it ends as one of {', '.join(ENDED)}.")
         # Durable: a finished job is never drawn again.
         with self._database.writing(durable=True):
-            changed = self._database.run(
-                "UPDATE jobs SET state = ?, ended = ?, error = ?, code = ?, stop = 0 "
-                "WHERE id = ? AND attempt = ? AND state = 'running'",
-                *(state, self._clock(), error, code, job, attempt),
+            return self._change(
+                FINISH, state, job, attempt, ended=self._clock(), error=error, code=code, stop=0
             )
-        return changed == 1
 
-    def put_back(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
-        """As of `record.Store`; a job that was asked to stop meanwhile ends as stopped instead."""
+    def requeue(self, job: str, attempt: int, killed: bool = False, lost: bool = False) -> bool:
         with self._database.writing():
-            changed = self._database.run(
-                "UPDATE jobs SET kills = kills + ?, lost = lost + ?, stop = 0, started = NULL, "
-                "state = CASE WHEN stop THEN 'stopped' ELSE 'queued' END, ended = CASE WHEN stop THEN ? END "
-                "WHERE id = ? AND attempt = ? AND state = 'running'",
-                *(killed, lost, self._clock(), job, attempt),
+            known = self._one(job)
+            if known is None or known.attempt != attempt:
+                return False
+            return self._change(
+                REQUEUE,
+                "stopped" if known.stop else "queued",
+                job,
+                attempt,
+                kills=known.kills + killed,
+                lost=known.lost + lost,
+                stop=0,
+                started=None,
+                ended=self._clock() if known.stop else None,
             )
-        return changed == 1
 
     def stop(self, job: str) -> Record | None:
         with self._database.writing():
-            self._database.run(
-                "UPDATE jobs SET state = 'stopped', ended = ? WHERE id = ? AND state = 'queued'",
-                *(self._clock(), job),
-            )
-            self._database.run("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", job)
+            if not self._change(STOP, "stopped", job, ended=self._clock()):
+                self._database.run("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", job)
             return self._one(job)
 
     def refuse(self, job: str, error: str, code: str | None, state: State = "failed") -> bool:
         with self._database.writing():
-            changed = self._database.run(
-                "UPDATE jobs SET state = ?, ended = ?, error = ?, code = ? WHERE id = ? AND state = 'queued'",
-                *(state, self._clock(), error, code, job),
-            )
-        return changed == 1
+            return self._change(REFUSE, state, job, ended=self._clock(), error=error, code=code)
 
     def move(self, job: str, line: str) -> bool:
         with self._database.writing():
@@ -179,12 +171,12 @@ class SqliteStore:
     def running(self) -> list[Record]:
         return self._several("state = 'running' ORDER BY place")
 
-    def sight(self, waiting: Sequence[Record], resident: Collection[str]) -> Sight:
+    def snapshot(self, waiting: Sequence[Record], resident: Collection[str]) -> QueueSnapshot:
         with self._database.reading():
-            return self._sight(waiting, resident, self._clock())
+            return self._snapshot(waiting, resident, self._clock())
 
-    def of(self, owner: Owner) -> list[Record]:
-        """As of `record.Store`; nothing for an address without a session, which may be many people's."""
+    def listed_for(self, owner: Owner) -> list[Record]:
+        """As of `models.Store`; nothing for an address without a session, which may be many people's."""
         newest = "ORDER BY place DESC LIMIT ?"
         if owner.person.startswith("user:"):
             return self._several(f"person = ? {newest}", owner.person, MOST_LISTED)
@@ -241,6 +233,25 @@ class SqliteStore:
 
     # Within a transaction.
 
+    def _change(
+        self, transition: Transition, after: State, job: str, attempt: int | None = None, **columns: Any
+    ) -> bool:
+        """Moves a job to its next state, with these columns. False: it isn't in the state before, or at
+        another attempt, and nothing is changed.
+
+        Raises:
+            ValueError: this transition doesn't lead to that state.
+        """
+        if after not in transition.after:
+            raise ValueError(f"A job that was {transition.before!r} can't become {after!r} by this.")
+        which = "id = ? AND state = ?" + ("" if attempt is None else " AND attempt = ?")
+        values = (job, transition.before) if attempt is None else (job, transition.before, attempt)
+        names = ", ".join(f"{name} = ?" for name in ("state", *columns))
+        changed = self._database.run(
+            f"UPDATE jobs SET {names} WHERE {which}", after, *columns.values(), *values
+        )
+        return changed == 1
+
     def _one(self, job: str) -> Record | None:
         rows = self._database.rows(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", job)
         return record_of(rows[0]) if rows else None
@@ -271,7 +282,7 @@ class SqliteStore:
         self._seen[line] = now
         return [record for _, record in now.values()]
 
-    def _sight(self, waiting: Sequence[Record], resident: Collection[str], now: float) -> Sight:
+    def _snapshot(self, waiting: Sequence[Record], resident: Collection[str], now: float) -> QueueSnapshot:
         # Only of those who wait: their number is bounded, that of those who were ever served is not.
         last: dict[str | tuple[str, str], float | None] = {}
         for person, session in {(record.owner.person, record.owner.session) for record in waiting}:
@@ -281,7 +292,7 @@ class SqliteStore:
                 last[person] = self._database.value(turns, person)
         served = {key: at for key, at in last.items() if at is not None}
         running = self._database.rows("SELECT person FROM jobs WHERE state = 'running' ORDER BY place")
-        return Sight(served, [person for (person,) in running], frozenset(resident), now)
+        return QueueSnapshot(served, [person for (person,) in running], frozenset(resident), now)
 
     def _seconds_each(self, line: str, turns: int) -> float | None:
         """What so many turns take by the last pictures of this line; None where there is none."""

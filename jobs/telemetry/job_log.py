@@ -16,7 +16,7 @@ from pipeline.events import Event
 log = logging.getLogger("stepwise.jobs")
 
 
-class Journal:
+class JobLog:
     """Writes a line for each job that ended. prompts: with its prompt."""
 
     def __init__(self, prompts: bool) -> None:
@@ -50,7 +50,7 @@ class Journal:
         return hashlib.blake2b(person, digest_size=4, key=self._salt).hexdigest()
 
 
-def print_journal() -> None:
+def print_job_log() -> None:
     """Makes this process print the lines, each once, on its standard output."""
     to = logging.StreamHandler(sys.stdout)
     to.setFormatter(logging.Formatter("%(message)s"))

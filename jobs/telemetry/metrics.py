@@ -11,12 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jobs.lifecycle.subscription import Active
 from jobs.store.models import Record
-from jobs.workers.executors import Executor
 from pipeline import errors
 from pipeline.errors import StepwiseError
 from pipeline.events import LAST_PHASES, Event
+from pipeline.executors.executor import Executor
 
 SHORT = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 """Upper bounds of a step's seconds: a small model on a CPU to a large one there."""
@@ -83,8 +82,8 @@ class Metrics:
         for cause in ("worker", "server"):
             self._lost.labels(cause)
 
-    def also(self, collector: Collector) -> None:
-        """Tells what this collects, too."""
+    def add_collector(self, collector: Collector) -> None:
+        """Has `text` tell what this collects, too."""
         self._registry.register(collector)
 
     def text(self) -> bytes:
@@ -162,11 +161,12 @@ class Now(Collector):
         self,
         lines: Mapping[str, str],
         executors: Mapping[str, Sequence[Executor]],
-        active: Callable[[], Iterable[Active]],
+        active: Callable[[], Iterable[tuple[Record, bool]]],
     ) -> None:
         """
         Args:
-            lines: of each model of the catalogue, by id. active: who waits or is drawn now.
+            lines: of each model of the catalogue, by id. active: gives the jobs that wait or run, and whether
+                each is being drawn.
         """
         self._lines, self._executors = lines, executors
         self._active = active
@@ -175,9 +175,9 @@ class Now(Collector):
         names = ["line", "model"]
         waiting = dict.fromkeys(((line, model) for model, line in self._lines.items()), 0)
         running = dict(waiting)
-        for active in self._active():
-            counted = waiting if active.begun is None else running
-            job = active.record.line, active.record.job.model
+        for record, drawn in self._active():
+            counted = running if drawn else waiting
+            job = record.line, record.job.model
             counted[job] = counted.get(job, 0) + 1
         for name, words, counted in (
             ("stepwise_jobs_waiting", "Jobs in the queue.", waiting),
@@ -188,15 +188,15 @@ class Now(Collector):
                 gauge.add_metric(labels, number)
             yield gauge
         devices = GaugeMetricFamily(
-            "stepwise_executors_ready", "Of those that draw, how many could now.", labels=["line"]
+            "stepwise_executors_ready", "Of those that draw, how many do or could now.", labels=["line"]
         )
         restarts = CounterMetricFamily(
             "stepwise_worker_restarts", "Worker processes that took a dead one's place.", labels=["line"]
         )
         for line, several in self._executors.items():
-            devices.add_metric([line], sum(one.ready for one in several))
-            # What draws in this process has no worker; one executor may stand for several threads.
-            restarts.add_metric([line], sum(getattr(one, "restarts", 0) for one in set(several)))
+            now = [(one, one.capabilities()) for one in several]
+            devices.add_metric([line], sum(one.at_once for one, can in now if not can.reason))
+            restarts.add_metric([line], sum(can.restarts for _, can in now))
         yield devices
         yield restarts
         allocated = GaugeMetricFamily(

@@ -1,5 +1,5 @@
-"""The parent's side of a worker process: starts it, starts a new one when it dies, and is an executor to
-whoever has jobs to draw. What the worker says becomes an ordinary Drawing of this process.
+"""The server's side of a worker process: starts it, starts a new one when it dies, and is an executor to
+whoever has jobs to draw.
 """
 
 from __future__ import annotations
@@ -10,18 +10,31 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from jobs.workers.launch import Launched, launch
-from jobs.workers.messages import Begin, Changed, Draw, Standing, Stop
+from jobs.workers.messages import (
+    CancelJob,
+    CancelLoad,
+    Configure,
+    EventDelta,
+    Loaded,
+    LoadModel,
+    LoadProgress,
+    RunJob,
+    WorkerStatus,
+)
 from pipeline.devices.threads import start_thread
-from pipeline.drawing import Drawing
 from pipeline.engine import EngineSpec
-from pipeline.errors import WorkerDied
-from pipeline.events import LAST_PHASES
+from pipeline.errors import StepwiseError, WorkerDied
+from pipeline.events import Event
+from pipeline.executors.executor import Capabilities
 from pipeline.request import Job
+from pipeline.run import Cancel, Emit, Progress
 
 log = logging.getLogger("stepwise")
 
@@ -34,79 +47,83 @@ STEADY = 30.0
 class WorkerProcess:
     """A worker and its successors: an Executor. Safe to use from any thread."""
 
+    at_once = 1
+
     def __init__(
-        self, spec: EngineSpec, number: int = 0, preload: Collection[str] = (), spare: bool = False
+        self, spec: EngineSpec, number: int = 0, models: Sequence[str] = (), spare: bool = False
     ) -> None:
-        """Returns at once; `ready` once the first worker can draw.
+        """Returns at once; `capabilities` says when the first worker can draw.
 
         Args:
             spec: of the worker's engine.
             number: which of the GPUs that this process sees is the worker's, from 0; without GPUs it means
                 nothing.
-            preload: ids of the models that each worker makes ready at its start, in this order.
+            models: ids of those that it draws.
             spare: whether the next worker waits beside one that has started well, with all imported (some
                 500 MB of host memory), so that a dead one's successor needs no more than to load.
         """
-        self.restarts = 0
-        """How many workers were started after the first one."""
-        self._begin = Begin(spec, tuple(preload))
+        self._configure = Configure(spec)
         self._number = number
+        self._models = tuple(models)
         self._lock = threading.Lock()
-        """Held while one of these changes, and while sending; never while receiving."""
+        """Held while one of these changes, and while sending; never while receiving or emitting."""
         self._worker: Launched | None = None
         self._connection: Connection | None = None
         """The worker's, as long as it may be sent something."""
         self._spares = spare
         self._spare: Launched | None = None
-        self._drawings: dict[str, Drawing] = {}
-        self._standing: Standing | None = None
+        self._runs: dict[str, _RemoteRun] = {}
+        self._loads: dict[str, _RemoteLoad] = {}
+        self._status: WorkerStatus | None = None
+        self._restarts = 0
         self._reason = "The process that draws is starting."
-        self._lost = ""
+        self._device_lost = ""
         self._killed = False
         self._closed = threading.Event()
+        self._changed: Callable[[], None] = lambda: None
         # One thread for all workers, as long as they live: Linux sends a child its PR_SET_PDEATHSIG when the
         # thread that started it ends.
-        self._thread = start_thread(f"worker {number}", self._run)
+        self._thread = start_thread(f"worker {number}", self._supervise)
 
     # The executor.
 
-    def start(self, job: Job) -> Drawing:
+    def capabilities(self) -> Capabilities:
+        status = self._status
+        ready = status is not None and not self._device_lost
+        return Capabilities(
+            self._models,
+            status.resident if status else (),
+            "" if ready else self._reason,
+            restarts=self._restarts,
+        )
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def gpu_memory(self) -> tuple[int, int] | None:
+        status = self._status
+        return status.gpu_memory if status else None
+
+    def run(self, job: Job, emit: Emit, cancel: Cancel) -> Event:
         """As of Executor.
 
         Raises:
-            WorkerDied: there is no worker now.
+            WorkerDied: there is no worker now, and nothing was begun.
         """
-        drawing = Drawing(job, on_stop=lambda: self._tell(Stop(job.id)))
-        with self._lock:
-            if self._connection is None or self._lost:
-                raise WorkerDied(f"{self._reason} Try again in a minute.")
-            self._drawings[job.id] = drawing
-            with contextlib.suppress(OSError):  # it has just died: `_run` sees it too, and ends the drawing
-                self._connection.send(Draw(job))
-        return drawing
+        run = _RemoteRun(job, emit)
+        self._ask(self._runs, job.id, run, RunJob(job))
+        with cancel.calling(lambda: self._tell(CancelJob(job.id))):
+            return run.over.result()
 
-    def resident(self) -> Collection[str]:
-        standing = self._standing
-        return standing.resident if standing else ()
-
-    @property
-    def ready(self) -> bool:
-        return self._standing is not None and not self._drawings and not self._lost
-
-    @property
-    def reason(self) -> str:
-        return "" if self._standing is not None and not self._lost else self._reason
-
-    @property
-    def lost(self) -> str:
-        return ""
-
-    def lose(self) -> bool:
-        return True
-
-    def gpu_memory(self) -> tuple[int, int] | None:
-        standing = self._standing
-        return standing.gpu_memory if standing else None
+    def load(self, model: str, progress: Progress) -> None:
+        """As of Executor; raises WorkerDied, too."""
+        load = _RemoteLoad(progress)
+        self._ask(self._loads, model, load, LoadModel(model))
+        with progress.cancel.calling(lambda: self._tell(CancelLoad(model))):
+            loaded = load.over.result()
+        progress.check()
+        if loaded.error is not None:
+            raise WorkerDied(loaded.error) if loaded.code == WorkerDied.code else StepwiseError(loaded.error)
 
     def kill(self) -> bool:
         with self._lock:
@@ -125,23 +142,28 @@ class WorkerProcess:
     def join(self, seconds: float) -> None:
         self._thread.join(max(0.0, seconds))
 
-    # What else there is to see.
-
     @property
     def pid(self) -> int | None:
         """Of the worker that there is now."""
         worker = self._worker
         return worker.process.pid if worker else None
 
-    @property
-    def coming(self) -> Mapping[str, dict[str, Any]]:
-        """How far the worker's preloads are, as of `Preloads.all`."""
-        standing = self._standing
-        return (standing.coming or {}) if standing else {}
+    def _ask(self, kind: dict[str, Any], name: str, asked: Any, message: object) -> None:
+        with self._lock:
+            if self._connection is None or self._device_lost:
+                raise WorkerDied(f"{self._reason} Try again in a minute.")
+            kind[name] = asked
+            with contextlib.suppress(OSError):  # it has just died: the thread sees it too, and ends this
+                self._connection.send(message)
+
+    def _tell(self, message: object) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._connection is not None:
+                self._connection.send(message)
 
     # The thread.
 
-    def _run(self) -> None:
+    def _supervise(self) -> None:
         try:
             self._keep_one()
         finally:
@@ -153,12 +175,12 @@ class WorkerProcess:
         while not self._closed.is_set():
             began = time.monotonic()
             try:
-                worker = self._appoint()
+                worker = self._start_worker()
             except OSError as error:  # no memory, or no process to be had
                 drew, words = False, f"The process that draws can't be started ({error.strerror})."
             else:
-                self._listen(worker.connection, began)
-                drew, words = self._bury(worker)
+                self._receive(worker.connection, began)
+                drew, words = self._reap(worker)
             if self._closed.is_set():
                 return
             failures = 0 if drew or time.monotonic() - began > STEADY else failures + 1
@@ -166,9 +188,9 @@ class WorkerProcess:
             self._reason = f"{words} A new one is starting."
             log.warning("worker %d: %s The next one starts in %.0f s.", self._number, words, pause)
             self._closed.wait(pause)
-            self.restarts += 1
+            self._restarts += 1
 
-    def _appoint(self) -> Launched:
+    def _start_worker(self) -> Launched:
         """Has the spare, or a new process, be the worker.
 
         Raises:
@@ -181,14 +203,14 @@ class WorkerProcess:
         worker = spare or launch(self._number)
         with self._lock:
             self._worker, self._connection = worker, worker.connection
-            self._killed, self._lost = False, ""
+            self._killed, self._device_lost = False, ""
             with contextlib.suppress(OSError):  # it has died already
-                worker.connection.send(self._begin)
+                worker.connection.send(self._configure)
         if self._closed.is_set():
             self.close()  # that call found no worker
         return worker
 
-    def _listen(self, connection: Connection, began: float) -> None:
+    def _receive(self, connection: Connection, began: float) -> None:
         """Takes in what the worker says, until it is gone; when it has started well, starts a spare. began:
         when it was started, as of time.monotonic."""
         while True:
@@ -196,17 +218,27 @@ class WorkerProcess:
                 if self._spares and self._spare is None:
                     left = began + STEADY - time.monotonic()
                     if left <= 0 or not connection.poll(left):
-                        self._prepare()
+                        self._start_spare()
                 message = connection.recv()
             except (EOFError, OSError):
                 return
             match message:
-                case Standing():
-                    self._standing = message
-                case Changed(job, changes):
-                    self._change(job, changes)
+                case WorkerStatus():
+                    first, self._status = self._status is None, message
+                    if first:
+                        self._changed()
+                case EventDelta(job, changes):
+                    self._take_event(job, changes)
+                case LoadProgress(model, phase, done, total):
+                    if (load := self._loads.get(model)) is not None:
+                        load.progress.update(phase=phase, done=done, total=total)
+                case Loaded(model):
+                    with self._lock:
+                        load = self._loads.pop(model, None)
+                    if load is not None:
+                        load.over.set_result(message)
 
-    def _prepare(self) -> None:
+    def _start_spare(self) -> None:
         """Starts a spare; where there can be none, the next worker is started when it is needed."""
         try:
             self._spare = launch(self._number)
@@ -216,35 +248,42 @@ class WorkerProcess:
                 "worker %d: no process can be started to stand by (%s).", self._number, error.strerror
             )
 
-    def _change(self, job: str, changes: dict[str, Any]) -> None:
+    def _take_event(self, job: str, changes: dict[str, Any]) -> None:
         if changes.get("code") == WorkerDied.code:
-            self._lost = changes["error"]  # the drawing ends with the worker, which does so now
+            self._device_lost = changes["error"]  # the run ends with the worker, which does so now
             return
-        with self._lock:
-            drawing = self._drawings.get(job)
-            if changes.get("phase") in LAST_PHASES:
-                self._drawings.pop(job, None)  # first: whoever reads the last event may start the next job
-        if drawing is not None:
-            drawing.update(**changes)
+        run = self._runs.get(job)
+        if run is None:
+            return
+        run.take(changes)
+        if run.event.last:
+            with self._lock:
+                self._runs.pop(job, None)
+            run.over.set_result(run.event)  # last: whoever waits for it may begin the next job
 
-    def _bury(self, worker: Launched) -> tuple[bool, str]:
-        """After the pipe's end: sees that the worker ends, and its drawings too.
+    def _reap(self, worker: Launched) -> tuple[bool, str]:
+        """After the pipe's end: sees that the worker ends, and what it did too.
 
         Returns:
             Whether it was drawing, and why it ended, in words.
         """
         with self._lock:
-            drawings = list(self._drawings.values())
-            self._connection, self._standing = None, None
+            self._connection, self._status = None, None
             self._reason = "The process that draws has just ended."
         status = worker.end()
-        words = self._lost or self._why(status)
+        words = self._device_lost or self._why(status)
         with self._lock:
             self._worker = None
-            self._drawings.clear()
-        for drawing in drawings:
-            drawing.finish("failed", self._lost or f"{words} Try again.", WorkerDied.code)
-        return bool(drawings), words
+            runs, self._runs = self._runs, {}
+            loads, self._loads = self._loads, {}
+        for run in runs.values():
+            error = self._device_lost or f"{words} Try again."
+            run.take({"phase": "failed", "error": error, "code": WorkerDied.code, "eta": None})
+            run.over.set_result(run.event)
+        for model, load in loads.items():
+            load.over.set_result(Loaded(model, words, WorkerDied.code))
+        self._changed()
+        return bool(runs), words
 
     def _why(self, status: int) -> str:
         """What ended the worker. status: as of Popen.returncode."""
@@ -261,10 +300,27 @@ class WorkerProcess:
             return f"The process that drew crashed ({_signal_name(-status)}); the server's log may say more."
         return f"The process that drew ended by itself (status {status}); the server's log says more."
 
-    def _tell(self, message: Stop) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            if self._connection is not None:
-                self._connection.send(message)
+
+class _RemoteRun:
+    """A job that the worker draws. event: its newest; over: gives its last one."""
+
+    def __init__(self, job: Job, emit: Emit) -> None:
+        self._emit = emit
+        self.event = Event(job, warnings=job.warnings)
+        self.over: Future[Event] = Future()
+
+    def take(self, changes: dict[str, Any]) -> None:
+        """Emits its next event. changes: what differs from the one before."""
+        self.event = replace(self.event, **changes)
+        self._emit(self.event)
+
+
+class _RemoteLoad:
+    """A model that the worker loads. over: gives what became of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.over: Future[Loaded] = Future()
 
 
 def _signal_name(number: int) -> str:

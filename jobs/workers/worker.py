@@ -1,5 +1,5 @@
-"""A worker process: it has an engine of its own, draws what its supervisor sends, and says what it sees. It
-knows no store and writes no results, so that one which was given up can change nothing.
+"""A worker process: it has an engine of its own, draws what the server sends, and says what it sees. It knows
+no store and writes no results, so that one which was given up can change nothing.
 
     python -m jobs.workers.worker FD
 
@@ -18,12 +18,11 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.drawing import Drawing
     from pipeline.engine import Engine
+    from pipeline.events import Event
     from pipeline.request import Job
+    from pipeline.run import Cancel
 
-LOOK = 0.5
-"""Seconds: how often a worker looks how far its preload is, until that ends."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,19 +34,18 @@ def main() -> None:
     connection = Connection(file)
     try:
         # Here, because they import torch: a parent that ends meanwhile takes this process with it.
-        from jobs.workers.messages import Begin
+        from jobs.workers.messages import Configure
         from pipeline.families import import_pipelines
 
         if not connection.poll():  # nobody waits for it yet
             import_pipelines()
         gc.freeze()
         gc.enable()
-        begin = connection.recv()
-        assert isinstance(begin, Begin)
-        engine = begin.engine.engine()
-        Worker(engine, connection).serve(begin.preload)
+        configure = connection.recv()
+        assert isinstance(configure, Configure)
+        Worker(configure.engine.engine(), connection).serve()
     except (EOFError, OSError):
-        os._exit(0)  # the supervisor is gone, and nobody waits for what is being drawn
+        os._exit(0)  # the server is gone, and nobody waits for what is being drawn
 
 
 def _end_with_parent() -> None:
@@ -63,83 +61,99 @@ class Worker:
     """The worker's side of the pipe."""
 
     def __init__(self, engine: Engine, connection: Connection) -> None:
-        self._engine, self._connection = engine, connection
-        self._sending = threading.Lock()
-        self._said: Any = None
+        from pipeline.devices.serial_thread import SerialThread
 
-    def serve(self, preload: tuple[str, ...]) -> None:
-        """Does what the supervisor says, until it is gone.
+        self._engine, self._connection = engine, connection
+        self._thread = SerialThread("draws for the server")
+        self._cancels: dict[str, Cancel] = {}
+        self._sending = threading.Lock()
+        self._told: Any = None
+
+    def serve(self) -> None:
+        """Does what the server says, until it is gone.
 
         Raises:
             EOFError, OSError: it is.
         """
-        from jobs.workers.messages import Draw, Stop
+        from jobs.workers.messages import CancelJob, CancelLoad, LoadModel, RunJob
+        from pipeline.run import Cancel
 
-        self._tell_standing()
-        if preload:
-            loading = self._engine.preload(*preload)
-            threading.Thread(target=self._watch, args=(loading,), name="watches", daemon=True).start()
+        self._tell_status()
         while True:
-            match self._connection.recv():
-                case Draw(job):
-                    self._draw(job)
-                case Stop(job):
-                    if drawing := self._engine.find(job):
-                        drawing.stop()
+            match message := self._connection.recv():
+                case RunJob(job):
+                    self._cancels[job.id] = Cancel()
+                    self._thread.start(self._run, job)
+                case LoadModel(model):
+                    self._cancels[model] = Cancel()
+                    self._thread.start(self._load, model)
+                case CancelJob(name) | CancelLoad(name):
+                    if (cancel := self._cancels.get(name)) is not None:
+                        cancel.set()
+                case _:
+                    raise AssertionError(f"the server says nothing like {message!r}")
 
-    def _draw(self, job: Job) -> None:
-        from jobs.workers.messages import Changed
-        from pipeline.devices.threads import start_thread
-        from pipeline.errors import StepwiseError
-
-        drawing = None
-        try:
-            drawing = self._engine.start(job)
-            start_thread(f"tells {job.short_id}", self._follow, drawing)
-        except StepwiseError as error:
-            if drawing is not None:
-                drawing.stop()  # nobody would be told of it
-            failure = {"phase": "failed", "error": str(error), "code": error.code}
-            self._send(Changed(job.id, failure))
-
-    def _follow(self, drawing: Drawing) -> None:
-        """Tells a drawing's events."""
-        from jobs.workers.messages import Changed
+    def _run(self, job: Job) -> None:
         from pipeline.errors import WorkerDied
-        from pipeline.events import Event
         from pipeline.library_errors import DEVICE_LOST
 
-        told = Event(drawing.job, warnings=drawing.job.warnings)
-        for event in drawing.events():
-            if event.last:
-                self._tell_standing()  # first: with the last event the supervisor has its next job chosen
-            self._send(Changed(drawing.job.id, event.changes(told)))
-            told = event
-        if told.code == WorkerDied.code:
+        last = self._engine.run(job, _Deltas(self, job).send, self._cancels[job.id])
+        del self._cancels[job.id]
+        if last.code == WorkerDied.code:
             os._exit(DEVICE_LOST)
 
-    def _watch(self, loading: threading.Thread) -> None:
-        """Tells how far a preload is."""
-        while loading.is_alive():
-            self._tell_standing()
-            loading.join(LOOK)
-        self._tell_standing()
+    def _load(self, model: str) -> None:
+        from jobs.workers.messages import Loaded, LoadProgress
+        from pipeline.errors import StepwiseError, Stopped
+        from pipeline.run import Preparation
 
-    def _tell_standing(self) -> None:
-        from jobs.workers.messages import Standing
+        loaded = Loaded(model)
+        try:
+            report = Preparation(lambda *at: self.send(LoadProgress(model, *at)), self._cancels[model])
+            self._engine.load(model, report)
+        except Stopped:
+            pass  # whoever cancelled it knows
+        except StepwiseError as error:
+            loaded = Loaded(model, str(error), error.code)
+        del self._cancels[model]
+        self._tell_status()
+        self.send(loaded)
 
-        engine = self._engine
-        standing = Standing(engine.ready_models(), engine.preloads.all(), engine.gpu_memory())
-        if standing != self._said:
-            self._said = standing
-            self._send(standing)
+    def _tell_status(self) -> None:
+        from jobs.workers.messages import WorkerStatus
 
-    def _send(self, message: object) -> None:
+        memory = [one.gpu_memory() for one in self._engine.executors.values()]
+        status = WorkerStatus(self._engine.ready_models(), next((one for one in memory if one), None))
+        if status != self._told:
+            self._told = status
+            self.send(status)
+
+    def send(self, message: object) -> None:
+        """Says something to the server; where that is gone, this process ends."""
         try:
             with self._sending:
                 self._connection.send(message)
         except OSError:
             os._exit(0)  # as in `main`
+
+
+class _Deltas:
+    """Tells the server a job's events, each as what differs from the one before."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        from pipeline.events import Event
+
+        self._worker = worker
+        self._told = Event(job, warnings=job.warnings)
+
+    def send(self, event: Event) -> None:
+        from jobs.workers.messages import EventDelta
+
+        if event.last:
+            self._worker._tell_status()  # first: with the last event the server chooses its next job
+        changes = event.changes(self._told)
+        self._told = event
+        self._worker.send(EventDelta(event.job.id, changes))
 
 
 if __name__ == "__main__":

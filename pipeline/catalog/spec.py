@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from pipeline.errors import quoted
+from pipeline.families import FAMILIES, PreviewFactors, preview_factors
+from pipeline.families.sd3 import SkipLayerGuidance
 
 Count = Annotated[int, Field(ge=1)]
 CountRange = tuple[Count, Count]
@@ -35,6 +40,18 @@ _HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9][\w.-]*", re.ASCII)
 def _mistake(key: str, words: str) -> PydanticCustomError:
     """A mistake that shows only when keys are compared: `key` (dotted) is where to mend it."""
     return PydanticCustomError("mistake", "{words}", {"words": words, "key": key})
+
+
+def _registered(name: str, known: Iterable[str]) -> str:
+    """The name, if it is a known one. Asked when an entry is read: families register themselves."""
+    if name not in known:
+        names = " or ".join(f"'{one}'" for one in known)
+        raise _mistake("", f"should be {names}; got {quoted(name)}")
+    return name
+
+
+FamilyName = Annotated[str, AfterValidator(lambda name: _registered(name, FAMILIES))]
+PreviewName = Annotated[str, AfterValidator(lambda name: _registered(name, preview_factors()))]
 
 
 class _Entry(BaseModel):
@@ -91,16 +108,6 @@ class Limits(_Entry):
         return self
 
 
-class SkipLayerGuidance(_Entry):
-    """Skip-layer guidance of SD3.5 Medium: which blocks, how strongly, and from which to which part
-    (0 to 1) of the schedule."""
-
-    layers: list[Annotated[int, Field(ge=0)]]
-    scale: Annotated[float, Field(gt=0)]
-    start: Annotated[float, Field(ge=0, le=1)]
-    stop: Annotated[float, Field(ge=0, le=1)]
-
-
 class Needs(_Entry):
     """What a machine must have, in GB (10⁹ bytes). All 0: it draws anywhere.
 
@@ -127,14 +134,6 @@ class Needs(_Entry):
         return self.transformer + self.text_encoders + self.large_text_encoder
 
 
-class PreviewFactors(_Entry):
-    """A linear map from latents, as the transformer sees them, to RGB in [0, 1]:
-    `factors` has a row of three for each latent channel, `bias` is what a zero latent looks like."""
-
-    factors: list[tuple[float, float, float]]
-    bias: tuple[float, float, float]
-
-
 class ModelSpec(_Entry):
     """One entry of models.yaml.
 
@@ -151,7 +150,7 @@ class ModelSpec(_Entry):
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     name: str
     about: str = ""
-    family: Literal["sd3", "z-image"]
+    family: FamilyName
     backend: Literal["local", "inference"] = "local"
     provider: Provider = "auto"
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120
@@ -166,7 +165,7 @@ class ModelSpec(_Entry):
     limits: Limits
     skip_layer_guidance: SkipLayerGuidance | None = None
     clean_tokens: Count | None = None
-    preview: Literal["sd3", "flux"] | PreviewFactors | None = None
+    preview: PreviewName | PreviewFactors | None = None
 
     @property
     def layout(self) -> str:

@@ -4,14 +4,14 @@ it: a server whose worker processes draw leaves the GPU to them.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-from collections.abc import Iterator
+from typing import Any
 
+import pynvml
 import torch
 
-DRIVER = "libcuda.so.1"
-"""NVIDIA's driver. Another system's, and ROCm's, goes by another name, and torch is asked instead."""
+CONTEXT = 600 * 10**6
+"""Bytes that a process' CUDA context takes of a GPU before the first tensor, rounded up: 543 MB on an H100,
+549 MB on an H200 (PyTorch 2.11, driver 580)."""
 
 
 def gpu_memory() -> tuple[int, int]:
@@ -20,45 +20,35 @@ def gpu_memory() -> tuple[int, int]:
 
 
 def free_gpu_memory() -> int:
-    """Bytes of GPU 0 that a process may take which begins to use it: its CUDA context, 543 MB on an H100, is
-    deducted already.
+    """Return the bytes of GPU 0 that a process which begins to use it may take: its CUDA context is deducted.
 
-    `torch.cuda.mem_get_info` gives the same number and keeps that context, as long as the process lives.
+    NVIDIA's management library (NVML) is asked, which needs no context; `torch.cuda.mem_get_info` makes one,
+    and keeps it as long as the process lives. Only where NVML isn't there or can't tell (another maker's GPU,
+    a GPU without memory of its own) is torch asked.
     """
     try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return torch.cuda.mem_get_info(0)[0]
     try:
-        with _context(driver):
-            left, total = ctypes.c_size_t(), ctypes.c_size_t()
-            _ask(driver.cuMemGetInfo_v2, ctypes.byref(left), ctypes.byref(total))
-            return left.value
-    except _Refused:
+        return max(0, pynvml.nvmlDeviceGetMemoryInfo(_gpu_0()).free - CONTEXT)
+    except pynvml.NVMLError:
         return torch.cuda.mem_get_info(0)[0]
-
-
-class _Refused(Exception):
-    """The driver answered with an error."""
-
-
-def _ask(function: ctypes._NamedFuncPointer, *arguments: object) -> None:
-    if function(*arguments):
-        raise _Refused
-
-
-@contextlib.contextmanager
-def _context(driver: ctypes.CDLL) -> Iterator[None]:
-    """GPU 0's own ("primary") context, which torch uses too: counted, so that one which is in use stays."""
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    _ask(driver.cuInit, 0)
-    _ask(driver.cuDeviceGet, ctypes.byref(device), 0)
-    _ask(driver.cuDevicePrimaryCtxRetain, ctypes.byref(context), device)
-    try:
-        _ask(driver.cuCtxPushCurrent_v2, context)
-        try:
-            yield
-        finally:
-            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     finally:
-        driver.cuDevicePrimaryCtxRelease_v2(device)
+        pynvml.nvmlShutdown()
+
+
+def _gpu_0() -> Any:
+    """Return NVML's handle of what torch calls GPU 0.
+
+    NVML counts all GPUs of the machine; torch only those that CUDA_VISIBLE_DEVICES names, by number or UUID,
+    in its own order. The UUID is the same for both, and a slice of a GPU (MIG) has one of its own.
+
+    Raises:
+        pynvml.NVMLError: NVML knows no GPU by torch's UUID.
+    """
+    uuid = torch.cuda.get_device_properties(0).uuid
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")

@@ -1,7 +1,7 @@
 """Drawing by a Hugging Face Inference Provider: a job's pictures are asked for over HTTP, one by one.
 
-The second executor behind `Engine.start`, beside sampling/sample.py: the same drawing, but no step of it is
-seen. No weights, no device and no torch here; what a provider's errors mean stands in service_errors.py.
+An executor whose steps aren't seen. No weights, no device and no torch here; what a provider's errors mean
+stands in service_errors.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import concurrent.futures
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import huggingface_hub
@@ -20,11 +20,14 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.threads import start_thread
-from pipeline.drawing import Drawing
 from pipeline.errors import Stopped
+from pipeline.events import Event
+from pipeline.executors.executor import Capabilities
 from pipeline.executors.service_errors import provider_error, without
+from pipeline.executors.turns import Turns
 from pipeline.recipe import to_png
 from pipeline.request import Job
+from pipeline.run import Cancel, Emit, Progress, Run
 from pipeline.sampling.thumbnail import jpeg
 
 log = logging.getLogger("stepwise")
@@ -39,51 +42,91 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 """What providers send. Pillow reads dozens more, some through other programs."""
 
 
-def draw_remotely(drawing: Drawing, spec: ModelSpec) -> None:
+class InferenceProviders:
+    """Has jobs drawn by the providers that their models name."""
+
+    at_once = AT_ONCE
+
+    def __init__(self, specs: Sequence[ModelSpec]) -> None:
+        """specs: the models with `backend: inference`."""
+        self._specs = {spec.id: spec for spec in specs}
+        self._turns = Turns(AT_ONCE)
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(tuple(self._specs))
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
+    def gpu_memory(self) -> None:
+        return None
+
+    def run(self, job: Job, emit: Emit, cancel: Cancel) -> Event:
+        """As of Executor. A stop ends it at once: the connection is closed, which may or may not end the
+        provider's work and its cost."""
+        spec, run = self._specs[job.model], Run(job, emit, cancel)
+        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
+            self._turns.wait(cancel)
+            run.begin()
+            _draw(run, spec)
+        return run.latest
+
+    def load(self, model: str, progress: Progress) -> None:
+        """Nothing is loaded for a model that is drawn elsewhere."""
+
+    def kill(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._turns.close()
+
+    def join(self, seconds: float) -> None:
+        """As of Executor. A call that was given up is nobody's to wait for."""
+        self._turns.join(seconds)
+
+
+def _draw(run: Run, spec: ModelSpec) -> None:
     """Has the job's images drawn, image k from seed + k.
 
     Raises:
-        ProviderError: one image didn't come; says why.
-        Stopped: at once. The connection is closed, which may or may not end the provider's work and its cost.
+        ProviderError: one image didn't come; says why. Stopped.
     """
-    job = drawing.job
+    job = run.job
     made_with = {
         "source": spec.source,
         "provider": spec.provider,
         "huggingface_hub": huggingface_hub.__version__,
     }
-    drawing.update(phase="denoising", provider=spec.provider)
+    run.update(phase="denoising", provider=spec.provider)
     for index in range(job.images):
-        drawing.update(step=0, image=index + 1)
-        image = _ask(drawing, spec, job.seed + index)
+        run.update(step=0, image=index + 1)
+        image = _ask(run, spec, job.seed + index)
         if image.size != (job.width, job.height):
-            _warn_of_size(drawing, image, spec)
+            _warn_of_size(run, image, spec)
         png = to_png(image, job, index, made_with)
-        drawing.check()
-        event = drawing.latest
-        drawing.update(
+        run.check()
+        event = run.latest
+        run.update(
             step=job.steps, images=(*event.images, png), previews=(*event.previews[:index], jpeg(image))
         )
 
 
-def _warn_of_size(drawing: Drawing, image: Image.Image, spec: ModelSpec) -> None:
-    job, warnings = drawing.job, drawing.latest.warnings
+def _warn_of_size(run: Run, image: Image.Image, spec: ModelSpec) -> None:
+    job, warnings = run.job, run.latest.warnings
     words = (
         f"{image.width} × {image.height} instead of {job.width} × {job.height}: the provider of {spec.name} "
         "draws sizes of its own."
     )
     if words not in warnings:
-        drawing.update(warnings=(*warnings, words))
+        run.update(warnings=(*warnings, words))
 
 
-def _ask(drawing: Drawing, spec: ModelSpec, seed: int) -> Image.Image:
+def _ask(run: Run, spec: ModelSpec, seed: int) -> Image.Image:
     """Waits for one picture, but not after a stop, and not longer than the model's `timeout`."""
     token = get_token() or ""
-    answer = _in_its_own_thread(
-        lambda: _picture(spec, drawing.job, seed, token), f"call for {drawing.job.id}"
-    )
+    answer = _in_its_own_thread(lambda: _picture(spec, run.job, seed, token), f"call for {run.job.short_id}")
     try:
-        with drawing.interruptible(answer.cancel):
+        with run.cancel.calling(answer.cancel):
             return answer.result(spec.timeout)
     except concurrent.futures.CancelledError:
         raise Stopped from None
@@ -99,7 +142,7 @@ def _ask(drawing: Drawing, spec: ModelSpec, seed: int) -> Image.Image:
         )
         # Logged here, not as the failure's cause: libraries and providers may quote the token.
         details = "".join(traceback.format_exception(error, limit=-3, chain=False))
-        words = drawing.job.without_prompts(without(token, details)).strip()
+        words = run.job.without_prompts(without(token, details)).strip()
         log.warning("%s: %s", spec.name, words)
         raise failure from None
 

@@ -135,7 +135,7 @@ def zerogpu_error(error: Exception, model: str, needed: float) -> StepwiseError:
 
 
 def _quota_words(said: str, needed: float) -> str:
-    if "Space app" in said:  # `spaces` found no visitor's token: see README, ZeroGPU
+    if "Space app" in said:  # `spaces` found no visitor's token: see docs/zerogpu.md
         return (
             "This Space's own share of ZeroGPU is used up for now: it pays where ZeroGPU can't see who asks. "
             "Use the Space's page on huggingface.co, signed in, or try again later."

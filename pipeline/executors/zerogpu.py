@@ -1,8 +1,8 @@
 """Drawing on ZeroGPU, where a GPU is lent for each drawing and paid from the visitor's daily quota.
 
-A third executor behind `Engine.start`, and the only code that knows of ZeroGPU's library: one function is
-decorated, `_in_worker`. It runs in a process forked from this one, with all models on its GPU, and draws
-there as any machine does; its events cross back, and nothing else does. What it changes stays there.
+The only code that knows of ZeroGPU's library: one function is decorated, `_in_worker`. It runs in a process
+forked from this one, with all models on its GPU, and draws there as any machine does; its events cross back,
+and nothing else does. What it changes stays there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,17 +21,19 @@ from typing import Any
 from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.threads import start_thread
 from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold, parts
-from pipeline.drawing import Drawing
 from pipeline.errors import StepwiseError, Stopped, WorkerDied, ZeroGpuError
 from pipeline.events import Event
+from pipeline.executors.executor import Capabilities
 from pipeline.executors.service_errors import zerogpu_error
+from pipeline.executors.turns import Turns
 from pipeline.executors.zerogpu_seconds import GpuSeconds
 from pipeline.library_errors import DEVICE_LOST, explained
 from pipeline.request import Job
+from pipeline.run import Cancel, Emit, Progress, Run
 
 log = logging.getLogger("stepwise")
 
-Paint = Callable[[Drawing, ModelSpec], None]
+Draw = Callable[[Run, ModelSpec], None]
 """Draws in this process and in this thread, and raises what goes wrong."""
 
 AT_ONCE = 4
@@ -40,7 +42,7 @@ ZeroGPU's line. Bounds the processes, each of which is a copy of this one."""
 HEARTBEAT = 0.2
 """Seconds: a worker says something this often also where there is no news, for `spaces`
 (0.51) looks for a stop only when it does."""
-_OWN_FIELDS = ("job", "position", "seconds")
+_OWN_FIELDS = ("job", "position", "seconds", "device")
 """Of an event, what the parent's drawing knows better than the worker's."""
 
 
@@ -55,10 +57,13 @@ class ZeroGpu:
     """ZeroGPU, as one of the engine's executors. Made once a process, in the main thread and before any CUDA
     is initialised: `spaces` makes that thread believe in a GPU, which exists in the workers only."""
 
-    def __init__(self, paint: Paint, size: GpuSize) -> None:
+    at_once = AT_ONCE
+
+    def __init__(self, specs: Sequence[ModelSpec], draw: Draw, size: GpuSize) -> None:
         """
         Args:
-            paint: what the worker draws with.
+            specs: the models that are drawn on lent GPUs.
+            draw: what the worker draws with.
             size: of the GPU; named to `spaces`, which else chooses `xlarge` by itself where much is loaded.
         """
         import spaces
@@ -66,7 +71,9 @@ class ZeroGpu:
 
         spaces.disable_gradio_auto_wrap()
         self.size: GpuSize = size
-        self._paint = paint
+        self._specs = {spec.id: spec for spec in specs}
+        self._turns = Turns(AT_ONCE)
+        self._draw = draw
         self._held: list[ModelSpec] | None = None
         self._refused: dict[str, str] = {}
         hour = timedelta(hours=1)
@@ -113,7 +120,7 @@ class ZeroGpu:
         return models_to_hold([spec for spec in specs if spec.id not in self._refused], self.size)
 
     def refusal(self, spec: ModelSpec) -> str:
-        """Why this model can't be drawn here, besides what `hardware.needs` says; empty where it can."""
+        """Why this model can't be drawn here, besides what `requirements.needs` says; empty where it can."""
         if self._held is None or spec in self._held:
             return ""
         return self._refused.get(spec.id, "It wasn't loaded when this Space started: restart the Space.")
@@ -132,17 +139,48 @@ class ZeroGpu:
 
     # In this process.
 
-    def draw(self, drawing: Drawing, spec: ModelSpec) -> None:
-        """Has the job drawn by a worker, whose last event ends the drawing too: a failure keeps its words.
+    def capabilities(self) -> Capabilities:
+        return Capabilities(tuple(self._specs), tuple(spec.id for spec in self._held or ()))
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """They don't: nobody need be told."""
+
+    def gpu_memory(self) -> None:
+        return None
+
+    def run(self, job: Job, emit: Emit, cancel: Cancel) -> Event:
+        """As of Executor. In the context of whoever asked for the picture: there `spaces` finds who pays. A
+        stop ends it at once while it waits for a GPU, else when the worker has stopped drawing."""
+        spec, run = self._specs[job.model], Run(job, emit, cancel)
+        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
+            self._turns.wait(cancel)
+            run.begin()
+            self._draw_with_visitor(run, spec)
+        return run.latest
+
+    def load(self, model: str, progress: Progress) -> None:
+        """Nothing is loaded after the start: what `hold` loaded is there, and the rest says why not."""
+
+    def kill(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._turns.close()
+
+    def join(self, seconds: float) -> None:
+        """As of Executor. The workers are the platform's to end."""
+        self._turns.join(seconds)
+
+    def _draw_with_visitor(self, run: Run, spec: ModelSpec) -> None:
+        """Has the job drawn by a worker, whose last event is the run's too: a failure keeps its words.
 
         Raises:
-            QuotaExceeded, ZeroGpuError: ZeroGPU gave no GPU, or no result.
-            Stopped: at once while waiting for a GPU; else when the worker has stopped drawing.
+            QuotaExceeded, ZeroGpuError: ZeroGPU gave no GPU, or no result. Stopped.
         """
         news: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = _Call(self._on_gpu(drawing.job, spec), news.put)
+        call = _Call(self._on_gpu(run.job, spec), news.put)
         last: Event | None = None
-        with drawing.interruptible(lambda: news.put(Stopped())):
+        with run.cancel.calling(lambda: news.put(Stopped())):
             while True:
                 match news.get():
                     case Started(seconds):
@@ -152,7 +190,7 @@ class ZeroGpu:
                         if event.last:
                             last = event  # told once the GPU is given back: the next job may use it again
                         else:
-                            drawing.update(**event.changes(drawing.latest, _OWN_FIELDS))
+                            run.update(**event.changes(run.latest, _OWN_FIELDS))
                     case _Call():
                         break
                     case Stopped():
@@ -162,15 +200,15 @@ class ZeroGpu:
                         break
                     case Exception() as error:
                         if last is None:
-                            needed = self._seconds.needed(drawing.job, spec)
+                            needed = self._seconds.needed(run.job, spec)
                             raise zerogpu_error(error, spec.name, needed) from error
                         log.warning("ZeroGPU, after the drawing: %s", error)
                         break
         if last is None:
             raise ZeroGpuError(f"The GPU's process ended without a picture of {spec.name}. Try again.")
         if last.phase == "finished":
-            self._seconds.drawn(drawing.job, spec, last.seconds)
-        drawing.update(**last.changes(drawing.latest, _OWN_FIELDS))
+            self._seconds.drawn(run.job, spec, last.seconds)
+        run.update(**last.changes(run.latest, _OWN_FIELDS))
 
     def _asked(self, job: Job, spec: ModelSpec) -> int:
         return self._seconds.asked(job, spec)
@@ -185,28 +223,45 @@ class ZeroGpu:
         returns when its thread has ended: the next job is drawn in the same process."""
         forked, self._forked = self._forked, None
         yield Started(time.monotonic() - forked if forked else 0.0)
-        drawing = Drawing(job)
-        thread = threading.Thread(target=self._finish, args=(drawing, spec), name=f"drawing {job.short_id}")
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        run = Run(job, events.put, Cancel())
+        thread = threading.Thread(target=self._finish, args=(run, spec), name=f"drawing {job.short_id}")
         thread.start()
-        known: Event | None = None
         try:
-            for event in drawing.events(again=HEARTBEAT):
-                yield None if event is known else event
-                known = event
+            last = False
+            while not last:
+                try:
+                    event = _newest(events, HEARTBEAT)
+                except queue.Empty:
+                    yield None
+                else:
+                    last = event.last
+                    yield event
         finally:
-            drawing.stop()
+            run.cancel.set()
             thread.join()
-            if drawing.latest.code == WorkerDied.code and os.getpid() != self._process:
+            if run.latest.code == WorkerDied.code and os.getpid() != self._process:
                 # This process, which the next drawing would be given too, can't use its GPU any more. What
                 # was yielded has been sent: `spaces` (0.51) writes it to a pipe before it goes on.
                 os._exit(DEVICE_LOST)
 
-    def _finish(self, drawing: Drawing, spec: ModelSpec) -> None:
+    def _finish(self, run: Run, spec: ModelSpec) -> None:
         """Draws to the last event, whatever happens: an exception would reach the parent as its class's
         name."""
-        with drawing.concluded(spec.name, spec.license.url):
-            drawing.begin()
-            self._paint(drawing, spec)
+        with run.concluded(spec.name, spec.license.url):
+            self._draw(run, spec)
+
+
+def _newest(events: queue.SimpleQueue[Event], seconds: float) -> Event:
+    """The newest event, for which it waits so long.
+
+    Raises:
+        queue.Empty: there was none.
+    """
+    event = events.get(timeout=seconds)
+    while not events.empty():
+        event = events.get()
+    return event
 
 
 class _Call:

@@ -1,5 +1,5 @@
-"""How long a drawing holds a GPU of ZeroGPU: estimated from a small table before it starts, for what it asks
-of its visitor's quota, and corrected by how long drawings of this process really took.
+"""How long a drawing holds a GPU of ZeroGPU: estimated from its family's table of costs before it starts, for
+what it asks of its visitor's quota, and corrected by how long drawings of this process really took.
 
 ZeroGPU refuses a drawing that asks for more than its visitor has left, and ends one that takes longer than it
 asked for: hence never more than is needed, and a small margin.
@@ -8,46 +8,15 @@ asked for: hence never more than is needed, and a small margin.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.zerogpu_sizes import GpuSize
 from pipeline.families import FAMILIES
 from pipeline.request import Job
+from pipeline.weights.patches import patches_of
+from pipeline.weights.profile import drawn_as, profile_of
 
 MEGAPIXEL = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a model takes on one H200, in bf16, eager.
-
-    forward: seconds of one transformer forward of one picture of 1024 × 1024. attention: the share of it that
-    grows with the square of the pixels; the rest grows with the pixels. floor: seconds below which no step
-    comes, however small: the CPU needs them to launch the kernels. encode: seconds for the prompts. decode:
-    seconds a megapixel.
-    """
-
-    forward: float
-    attention: float
-    floor: float
-    encode: float = 0.1
-    decode: float = 0.087
-
-
-LARGE = Cost(forward=0.0923, attention=0.233, floor=0.118)
-COSTS = {
-    "sd3.5-large": LARGE,
-    "sd3.5-large-turbo": Cost(forward=0.0977, attention=0.233, floor=0.118),
-    "sd3.5-medium": Cost(forward=0.041, attention=0.376, floor=0.075),
-    "z-image-turbo": Cost(forward=0.149, attention=0.14, floor=0.105),
-}
-"""By model id; any other is taken for Large until it has been drawn once. Measured on an H200 with random
-weights of the true shapes, at 1024² and the default steps (bench/README.md): a step of Large takes 184.5 ms
-for two forwards, of Turbo 97.7 for one, of Medium 89.7 for 2.19, of Z-Image 149.0; Large's floor, the time of
-a forward at 512²; decoding, 87 ms. attention: 14.5 of 62.2 TFLOP, from the layers' shapes. encode: an upper
-bound, measured 0.05 to 0.12 s. Not measured: the other floors, by their number of blocks."""
-
 SLOWER: dict[GpuSize, float] = {"large": 4.0, "xlarge": 2.0}
 """How many times an H200's seconds each size takes: an H200 has 989 TFLOP/s in bf16 (data sheet, dense), a
 whole RTX Pro 6000 Blackwell 500 (an eighth of its 4,000 with sparse FP4), `large` is half of one. Not
@@ -71,13 +40,10 @@ _NEWEST = 0.5
 
 def drawing_seconds(job: Job, spec: ModelSpec, size: GpuSize) -> float:
     """Seconds from the prompt to the last picture, the worker being ready, as the table has it."""
-    cost = COSTS.get(spec.id, LARGE)
+    family = FAMILIES[spec.family]
+    cost = family.cost(spec.id)
     pixels = job.width * job.height / MEGAPIXEL
-    forwards = 1.0
-    if job.guidance > FAMILIES[spec.family].guidance_off:
-        forwards = 2.0
-        if (skipped := spec.skip_layer_guidance) is not None:
-            forwards += max(0.0, skipped.stop - skipped.start)  # a third forward in that part of the steps
+    forwards = family.forwards(spec, family.guided(job))
     forward = cost.forward * ((1 - cost.attention) * pixels + cost.attention * pixels**2)
     step = max(cost.floor, SLOWER[size] * forwards * forward)
     picture = job.steps * step + (SLOWER[size] * cost.decode + HOST) * pixels
@@ -102,7 +68,7 @@ class GpuSeconds:
 
     def needed(self, job: Job, spec: ModelSpec) -> float:
         """Seconds for this drawing in a new worker: whether it gets one nobody knows beforehand."""
-        correction = self._corrections.get(spec.id, 1.0)
+        correction = self._corrections.get(_kind(job, spec), 1.0)
         return MARGIN * (self._start + correction * drawing_seconds(job, spec, self._size))
 
     def asked(self, job: Job, spec: ModelSpec) -> int:
@@ -118,8 +84,13 @@ class GpuSeconds:
         """A finished drawing took so many seconds, its worker being ready."""
         low, high = _CORRECTION
         correction = min(high, max(low, seconds / drawing_seconds(job, spec, self._size)))
-        known = self._corrections.get(spec.id)
-        self._corrections[spec.id] = correction if known is None else _mean(known, correction)
+        kind = _kind(job, spec)
+        known = self._corrections.get(kind)
+        self._corrections[kind] = correction if known is None else _mean(known, correction)
+
+
+def _kind(job: Job, spec: ModelSpec) -> str:
+    return drawn_as(spec.id, profile_of(spec), patches_of(job))
 
 
 def _mean(known: float, newest: float) -> float:

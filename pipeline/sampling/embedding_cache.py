@@ -5,7 +5,7 @@ variant with the same text encoders needn't read it again, nor have the encoders
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,28 +17,40 @@ Embeddings = dict[str, Any]
 """Keyword arguments of a pipeline's call: tensors, lists of tensors, or None."""
 
 
+@dataclass(frozen=True)
+class EmbeddingKey:
+    """All that determines a prompt's embeddings.
+
+    family: how its encoders are used. encoders: their components' keys, which say in which precision and
+    under which profile they run and what patches change them. negative_prompt: None where guidance is off.
+    tokens: the length given to the longest-reading encoder.
+    """
+
+    family: str
+    encoders: tuple[tuple[str, ...], ...]
+    prompt: str
+    negative_prompt: str | None
+    tokens: int
+
+
 class EmbeddingCache:
     """The newest embeddings, where they were made, least recently used first; at most `most` bytes."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most
-        self._kept: OrderedDict[Hashable, Embeddings] = OrderedDict()
+        self._kept: OrderedDict[EmbeddingKey, Embeddings] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable) -> Embeddings | None:
-        """What was kept under this key; None where there is nothing.
-
-        Args:
-            key: all that determines the embeddings: text encoders, prompts, length, guidance on or off.
-        """
+    def get(self, key: EmbeddingKey) -> Embeddings | None:
+        """Return what was kept under this key, or None."""
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def put(self, key: Hashable, embeddings: Embeddings) -> None:
+    def put(self, key: EmbeddingKey, embeddings: Embeddings) -> None:
         self._kept[key] = embeddings
         self._kept.move_to_end(key)
         while sum(map(_bytes, self._kept.values())) > self._most:

@@ -8,22 +8,20 @@ run in a second thread; where that can't keep up, the newest estimate wins.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from pipeline.catalog.spec import ModelSpec, PreviewFactors
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.errors import Busy
+from pipeline.families import PreviewFactors
 from pipeline.sampling.thumbnail import LONGEST_SIDE, jpeg
 
 log = logging.getLogger("stepwise")
@@ -34,69 +32,6 @@ line falls behind for good if it is sent more than it can take."""
 
 Progress = dict[str, Any]
 """The fields of an Event that a step changes."""
-
-PUBLISHED_FACTORS = {
-    # Latent to RGB in [-1, 1], without a bias, in Stability-AI/sd3.5, sd3_impls.py (MIT),
-    # SD3LatentFormat.decode_latent_to_preview. Serves every model with SD3's 16-channel VAE.
-    "sd3": (
-        [
-            (-0.0645, 0.0177, 0.1052),
-            (0.0028, 0.0312, 0.0650),
-            (0.1848, 0.0762, 0.0360),
-            (0.0944, 0.0360, 0.0889),
-            (0.0897, 0.0506, -0.0364),
-            (-0.0020, 0.1203, 0.0284),
-            (0.0855, 0.0118, 0.0283),
-            (-0.0539, 0.0658, 0.1047),
-            (-0.0057, 0.0116, 0.0700),
-            (-0.0412, 0.0281, -0.0039),
-            (0.1106, 0.1171, 0.1220),
-            (-0.0248, 0.0682, -0.0481),
-            (0.0815, 0.0846, 0.1207),
-            (-0.0120, -0.0055, -0.0867),
-            (-0.0749, -0.0634, -0.0456),
-            (-0.1418, -0.1457, -0.1259),
-        ],
-        (0.0, 0.0, 0.0),
-    ),
-    # Latent to RGB in [-1, 1] for FLUX.1's VAE, which Z-Image uses too; as leejet/stable-diffusion.cpp
-    # (MIT) gives them in latent-preview.h.
-    "flux": (
-        [
-            (-0.0346, 0.0244, 0.0681),
-            (0.0034, 0.0210, 0.0687),
-            (0.0275, -0.0668, -0.0433),
-            (-0.0174, 0.0160, 0.0617),
-            (0.0859, 0.0721, 0.0329),
-            (0.0004, 0.0383, 0.0115),
-            (0.0405, 0.0861, 0.0915),
-            (-0.0236, -0.0185, -0.0259),
-            (-0.0245, 0.0250, 0.1180),
-            (0.1008, 0.0755, -0.0421),
-            (-0.0515, 0.0201, 0.0011),
-            (0.0428, -0.0012, -0.0036),
-            (0.0817, 0.0765, 0.0749),
-            (-0.1264, -0.0522, -0.1103),
-            (-0.0280, -0.0881, -0.0499),
-            (-0.1262, -0.0982, -0.0778),
-        ],
-        (-0.0329, -0.0718, -0.0851),
-    ),
-}
-
-
-def read_factors(spec: ModelSpec, folder: Path) -> PreviewFactors | None:
-    """A model's factors: from its entry, else from preview.json beside its weights, else None."""
-    if isinstance(spec.preview, str):
-        rows, bias = PUBLISHED_FACTORS[spec.preview]
-        return PreviewFactors(
-            factors=[(r / 2, g / 2, b / 2) for r, g, b in rows],
-            bias=(0.5 + bias[0] / 2, 0.5 + bias[1] / 2, 0.5 + bias[2] / 2),
-        )
-    if spec.preview is not None:
-        return spec.preview
-    beside = folder / "preview.json"
-    return PreviewFactors(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
 
 
 @dataclass(frozen=True)
@@ -159,7 +94,7 @@ def render(estimate: Estimate, factors: PreviewFactors, width: int, height: int)
 class Previewer:
     """Renders estimates in a thread beside the drawing's and posts each with the progress it belongs to.
 
-    A context manager; once it is left, nothing is posted any more. A model without factors posts its
+    A context manager; once it is left, its thread posts nothing any more. A model without factors posts its
     progress alone, and so does a step whose preview fails: a drawing's progress depends on none.
     """
 
@@ -168,22 +103,27 @@ class Previewer:
         factors: PreviewFactors | None,
         size: tuple[int, int],
         post: Callable[[Progress, bytes | None], None],
-        hand: Hand,
+        thread: SerialThread,
     ) -> None:
-        """size: the finished picture's (width, height) in pixels. post: called from the thread. hand: whose
-        thread it is, until this is left."""
+        """
+        Args:
+            size: the finished picture's (width, height) in pixels.
+            post: called with progress and its preview, from the thread beside the drawing's; where there is
+                nothing to render, and by `show`, from the drawing's own.
+            thread: its own, until this is left.
+        """
         self._factors, self._size, self._post = factors, size, post
         self._waiting: tuple[Progress, Estimate] | None = None
         self._running: Future[None] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._shown = self._offered = float("-inf")
-        self._hand = hand
+        self._thread = thread
         self._failed = False
 
     def __enter__(self) -> Previewer:
         try:
-            self._running = self._hand.start(self._run)
+            self._running = self._thread.start(self._run)
         except Busy as error:  # no thread for them
             log.warning("No previews of this picture: %s", error)
             self._factors = None

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from pipeline.devices.memory_plans import EIGHT_BITS, FOUR_BITS
 from pipeline.devices.zerogpu_sizes import ON_ZEROGPU
 from pipeline.errors import WeightsError, quoted
+from pipeline.weights.profile import Profile
 from pipeline.weights.weights_file import Tensor, bare_name, header, transformer_part
 
 Precision = Literal["16-bit", "8-bit", "4-bit"]
@@ -42,9 +43,9 @@ _PASSING = ("_name_or_path", "transformers_version", "_diffusers_version", "torc
 class Component:
     """A network that can be read, and be kept for every model that has the same.
 
-    key: what it is: class, precision, config and content of its files. name: for people. size: bytes of its
-    tensors once read. movable: whether its tensors may be moved to host memory and back as they are. read:
-    (device) → the module there, in evaluation mode.
+    key: what it is: class, precision, profile, patches, config and content of its files. name: for people.
+    size: bytes of its tensors once read. movable: whether its tensors may be moved to host memory and back as
+    they are. read: (device) → the module there, in evaluation mode.
     """
 
     key: tuple[str, ...]
@@ -54,8 +55,23 @@ class Component:
     read: Callable[[torch.device], torch.nn.Module] = field(compare=False, repr=False)
 
 
-def component(kind: Any, folder: Path, dtype: torch.dtype, precision: Precision) -> Component:
+@dataclass(frozen=True)
+class Treatment:
+    """What a network is read as, besides what its files say: all of it is part of the component's key.
+
+    dtype: of its tensors. precision: of its matrices. profile: how it is run. patches: the identities of
+    those that change it.
+    """
+
+    dtype: torch.dtype
+    precision: Precision
+    profile: Profile
+    patches: tuple[str, ...]
+
+
+def component(kind: Any, folder: Path, treatment: Treatment) -> Component:
     """A component in diffusers' or transformers' own folder layout."""
+    dtype, precision = treatment.dtype, treatment.precision
 
     def read(device: torch.device) -> torch.nn.Module:
         # A device map of one device: the libraries copy each tensor from the file to its place, none twice.
@@ -73,12 +89,10 @@ def component(kind: Any, folder: Path, dtype: torch.dtype, precision: Precision)
 
     files = weights_files(folder)
     elements = sum(_elements(file) for file in files)
-    return _component(kind, folder.name, folder / "config.json", files, elements, dtype, precision, read)
+    return _component(kind, folder.name, folder / "config.json", files, elements, treatment, read)
 
 
-def component_from_file(
-    kind: Any, file: Path, layout: Path, base: str, dtype: torch.dtype, precision: Precision
-) -> Component:
+def component_from_file(kind: Any, file: Path, layout: Path, base: str, treatment: Treatment) -> Component:
     """A transformer from one file, in its original or in diffusers' names, with the config of the pipeline in
     the folder `layout`. What else is in the file is left there.
 
@@ -88,6 +102,7 @@ def component_from_file(
     Raises:
         WeightsError: the file isn't a transformer like the pipeline's.
     """
+    dtype, precision = treatment.dtype, treatment.precision
     config = layout / "transformer" / "config.json"
     part = transformer_part(header(file))
     wanted = _shapes(kind, config.parent)
@@ -119,7 +134,7 @@ def component_from_file(
         return module.eval().requires_grad_(False)
 
     elements = sum(torch.Size(tensor.shape).numel() for tensor in part.values())
-    return _component(kind, file.stem, config, [file], elements, dtype, precision, read)
+    return _component(kind, file.stem, config, [file], elements, treatment, read)
 
 
 def _shapes(kind: Any, folder: Path) -> dict[str, tuple[int, ...]]:
@@ -171,13 +186,20 @@ def _component(
     config: Path,
     files: list[Path],
     elements: int,
-    dtype: torch.dtype,
-    precision: Precision,
+    treatment: Treatment,
     read: Callable[[torch.device], torch.nn.Module],
 ) -> Component:
-    key = (kind.__name__, str(dtype), precision, _config(config), *map(_content, files))
-    size = round(elements * dtype.itemsize * _SHARE[precision])
-    return Component(key, name, size, precision == "16-bit", read)
+    key = (
+        kind.__name__,
+        str(treatment.dtype),
+        treatment.precision,
+        treatment.profile.name,
+        "\n".join(treatment.patches),
+        _config(config),
+        *map(_content, files),
+    )
+    size = round(elements * treatment.dtype.itemsize * _SHARE[treatment.precision])
+    return Component(key, name, size, treatment.precision == "16-bit", read)
 
 
 def _content(file: Path) -> str:

@@ -20,15 +20,16 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from pipeline.catalog.layout import called, local_fault, parts, read_index
-from pipeline.catalog.spec import ModelSpec, PreviewFactors
+from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.hardware import Device
 from pipeline.devices.memory_plans import Plan
 from pipeline.errors import WeightsError
-from pipeline.families import FAMILIES, Reader
-from pipeline.sampling.preview import read_factors
-from pipeline.weights.component import Component, Precision, component, component_from_file
+from pipeline.families import FAMILIES, PreviewFactors, TextEncoder, preview_factors
+from pipeline.weights.component import Component, Precision, Treatment, component, component_from_file
 from pipeline.weights.download import discard_damaged
+from pipeline.weights.layout import called, local_fault, parts, read_index
+from pipeline.weights.patches import Patches
+from pipeline.weights.profile import Profile
 
 # Our events carry the progress, and sampling/tokens.py says what was cut: the libraries' own bars and
 # warnings would say both again, the second wrongly.
@@ -40,7 +41,8 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Weights:
-    """A model as it is drawn under one plan on one device; nothing of its networks is loaded yet.
+    """A model as it is drawn under one plan and profile on one device, with its patches; nothing of its
+    networks is loaded yet.
 
     networks: its text encoders, transformer and VAE by their names in the pipeline. rest: tokenizers and
     scheduler, and None for what the pipeline may have and this model hasn't. factors: for its previews.
@@ -49,6 +51,8 @@ class Weights:
     spec: ModelSpec
     device: Device
     plan: Plan
+    profile: Profile
+    patches: Patches
     folder: Path
     networks: dict[str, Component]
     rest: dict[str, Any]
@@ -56,28 +60,28 @@ class Weights:
     _idle: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
-    def readers(self) -> list[Reader]:
-        """The text encoders that this model has under this plan."""
-        return [reader for reader in FAMILIES[self.spec.family].readers if reader.encoder in self.networks]
+    def text_encoders(self) -> list[TextEncoder]:
+        """The text encoders that this model has under this plan, the one that reads longest last."""
+        return [one for one in FAMILIES[self.spec.family].text_encoders if one.network in self.networks]
 
     @property
     def encoders(self) -> dict[str, Component]:
         """The text encoders' networks."""
-        return {reader.encoder: self.networks[reader.encoder] for reader in self.readers}
+        return {one.network: self.networks[one.network] for one in self.text_encoders}
 
     @property
-    def painters(self) -> dict[str, Component]:
+    def denoisers(self) -> dict[str, Component]:
         """The networks that make a picture: transformer and VAE."""
         return {name: network for name, network in self.networks.items() if name not in self.encoders}
 
     @property
     def streamed(self) -> tuple[str, ...]:
         """Names of the networks whose blocks visit the device one by one under this plan."""
-        large = FAMILIES[self.spec.family].readers[-1].encoder
+        large = FAMILIES[self.spec.family].largest_encoder
         return ("transformer", large) if self.plan.streamed else ()
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[Lent]:
+    def job_components(self) -> Iterator[JobComponents]:
         """What one job has of its own until the block ends.
 
         Tokenizers are lent again: every call sets all their state, and copying three of SD3.5's size takes
@@ -85,16 +89,16 @@ class Weights:
         try:
             tokenizers = self._idle.pop()
         except IndexError:
-            names = [reader.tokenizer for reader in FAMILIES[self.spec.family].readers]
+            names = [one.tokenizer for one in FAMILIES[self.spec.family].text_encoders]
             tokenizers = copy.deepcopy({name: self.rest[name] for name in names})
         try:
-            yield Lent(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
+            yield JobComponents(self, tokenizers, copy.deepcopy(self.rest["scheduler"]))
         finally:
             self._idle.append(tokenizers)
 
 
 @dataclass(frozen=True)
-class Lent:
+class JobComponents:
     """A scheduler and tokenizers that no other job has meanwhile: both keep state during a call, and
     tokenizers are not thread-safe."""
 
@@ -112,7 +116,9 @@ class Lent:
         return pipe
 
 
-def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
+def find(
+    spec: ModelSpec, folder: Path, device: Device, plan: Plan, profile: Profile, patches: Patches
+) -> Weights:
     """Looks what a model's parts are; networks are read later.
 
     Args:
@@ -125,22 +131,23 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
     names = parts(index)
     rest: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     networks: dict[str, Component] = {}
-    large = FAMILIES[spec.family].readers[-1].encoder
+    large = FAMILIES[spec.family].largest_encoder
     with mended(spec, folder):
         for name in names:
             kind = _class(*index[name])
             if not issubclass(kind, torch.nn.Module):
                 rest[name] = kind.from_pretrained(folder / name)
-            elif name == large and plan.without_t5:
+                continue
+            if name == large and plan.without_t5:
                 rest[name] = None
-            elif name == "transformer" and spec.base:
-                file, base = Path(spec.source), called(spec)
-                precision = _precision(plan, name, large)
-                networks[name] = component_from_file(kind, file, folder, base, device.torch_dtype, precision)
+                continue
+            treatment = Treatment(
+                device.torch_dtype, _precision(plan, name, large), profile, patches.of(name)
+            )
+            if name == "transformer" and spec.base:
+                networks[name] = component_from_file(kind, Path(spec.source), folder, called(spec), treatment)
             else:
-                networks[name] = component(
-                    kind, folder / name, device.torch_dtype, _precision(plan, name, large)
-                )
+                networks[name] = component(kind, folder / name, treatment)
         channels = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
     factors = read_factors(spec, folder)
     if factors is not None and len(factors.factors) != channels:
@@ -148,7 +155,17 @@ def find(spec: ModelSpec, folder: Path, device: Device, plan: Plan) -> Weights:
             f"{spec.name}: {len(factors.factors)} rows of preview factors for {channels} latent channels: "
             "mend `preview` in models.yaml, or preview.json beside the weights."
         )
-    return Weights(spec, device, plan, folder, networks, rest, factors)
+    return Weights(spec, device, plan, profile, patches, folder, networks, rest, factors)
+
+
+def read_factors(spec: ModelSpec, folder: Path) -> PreviewFactors | None:
+    """A model's preview factors: from its entry, else from preview.json beside its weights, else None."""
+    if isinstance(spec.preview, str):
+        return preview_factors()[spec.preview]
+    if spec.preview is not None:
+        return spec.preview
+    beside = folder / "preview.json"
+    return PreviewFactors(**json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
 
 
 def _precision(plan: Plan, name: str, large: str) -> Precision:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import WeightsError
+from pipeline.families import FAMILIES
 
 SUFFIX = ".safetensors"
 _LONGEST_HEADER = 100_000_000
@@ -130,17 +131,17 @@ def transformer_fault(file: Path, family: str) -> str:
     if _has(names, r"(^|\.)(control(net)?_|controlnet_blocks|zero_convs?|input_hint_block)"):
         return f"{file.name} is a ControlNet, not a transformer's weights: name the transformer's file."
     parts = transformer_part(tensors)
-    kind = _kind(parts)
+    kind, wanted = _kind(parts), FAMILIES[family].title
+    if kind in FAMILIES and kind != family:
+        return (
+            f"{file.name} has the transformer of {FAMILIES[kind].title}, and family {family} means {wanted}: "
+            "mend `family` in models.yaml, and `base` with it, or name another file."
+        )
     if kind != family:
-        if kind in _FAMILY:
-            return (
-                f"{file.name} has the transformer of {_FAMILY[kind]}, and family {family} means "
-                f"{_FAMILY[family]}: mend `family` in models.yaml, and `base` with it, or name another file."
-            )
         what = (
             f"{file.name} is {kind}" if kind else f"{file.name} has no tensors of a transformer that is known"
         )
-        return f"{what}, and family {family} means the transformer of {_FAMILY[family]}: name another file."
+        return f"{what}, and family {family} means the transformer of {wanted}: name another file."
     if _quantised(parts):
         return (
             f"{file.name} is quantised (scaled 8-bit or 4-bit numbers), which isn't read here: take the file "
@@ -160,25 +161,14 @@ def bare_name(name: str) -> str:
     return name.removeprefix(_PREFIX)
 
 
-_FAMILY = {"sd3": "Stable Diffusion 3 or 3.5", "z-image": "Z-Image"}
-_KINDS = (
-    # (kind, what its names have: all of these). The first that fits counts, so what is special goes first.
+_Kinds = tuple[tuple[str, tuple[str, ...]], ...]
+"""(kind, what its names have: all of these). The first that fits counts, so what is special goes first."""
+_SPECIAL: _Kinds = (
     ("a transformer such as FLUX's", (r"^(double_blocks|single_transformer_blocks)\.0\.",)),
     ("a transformer such as FLUX's", (r"^single_blocks\.0\.",)),
-    ("sd3", (r"^joint_blocks\.0\.x_block\.",)),
     ("the transformer of Qwen-Image", (r"^transformer_blocks\.0\.txt_m",)),
-    (
-        "sd3",
-        (
-            r"^transformer_blocks\.0\.attn\.add_q_proj\.",
-            r"^time_text_embed\.text_embedder\.",
-            r"^pos_embed\.",
-        ),
-    ),
-    (
-        "z-image",
-        (r"^layers\.0\.(attention|adaLN_modulation\.0)\.", r"^cap_embedder\.", r"^noise_refiner\.0\."),
-    ),
+)
+_OTHERS: _Kinds = (
     (
         "a UNet of Stable Diffusion 1, 2 or XL",
         (r"^(input_blocks|down_blocks)\.0\.", r"^(middle_block|mid_block)\."),
@@ -194,19 +184,19 @@ _KINDS = (
 def _kind(part: Mapping[str, Tensor]) -> str:
     """A family of ours, or words for what a transformer isn't; empty: neither is known."""
     names = [bare_name(name) for name in part]
-    return next((kind for kind, has in _KINDS if all(_has(names, one) for one in has)), "")
+    ours = tuple((kind, has) for kind, family in FAMILIES.items() for has in family.transformer_tensors)
+    kinds = (*_SPECIAL, *ours, *_OTHERS)
+    return next((kind for kind, has in kinds if all(_has(names, one) for one in has)), "")
 
 
 _LORA = re.compile(
     r"(^|[._])(lora_([AB]|down|up)|lora_linear_layer|hada_w[12]_[ab]|lokr_w[12](_[ab])?)(\.|$)|lora\.(down|up)\."
 )
-_FOR = (
-    # (what it is for, what some names have), what is special first.
+_OTHER_LORAS = (
+    # (what it is for, what some names have), what is special first, and before our families'.
     ("FLUX", "double_blocks|single_blocks|single_transformer_blocks"),
     ("Qwen-Image", "(img|txt)_(mlp|mod)"),
     ("Stable Diffusion 1, 2 or XL", "down_blocks|up_blocks|input_blocks|mid_block"),
-    ("Stable Diffusion 3 or 3.5", r"joint_blocks|transformer_blocks[._]\d+[._](attn|ff|norm1)[._]"),
-    ("Z-Image", r"layers[._]\d+[._](attention|feed_forward|adaLN)"),
 )
 
 
@@ -221,7 +211,8 @@ def _lora(tensors: Mapping[str, Tensor]) -> str:
         if re.search(r"lora_(A|down)|lora\.down", name) and tensors[name].shape
     ]
     rank = f"rank {max(ranks)}" if ranks else ""
-    whose = next((f"for {words}" for words, names in _FOR if _has(found, names)), "")
+    ours = tuple((family.title, family.lora_tensors) for family in FAMILIES.values())
+    whose = next((f"for {words}" for words, names in (*_OTHER_LORAS, *ours) if _has(found, names)), "")
     about = ", ".join(filter(None, (rank, whose)))
     return f"a LoRA ({about})" if about else "a LoRA"
 

@@ -21,7 +21,9 @@ ROWS: dict[str, Callable[[ModelSpec], str]] = {
     "`images` (default)": lambda spec: _bounded(spec.limits.images, 1),
     "`steps` (default)": lambda spec: _bounded(spec.limits.steps, spec.defaults.steps),
     "`guidance` (default)": lambda spec: _bounded(spec.limits.guidance, spec.defaults.guidance),
-    "`negative_prompt` is read at a guidance above": lambda spec: f"{FAMILIES[spec.family].guidance_off:g}",
+    "`negative_prompt` is read at a guidance above": lambda spec: (
+        f"{FAMILIES[spec.family].guidance_threshold:g}"
+    ),
 }
 
 

@@ -91,18 +91,18 @@ class Held:
             return ""
 
     def _wait_while(self, true: Callable[[], bool]) -> None:
-        drawing = getattr(self._of_thread, "drawing", None)
-        while true() and not (drawing and drawing.stopping):
+        run = getattr(self._of_thread, "run", None)
+        while true() and not (run and run.cancel.is_set):
             time.sleep(POLL)
 
     def around_check(self, check: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Of Drawing.check, which the thread that draws calls at each step and while it loads."""
+        """Of Run.check, which the thread that draws calls at each step and while it loads."""
 
-        def held(drawing: Any) -> None:
-            self._of_thread.drawing = drawing
-            if drawing.latest.phase == "loading":
+        def held(run: Any) -> None:
+            self._of_thread.run = run
+            if run.latest.phase == "loading":
                 self._wait_while(lambda: self.where() == "loading")
-            check(drawing)
+            check(run)
 
         return held
 
@@ -110,13 +110,13 @@ class Held:
         """Of Previewer.offer, which follows each step's check."""
 
         def held(previewer: Any, progress: dict[str, Any], estimate: Any) -> None:
-            drawing, step = self._of_thread.drawing, progress["step"]
+            run, step = self._of_thread.run, progress["step"]
             if not self.where():
                 return offer(previewer, progress, estimate)
             previewer._shown = float("-inf")
             offer(previewer, progress, estimate)
-            self._wait_while(lambda: drawing.latest.step < step and not previewer._running.done())
-            done = (drawing.latest.image - 1) * drawing.job.steps + step
+            self._wait_while(lambda: run.latest.step < step and not previewer._running.done())
+            done = (run.latest.image - 1) * run.job.steps + step
             return self._wait_while(lambda: (at := self.where()).isdigit() and done >= int(at))
 
         return held
@@ -133,8 +133,8 @@ class Held:
     def changes(self, change: Change = setattr) -> dict[str, Callable[[Any], None]]:
         """What is to be changed in which module."""
 
-        def drawing(module: Any) -> None:
-            change(module.Drawing, "check", self.around_check(module.Drawing.check))
+        def run(module: Any) -> None:
+            change(module.Run, "check", self.around_check(module.Run.check))
 
         def preview(module: Any) -> None:
             change(module.Previewer, "offer", self.around_offer(module.Previewer.offer))
@@ -143,7 +143,7 @@ class Held:
             change(module, "_decode", self.around_decode(module._decode))
 
         return {
-            "pipeline.drawing": drawing,
+            "pipeline.run": run,
             "pipeline.sampling.preview": preview,
             "pipeline.sampling.sample": draw,
         }

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from jobs.data_dir.folder import DataFolder
-from jobs.limits import Rules
+from jobs.limits import Limits
 from jobs.queue import Queue
-from jobs.workers.executors import Executor, executors
+from jobs.workers.executors import executors
 from pipeline.engine import Engine
+from pipeline.executors.executor import Executor
 from tests.jobs.queueing import Make
 
 
@@ -24,8 +25,10 @@ def make(tiny: Engine, tmp_path: Path) -> Iterator[Make]:
     def begin(executor: Executor | None = None, **rules: Any) -> Queue:
         if made:
             made[-1].close()
+        for local in tiny._local.values():
+            local._lost = ""  # the next server is another process
         several: dict[str, Sequence[Executor]] = {"cpu": [executor]} if executor else {**executors(tiny)}
-        made.append(Queue(tiny, DataFolder(tmp_path / "data"), several, Rules(**rules)))
+        made.append(Queue(tiny, DataFolder(tmp_path / "data"), several, Limits(**rules)))
         return made[-1]
 
     yield begin

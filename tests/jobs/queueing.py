@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.lifecycle.subscription import Subscription
 from jobs.queue import Queue
 from jobs.store.models import Owner
 from pipeline.engine import Engine
@@ -27,6 +28,12 @@ def until(true: Callable[[], object]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
+
+
+def stopping(subscription: Subscription) -> bool:
+    """Whether the job was asked to stop, or has ended."""
+    tracked = subscription.tracked
+    return subscription.latest.last or (tracked is not None and tracked.stop_asked)
 
 
 def counts(queue: Queue) -> dict[tuple[str, ...], float]:

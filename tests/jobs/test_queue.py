@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from jobs.lifecycle.recovery import MOST_ATTEMPTS
-from jobs.limits import Rules
+from jobs.limits import Limits
 from jobs.queue import Queue
 from jobs.store.event_log import LogWriter
 from jobs.store.log_names import log_path
@@ -18,21 +19,23 @@ from jobs.store.models import Choice, Owner, Record
 from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
 from pipeline.errors import Busy, InvalidRequest
+from pipeline.executors.executor import Capabilities
 from pipeline.request import Job
-from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, until
+from tests.jobs.queueing import ANN, BEN, SOON, Make, counts, job, stopping, until
 from tests.support.tiny import hold
 
 
 class Unready:
     """An executor that never comes to draw."""
 
-    ready, reason, lost = False, "It isn't ready.", ""
+    at_once = 1
 
-    def resident(self) -> tuple[str, ...]:
-        return ()
+    def capabilities(self) -> Capabilities:
+        return Capabilities(reason="It isn't ready.")
 
-    def close(self) -> None:
-        pass
+    def on_change(self, changed: Callable[[], None]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Killed:
@@ -45,10 +48,10 @@ class Killed:
 
     def drew(self, one: Job, attempts: int = 1) -> Record:
         """It was drawing this, for the so-many-eth time."""
-        self.store.add(one, "cpu", ANN, "always", 50, 20)
+        self.store.add(one, "cpu", ANN, "detached", 50, 20)
         for attempt in range(1, attempts + 1):
             if attempt > 1:
-                self.store.put_back(one.id, attempt - 1, lost=True)
+                self.store.requeue(one.id, attempt - 1, lost=True)
             record = self.store.claim("cpu", lambda *_: Choice(one.id))
         assert record is not None
         return record
@@ -68,7 +71,7 @@ def test_a_job_that_was_being_drawn_when_its_server_was_killed_gets_the_picture_
     undisturbed = tiny.start(job(tiny)).result()
     running, waiting = job(tiny), job(tiny, seed=8)
     killed.drew(running)
-    killed.store.add(waiting, "cpu", BEN, "always", 50, 20)
+    killed.store.add(waiting, "cpu", BEN, "detached", 50, 20)
     killed.store.close()
     queue = make()
     again = queue.find(running.id)
@@ -114,11 +117,11 @@ def test_servers_that_are_told_to_end_while_they_draw_dont_count_as_ended_by_the
         gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
         queue = make()
         if not number:
-            queue.start(one, ANN, "always")
+            queue.start(one, ANN, "detached")
         gate.wait()
         queue.close()
         gate.open()
-        until(lambda: tiny.find(one.id) is None)  # all servers of this test have the same engine
+        queue._dispatch.join(SOON)  # all servers of this test have the same engine
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     assert store.claim("cpu", lambda *_: Choice(one.id)) is not None  # one that is killed amid it
     store.close()
@@ -130,17 +133,18 @@ def test_a_server_that_closes_waits_for_the_threads_that_draw_to_come_out_of_the
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, queue = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2), make()
-    one = queue.start(job(tiny), ANN, "always")
+    one = queue.start(job(tiny), ANN, "detached")
     gate.wait()
     closing = threading.Thread(target=queue.close, args=(SOON,))
     closing.start()
-    drawing = tiny.find(one.job.id)
-    assert drawing is not None
-    until(lambda: drawing.stopping)
+    assert one.tracked is not None
+    attempt = one.tracked.attempt
+    assert attempt is not None
+    until(lambda: attempt.is_set)
     gate.open()
     closing.join(SOON)
     assert not closing.is_alive()
-    assert tiny.find(one.job.id) is None
+    assert one.tracked.attempt is None
     assert not [thread for thread in queue._dispatch._threads if thread.is_alive()]
     assert gate.calls == 2
 
@@ -149,8 +153,8 @@ def test_a_job_that_was_just_claimed_when_its_server_is_closed_waits_again(
     tiny: Engine, make: Make, tmp_path: Path
 ) -> None:
     queue, one = make(Unready()), job(tiny)
-    queue.start(one, ANN, "always")
-    assert queue._register.claim("cpu", lambda *_: Choice(one.id)) is not None
+    queue.start(one, ANN, "detached")
+    assert queue._jobs.claim("cpu", lambda *_: Choice(one.id)) is not None
     queue.close()
     store = SqliteStore(tmp_path / "data" / "jobs.sqlite")
     record = store.get(one.id)
@@ -164,11 +168,11 @@ def test_what_runs_when_a_server_is_closed_is_drawn_by_the_next(
 ) -> None:
     first = make()
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
-    one = first.start(job(tiny), ANN, "always")
+    one = first.start(job(tiny), ANN, "detached")
     gate.wait()
     first.close()
     gate.open()
-    until(lambda: tiny.find(one.job.id) is None)  # both servers of this test have the same engine
+    first._dispatch.join(SOON)  # both servers of this test have the same engine
     found = make().find(one.job.id)
     assert found is not None and found.result().phase == "finished"
 
@@ -195,13 +199,13 @@ def test_to_drain_is_to_say_whether_there_is_a_picture_to_fetch(
     queue.start(job(tiny), ANN)
     gate.wait()
     assert queue.drain(0) is False  # it runs still
-    running = queue._register.running
+    running = queue._jobs.running
 
     def counted() -> object:
         gate.open()  # once the next one counts what runs
         return running()
 
-    monkeypatch.setattr(queue._register, "running", counted)
+    monkeypatch.setattr(queue._jobs, "running", counted)
     assert queue.drain(SOON) is True
     assert queue.drain(SOON) is False
 
@@ -226,9 +230,9 @@ def test_two_persons_take_turns_though_one_came_first_with_several(
     tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
-    anns = [tiny_queue.start(job(tiny, seed=seed), ANN, "always") for seed in (1, 2, 3)]
+    anns = [tiny_queue.start(job(tiny, seed=seed), ANN, "detached") for seed in (1, 2, 3)]
     gate.wait()
-    bens = tiny_queue.start(job(tiny, seed=4), BEN, "always")
+    bens = tiny_queue.start(job(tiny, seed=4), BEN, "detached")
     assert counts(tiny_queue)["stepwise_jobs_waiting", "cpu", "tiny"] == 3
     assert counts(tiny_queue)["stepwise_jobs_running", "cpu", "tiny"] == 1
     gate.open()
@@ -243,11 +247,11 @@ def test_the_first_thing_that_a_job_is_told_is_its_true_place(
     tiny: Engine, tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
-    tiny_queue.start(job(tiny), ANN, "always")
+    tiny_queue.start(job(tiny), ANN, "detached")
     gate.wait()
-    places = [tiny_queue.start(job(tiny, seed=seed), ANN, "always").latest.position for seed in range(8)]
+    places = [tiny_queue.start(job(tiny, seed=seed), ANN, "detached").latest.position for seed in range(8)]
     assert places == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert tiny_queue.start(job(tiny), BEN, "always").latest.position == 1
+    assert tiny_queue.start(job(tiny), BEN, "detached").latest.position == 1
     gate.open()
 
 
@@ -272,8 +276,8 @@ def test_who_is_refused_is_counted_by_reason_and_told_when_to_come_back(
     tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = make(room=2, each=1)
-    monkeypatch.setattr(Pace, "seconds", lambda *_: 5.0)  # stands in for what it learns from drawings
-    monkeypatch.setattr(Pace, "remaining", lambda *_: 12.0)
+    monkeypatch.setattr(Estimator, "seconds", lambda *_: 5.0)  # stands in for what it learns from drawings
+    monkeypatch.setattr(Estimator, "remaining", lambda *_: 12.0)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     started = [queue.start(job(tiny), ANN)]
     gate.wait()
@@ -304,13 +308,13 @@ def test_a_job_whose_last_reader_has_gone_ends_when_the_patience_is_over(
 ) -> None:
     queue = make(abandoned=0.3)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
-    one = queue.start(job(tiny), ANN, "visit")
-    kept = queue.start(job(tiny, seed=8), BEN, "always")
+    one = queue.start(job(tiny), ANN, "page")
+    kept = queue.start(job(tiny, seed=8), BEN, "detached")
     reader = iter(one.events())
     next(reader)
     gate.wait()
     reader.close()  # type: ignore[attr-defined]
-    until(lambda: one.box.stopping)
+    until(lambda: stopping(one))
     gate.open()
     assert one.result().phase == "stopped"
     assert kept.result().phase == "finished"
@@ -323,7 +327,7 @@ def test_a_drawing_that_takes_too_long_fails_in_words(
     queue = make(draw=0.2)
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = queue.start(job(tiny), ANN)
-    until(lambda: one.active is not None and one.active.late)
+    until(lambda: one.tracked is not None and one.tracked.late)
     gate.open()
     event = one.result()
     assert (event.phase, event.code) == ("failed", "late")
@@ -340,9 +344,9 @@ def test_a_drawing_that_outlasts_its_end_makes_the_server_dead_until_it_ends(
     one = queue.start(job(tiny), ANN)
     gate.wait()
     assert queue.not_alive() == ""
-    monkeypatch.setattr(queue._watch, "_rules", Rules(draw=0.2))
+    monkeypatch.setattr(queue._housekeeping, "_limits", Limits(draw=0.2))
     until(lambda: "can't be ended" in queue.not_alive())
-    until(lambda: one.active is not None and one.active.late)
+    until(lambda: one.tracked is not None and one.tracked.late)
     gate.open()
     assert one.result().phase == "failed"
     assert queue.not_alive() == ""
@@ -355,7 +359,7 @@ def test_a_job_that_waits_too_long_fails_in_words(
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
     running = queue.start(job(tiny), ANN)
     gate.wait()
-    monkeypatch.setattr(queue._watch, "_rules", Rules(wait=0.2))
+    monkeypatch.setattr(queue._housekeeping, "_limits", Limits(wait=0.2))
     event = queue.start(job(tiny, seed=8), BEN).result()
     assert event.phase == "failed"
     assert event.error is not None and "without a turn" in event.error

@@ -86,7 +86,7 @@ def test_changing_plans_back_and_forth_leaves_gpu_memory_as_it_was(engine: Engin
 def test_what_left_the_gpu_is_page_locked_in_host_memory(engine: Engine) -> None:
     picture(engine, "encoders-off")
     # Of each test the newest: what is free of the GPU, which is asked anew for each, is a part of the device.
-    *_, memory = [one for device, one in engine._local._memories.items() if device.kind == "cuda"]
+    *_, memory = engine._local["cuda"]._memories.values()
     copies = [loaded.copy for loaded in memory.residency._loaded.values() if loaded.tier == "host"]
     assert copies
     assert all(tensor.is_pinned() for copy in copies for tensor in copy._copies)

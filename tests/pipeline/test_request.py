@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalog.catalogue import read_catalogue
 from pipeline.engine import Engine
-from pipeline.errors import Busy, InvalidRequest, ModelUnavailable, StepwiseError, UnknownModel
+from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError, UnknownModel
 from pipeline.request import MAX_SEED
-from tests.support.tiny import ROOT, SMALL, draw, pixels
+from tests.support.tiny import SMALL, draw, pixels
 
 SKETCHED = {"prompt": "a red apple", "model": "sketch"}
 
@@ -122,26 +121,6 @@ def test_a_job_made_by_hand_is_checked_like_any_other(engine: Engine, changes: d
         return
     with pytest.raises(StepwiseError):
         engine.start(job)
-
-
-def test_a_full_line_says_so_and_takes_the_next_job_when_there_is_room() -> None:
-    engine = Engine(read_catalogue(ROOT / "models.yaml"), max_waiting=2)
-    drawings = [engine.start(engine.check(SMALL | {"steps": 60})) for _ in range(3)]
-    with pytest.raises(Busy, match="2 drawings are waiting already"):
-        engine.start(engine.check(SMALL))
-    for drawing in drawings:
-        drawing.stop()
-        drawing.result()
-    assert draw(engine, steps=1).phase == "finished"
-
-
-def test_a_job_that_is_being_drawn_is_not_drawn_twice(engine: Engine) -> None:
-    job = engine.check(SMALL | {"steps": 30})
-    drawing = engine.start(job)
-    assert engine.start(job) is drawing
-    assert engine.find(job.id) is drawing
-    drawing.stop()
-    drawing.result()
 
 
 ANYTHING = st.recursive(

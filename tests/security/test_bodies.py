@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from api.gradio.bodies import MOST_VALUES, NO_FILES
+from api.gradio.bodies import NO_FILES
+from api.gradio.json_bodies import MOST_VALUES
 from api.guard.access import Table
 from tests.support.rest import TIMEOUT, call, refusal
 from tests.support.tiny import SMALL

@@ -107,6 +107,17 @@ def test_a_session_that_utf_8_can_not_write_draws_or_is_refused(url: str) -> Non
     assert answered is None or answered[0] == "complete", answered
 
 
+def test_a_session_named_like_gradios_own_marks_is_refused_and_keeps_nobody_from_cancelling(url: str) -> None:
+    api = f"{url}/gradio_api"
+    for named in ("a<gradio-sep>b", "<gradio-sep>"):
+        assert not join(url, named)
+        body = {"data": draw(str(uuid.uuid4())), "session_hash": named}
+        answer = httpx.post(f"{api}/call/generate", json=body, timeout=TIMEOUT)
+        assert (answer.status_code, "<gradio-sep>" in answer.json()["detail"]) == (400, True)
+    body = {"session_hash": "mine", "fn_index": 0, "event_id": "none"}
+    assert httpx.post(f"{api}/cancel", json=body, timeout=TIMEOUT).status_code == 200
+
+
 def test_a_caller_still_finds_the_jobs_of_its_session_and_no_others(url: str) -> None:
     sessions = {uuid.uuid4().hex * 4: str(uuid.uuid4()) for _ in range(2)}
     for session, job in sessions.items():

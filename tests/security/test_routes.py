@@ -1,4 +1,5 @@
-"""One table has every route there is: what it doesn't have is refused, and docs/security.md prints it."""
+"""One table has every route there is: what it doesn't have is refused, and docs/login-and-security.md prints
+it."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ from tests.security.support.routes import every_route
 from ui.login_page import login_page, logout_page, password_page
 from ui.page import build_page
 
-SECURITY = ROOT / "docs" / "security.md"
+SECURITY = ROOT / "docs" / "login-and-security.md"
 
 
-def login_of(kind: str) -> Login | None:
+def make_login(kind: str) -> Login | None:
     if kind == "passwords":
         return Accounts([SecretStr("ann:secret")], password_page, logout_page)
     return (
@@ -36,7 +37,7 @@ def login_of(kind: str) -> Login | None:
 
 @pytest.mark.parametrize("kind", ["none", "passwords", "huggingface"])
 def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Queue, kind: str) -> None:
-    login = login_of(kind)
+    login = make_login(kind)
     table = Table(login.access) if login else Table()
     used = set()
     found = every_route(tiny_queue, login)
@@ -68,7 +69,7 @@ def test_a_route_that_isnt_in_the_table_is_refused(tiny_queue: Queue) -> None:
 
 
 def rows() -> list[tuple[str, ...]]:
-    """docs/security.md's table of routes: its rows' cells."""
+    """docs/login-and-security.md's table of routes: its rows' cells."""
     text = SECURITY.read_text(encoding="utf-8")
     table = text[text.index("| Route ") :].split("\n\n")[0]
     return [tuple(cell.strip(" `") for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]

@@ -22,7 +22,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from api.gradio.routes import keep_gradio_to
+from api.server.startup import set_gradio_folder
 from pipeline.errors import SettingError
 from tests.conftest import running
 from tests.support.rest import TIMEOUT
@@ -149,7 +149,7 @@ def test_a_folder_for_gradio_that_cant_be_written_to_is_named_with_its_variable(
     with pytest.raises(
         SettingError, match=r"^GRADIO_TEMP_DIR is .*/gradio, where nothing can be written: Not a dir"
     ):
-        keep_gradio_to(tmp_path / "data")
+        set_gradio_folder(tmp_path / "data")
 
 
 def test_where_no_temporary_file_can_be_written_it_draws_and_a_full_disk_is_told_in_words(

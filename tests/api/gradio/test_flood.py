@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bench.flood import flood_the_app
-from bench.table import ROOT
+from bench.support.table import ROOT
 
 
 def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(t
 
 
 def test_the_garbage_collector_looks_at_what_came_since_the_start_and_not_at_the_libraries() -> None:
-    code = "import app, gc; gc.disable(); app.look_past_libraries();"
+    code = "import app, gc; gc.disable(); app.exclude_libraries_from_gc();"
     code += "print(gc.get_freeze_count(), len(gc.get_objects()), int(gc.isenabled()))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     frozen, seen, collects = map(int, ended.stdout.split())

@@ -86,7 +86,7 @@ def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     job = asyncio.run(vanish())
     drawing = tiny_queue.find(job)
     assert drawing is not None
-    until(lambda: drawing.box.stopping)
+    until(lambda: drawing.tracked is not None and drawing.tracked.stop_asked)
     gate.open()
     assert drawing.result().phase == "stopped"
     assert gate.calls == 3

@@ -22,7 +22,7 @@ from mcp import ClientSession, McpError
 from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
 
 from api.mcp.http import Visit
-from jobs.lifecycle.subscription import Following
+from jobs.lifecycle.subscription import Subscription
 from jobs.queue import Queue
 from tests.clients import CLIENTS, NewestClients
 from tests.support.mcp import connected, initialize, mcp_over, words
@@ -41,12 +41,12 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 @pytest.fixture
-def started(tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[Following]:
+def started(tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[Subscription]:
     """Every job that this queue starts."""
-    drawings: list[Following] = []
+    drawings: list[Subscription] = []
     start = tiny_queue.start
 
-    def recorded(*job: Any) -> Following:
+    def recorded(*job: Any) -> Subscription:
         drawings.append(start(*job))
         return drawings[-1]
 
@@ -61,9 +61,9 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.005)
 
 
-def stopped_in_that_step(gate: Gate, drawing: Following) -> bool:
+def stopped_in_that_step(gate: Gate, drawing: Subscription) -> bool:
     """Lets the held step end, once the job was told to stop; no other may follow."""
-    until(drawing.box._stop.is_set)
+    until(lambda: drawing.tracked is not None and drawing.tracked.stop_asked)
     gate.open()
     return (drawing.result().phase, gate.calls) == ("stopped", HELD)
 
@@ -75,7 +75,7 @@ async def call_in_mid_step(session: ClientSession, gate: Gate) -> asyncio.Task[A
 
 
 def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
-    tiny_queue: Queue, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Subscription]
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url) as session:
@@ -95,7 +95,7 @@ def test_a_cancelled_call_stops_its_job_within_a_step_and_the_session_draws_on(
 
 @pytest.mark.parametrize("ends", [True, False], ids=["with its session ended", "with its connections cut"])
 def test_a_client_that_is_closed_stops_its_job_within_a_step(
-    tiny_queue: Queue, gate: Gate, started: list[Following], ends: bool
+    tiny_queue: Queue, gate: Gate, started: list[Subscription], ends: bool
 ) -> None:
     async def run(url: str) -> None:
         async with connected(url, ends) as session:
@@ -145,7 +145,7 @@ def test_the_newest_client_begins_is_told_each_step_and_cancels_whatever_protoco
     tiny_queue: Queue,
     tmp_path: Path,
     gate: Gate,
-    started: list[Following],
+    started: list[Subscription],
     newest_clients: NewestClients,
     mode: str,
 ) -> None:
@@ -205,7 +205,7 @@ def kill_a_client_once_it_is_told(message: str, url: str, gate: Gate) -> None:
 
 
 def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
-    tiny_queue: Queue, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Subscription]
 ) -> None:
     with mcp_over(tiny_queue) as (url, _):
         kill_a_client_once_it_is_told(r"step \d of 20", url, gate)
@@ -214,7 +214,7 @@ def test_a_client_killed_in_mid_step_stops_its_job_within_that_step(
 
 
 def test_a_client_killed_while_it_waits_leaves_the_line(
-    tiny_queue: Queue, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Subscription]
 ) -> None:
     first = begin(tiny_queue, TINY)
     gate.wait()
@@ -247,7 +247,7 @@ def test_two_calls_of_one_client_are_drawn_one_after_the_other(tiny_queue: Queue
 
 
 def test_a_job_that_somebody_else_stopped_is_answered_in_words(
-    tiny_queue: Queue, gate: Gate, started: list[Following]
+    tiny_queue: Queue, gate: Gate, started: list[Subscription]
 ) -> None:
     async def run(url: str) -> Any:
         async with connected(url) as session:

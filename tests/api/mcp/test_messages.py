@@ -17,7 +17,7 @@ from mcp import McpError
 
 from api.guard.access import MESSAGE
 from api.mcp.messages import MOST_DEEP, MOST_ID, MOST_VALUES
-from api.mcp.transport import quiet_transport
+from api.mcp.transport import silence_ended_sessions
 from jobs.queue import Queue
 from tests.security.support.mcp_calls import HEADERS, LIST_TOOLS, ONE, at, begin, say, tool_call
 from tests.support.mcp import INITIALIZE, connected, mcp_over
@@ -112,7 +112,7 @@ def test_a_stream_is_opened_for_who_asks_for_what_came_after_an_event(server: st
 def test_a_session_that_ends_while_it_is_asked_answers_everything_and_logs_no_traceback(
     tiny_queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quiet_transport()  # as mcp_app does
+    silence_ended_sessions()  # as mcp_app does
     statuses: Counter[int] = Counter()
 
     async def run(url: str) -> None:

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from api.auth.keys import AskForKey
 from api.auth.login import AskForLogin, Login
 from api.guard.access import Refuse, Table
-from api.guard.guard import Guard, KeepToTable
+from api.guard.guard import AllowListed, Guard
 from api.guard.sites import Sites
 from api.openai.errors import refuse
 from api.openai.routes import PREFIX, openai_app
@@ -41,7 +41,7 @@ EXTRAS: dict[str, Any] = {"steps": 4, "seed": 7}
 def guarded(app: ASGIApp, refuse: Refuse, keys: Sequence[str] = (), login: Login | None = None) -> ASGIApp:
     """The app behind the guard of all routes, as api/routes.py puts it together."""
     table, secrets = Table(), [SecretStr(key) for key in keys]
-    inner = KeepToTable(app, table)
+    inner = AllowListed(app, table)
     behind = AskForLogin(inner, login, secrets) if login else AskForKey(inner, secrets)
     return Guard(behind, table, Sites(), {PREFIX: refuse}, refuse, lambda _: bool(keys))
 

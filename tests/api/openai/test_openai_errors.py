@@ -248,8 +248,8 @@ def stopping(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
     forward = SD3Transformer2DModel.forward
 
     def stopped(*args: Any, **kwargs: Any) -> Any:
-        for drawing in queue._register.all():
-            drawing.box.stop()
+        for drawing in queue._jobs.all():
+            drawing.stop()
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(SD3Transformer2DModel, "forward", stopped)

@@ -19,12 +19,13 @@ from diffusers import SD3Transformer2DModel
 
 from api.openai.request import ImageRequest
 from api.openai.stream import Partials, stream
-from jobs.lifecycle.subscription import Following
+from jobs.lifecycle.subscription import Subscription
 from jobs.queue import Queue
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.request import Job
 from tests.api.openai.openai_server import TINY, openai_server
+from tests.jobs.queueing import stopping, until
 from tests.support.queues import begin
 from tests.support.rest import TIMEOUT
 from tests.support.tiny import hold
@@ -52,7 +53,7 @@ def official_client(server: str, job: str, **values: Any) -> subprocess.Popen[by
 
 def started(
     queue: Queue, job: str, client: subprocess.Popen[bytes], is_so: Callable[[Event], bool]
-) -> Following:
+) -> Subscription:
     """The drawing, once there is one of which this is so."""
     while (drawing := queue.find(job)) is None:
         assert client.poll() is None, "the client has ended"
@@ -73,7 +74,7 @@ def test_a_client_killed_in_mid_step_ends_its_drawing_with_that_step(
     gate.wait()
     client.send_signal(signal.SIGKILL)
     client.wait()
-    assert drawing.box._stop.wait(TIMEOUT), "it was never told to stop"  # while the step is still being drawn
+    until(lambda: stopping(drawing))  # while the step is still being drawn
     gate.open()
     assert drawing.result().phase == "stopped"
     assert gate.calls == 3

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvicorn
+from gradio import http_server
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from uvicorn.protocols.http import auto
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.server.connections import MOST_FILES, PunctualProtocol, expect_headers
+from api.server.address import Address
+from api.server.connections import MOST_FILES, HeaderTimeoutProtocol
+from api.server.listening import ANSWERS, listen_at
 from tests.conftest import ROOT, free_port
 from tests.support.rest import TIMEOUT, call
 
@@ -29,7 +30,7 @@ HELLO = PlainTextResponse("hello")
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 
-class Quick(PunctualProtocol):
+class Quick(HeaderTimeoutProtocol):
     within = 0.5
 
 
@@ -42,7 +43,7 @@ def quick() -> Iterator[str]:
 @pytest.fixture
 def punctual() -> Iterator[str]:
     """One that waits as long as the app."""
-    yield from greeting(PunctualProtocol)
+    yield from greeting(HeaderTimeoutProtocol)
 
 
 @pytest.fixture
@@ -52,10 +53,10 @@ def everyones_host() -> Iterator[str]:
     async def host(scope: Any, receive: Any, send: Any) -> None:
         await PlainTextResponse(Headers(scope=scope)["host"])(scope, receive, send)
 
-    yield from greeting(PunctualProtocol, host)
+    yield from greeting(HeaderTimeoutProtocol, host)
 
 
-def greeting(protocol: type[PunctualProtocol], asked: Any = HELLO) -> Iterator[str]:
+def greeting(protocol: type[HeaderTimeoutProtocol], asked: Any = HELLO) -> Iterator[str]:
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(asked, port=port, http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -143,12 +144,15 @@ def test_a_request_without_a_host_has_one_for_the_app(everyones_host: str) -> No
             assert answer.endswith(everyones_host.removeprefix("http://").encode()), answer
 
 
-def test_servers_that_are_started_after_the_app_asks_for_it_are_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "AutoHTTPProtocol", H11Protocol)  # put back afterwards
-    expect_headers()
-    config = uvicorn.Config(PlainTextResponse("hello"))  # as Gradio makes it: it names no protocol
-    config.load()
-    assert config.http_protocol_class is PunctualProtocol
+def test_the_server_that_gradio_starts_for_the_app_is_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "start_server", http_server.start_server)  # put back afterwards
+    listen_at(Address(port=free_port()), [])
+    *_, started = http_server.start_server(PlainTextResponse("hello"))
+    try:
+        assert started.config.http_protocol_class is HeaderTimeoutProtocol
+        assert started.config.timeout_graceful_shutdown == ANSWERS
+    finally:
+        started.close()
 
 
 LIMIT = """

@@ -1,5 +1,5 @@
 """What proxies say of a request reaches the app of those alone that the owner named: each case by itself.
-What strangers make of it, through the real server, stands in security/test_who_is_asking.py."""
+What strangers make of it, through the real server, stands in security/logins/test_who_is_asking.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.server.forwarded import NODE, SAID, NamedProxies
+from api.server.forwarded import NODE, SAID, TrustProxies
 from api.visitor import address_of
 from settings import Settings
 
@@ -43,7 +43,7 @@ def seen(
         "scheme": {"http": "http", "websocket": "ws"}[kind],
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
     }
-    asyncio.run(NamedProxies(app, named)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(TrustProxies(app, named)(scope, None, None))  # type: ignore[arg-type]
     return app.scope
 
 
@@ -136,7 +136,7 @@ def test_a_spaces_own_headers_stay_as_the_platform_sends_them(monkeypatch: pytes
 def test_a_proxy_that_isnt_named_is_told_to_the_owner_once_and_a_stranger_never(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    guard = NamedProxies(Seen(), [])
+    guard = TrustProxies(Seen(), [])
 
     def asked(client: str) -> None:
         scope = {"type": "http", "client": (client, 1), "headers": [(b"x-forwarded-for", b"9.9.9.9")]}

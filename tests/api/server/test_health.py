@@ -210,6 +210,6 @@ def test_a_server_with_a_dead_thread_is_dead(
 
 
 def test_a_server_whose_clock_has_ended_is_dead(page: gr.Blocks, tiny_queue: Queue) -> None:
-    tiny_queue._watch.close()
+    tiny_queue._housekeeping.close()
     with TestClient(Starlette(routes=health_routes(page, tiny_queue))) as client:
         assert client.get("/livez").json()["reason"] == "the queue's clock has ended"

@@ -126,11 +126,11 @@ class Queue:
     def close(self, patience): print("closed", flush=True); HANGS and time.sleep(600)
 
 HANGS = sys.argv[1] == "hangs"
-api.server.shutdown.LAST = 0.1 if HANGS else 600
-ending = api.server.shutdown.Ending()
-ending.listen()
-ending.in_order()
-with ending.closing(Queue(), 0):
+api.server.shutdown.CLEANUP_TIME = 0.1 if HANGS else 600
+shutdown = api.server.shutdown.Shutdown()
+shutdown.listen()
+shutdown.require_cleanup()
+with shutdown.closing(Queue(), 0):
     exec(sys.argv[2])
 """
 
@@ -151,12 +151,14 @@ def test_what_fails_while_it_starts_is_told_and_all_is_closed() -> None:
 
 def test_a_signal_is_noted_and_raises_nothing_where_it_comes() -> None:
     kill = "os.kill(os.getpid(), signal.SIGINT)"
-    ended = closes(f"class Deleted:\n def __del__(self): {kill}\nDeleted()\nprint(ending.now)\nending.wait()")
+    ended = closes(
+        f"class Deleted:\n def __del__(self): {kill}\nDeleted()\nprint(shutdown.immediate)\nshutdown.wait()"
+    )
     assert ended.stdout == "True\nTold to end.\ndrained\nclosed\n"
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_an_end_that_hangs_is_cut_and_says_so() -> None:
-    ended = closes("ending.told = True", hangs=True)
+    ended = closes("shutdown.requested = True", hangs=True)
     assert ended.returncode == 1
     assert "didn't come to its end" in ended.stdout

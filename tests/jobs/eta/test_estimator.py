@@ -8,18 +8,21 @@ import json
 import random
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.eta.cost_model import SIZES, add_at, at_size
-from jobs.eta.estimator import Pace
+from jobs.eta.estimator import Estimator
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.request import Job
-from tests.support.tiny import ROOT, SMALL
+from pipeline.weights.patches import Patch, Patches
+from pipeline.weights.profile import Profile
+from tests.support.tiny import ROOT, SMALL, draw
 
 CATALOGUE = read_catalogue(ROOT / "models.yaml")
 MEGAPIXEL = 2**20
@@ -31,8 +34,8 @@ def job(**values: Any) -> Job:
     return Job(**{"id": "1", **defaults, **size, **values})
 
 
-def pace(path: Path | None = None, device: str = "a GPU") -> Pace:
-    return Pace(CATALOGUE, lambda _: f"cuda: {device}", path)
+def estimator(path: Path | None = None, device: str = "a GPU") -> Estimator:
+    return Estimator(CATALOGUE, lambda _: f"cuda: {device}", path)
 
 
 def drawing(
@@ -63,14 +66,14 @@ def drawing(
     return events
 
 
-def shown(pace: Pace, events: list[Event], loaded: bool = True) -> None:
-    watch = pace.watch(events[0].job, loaded)
+def shown(estimator: Estimator, events: list[Event], loaded: bool = True) -> None:
+    observer = estimator.observe(events[0].job, loaded)
     for event in events:
-        watch.see(event)
+        observer.see(event)
 
 
 def test_nothing_is_said_of_a_model_that_was_never_drawn() -> None:
-    one = pace()
+    one = estimator()
     assert one.seconds(job(), loaded=True) is None
     shown(one, drawing(job()))
     assert one.seconds(job(model="sd3.5-medium"), loaded=True) is None
@@ -78,14 +81,14 @@ def test_nothing_is_said_of_a_model_that_was_never_drawn() -> None:
 
 
 def test_the_same_job_takes_what_it_took() -> None:
-    one, asked = pace(), job(images=3)
+    one, asked = estimator(), job(images=3)
     events = drawing(asked)
     shown(one, events)
     assert one.seconds(asked, loaded=True) == pytest.approx(events[-1].seconds)
 
 
 def test_more_steps_images_and_pixels_take_longer_in_proportion() -> None:
-    one = pace()
+    one = estimator()
     shown(one, drawing(job(steps=10), step=0.1, decode=0.5, read=0.2))
     assert one.seconds(job(steps=20), loaded=True) == pytest.approx(0.2 + 2.0 + 0.5)
     assert one.seconds(job(steps=10, images=4), loaded=True) == pytest.approx(0.2 + 4 * 1.5)
@@ -93,7 +96,7 @@ def test_more_steps_images_and_pixels_take_longer_in_proportion() -> None:
 
 
 def test_a_model_that_must_be_loaded_takes_that_much_longer() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     shown(one, drawing(asked, read=0.2))
     shown(one, drawing(asked, read=0.4, loading=30), loaded=False)
     warm, cold = one.seconds(asked, loaded=True), one.seconds(asked, loaded=False)
@@ -102,7 +105,7 @@ def test_a_model_that_must_be_loaded_takes_that_much_longer() -> None:
 
 
 def test_guidance_costs_twice_until_it_was_seen() -> None:
-    one, plain, guided = pace(), job(guidance=1), job(guidance=1.5)
+    one, plain, guided = estimator(), job(guidance=1), job(guidance=1.5)
     shown(one, drawing(plain, step=0.1, decode=0.0, read=0.0))
     assert one.seconds(guided, loaded=True) == pytest.approx(28 * 0.2)
     shown(one, drawing(guided, step=0.13, decode=0.0, read=0.0))
@@ -111,14 +114,14 @@ def test_guidance_costs_twice_until_it_was_seen() -> None:
 
 
 def test_from_which_guidance_on_it_costs_is_the_familys_affair() -> None:
-    one = pace()
+    one = estimator()
     shown(one, drawing(job(model="z-image-turbo", guidance=0), step=0.1, decode=0.0, read=0.0))
     asked = job(model="z-image-turbo", guidance=0.5)
     assert one.seconds(asked, loaded=True) == pytest.approx(28 * 0.2)
 
 
 def test_a_slow_first_drawing_and_one_that_was_held_up_are_outvoted() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     for step in (0.5, 0.1, 0.1, 2.0, 0.1):
         shown(one, drawing(asked, step=step))
     assert one.seconds(asked, loaded=True) == pytest.approx(0.2 + 2.8 + 0.5)
@@ -126,7 +129,7 @@ def test_a_slow_first_drawing_and_one_that_was_held_up_are_outvoted() -> None:
 
 def test_a_device_that_became_slower_is_believed_soon_whatever_is_drawn_there() -> None:
     """As a CPU that others use too: three pictures of one size say how long another size takes now."""
-    one, small, large = pace(), job(width=512), job()
+    one, small, large = estimator(), job(width=512), job()
     for _ in range(5):
         shown(one, drawing(small, step=0.1, decode=0.5, read=0))
         shown(one, drawing(large, step=0.2, decode=1.0, read=0))
@@ -140,7 +143,7 @@ def test_a_device_that_became_slower_is_believed_soon_whatever_is_drawn_there() 
 
 
 def test_steps_that_alone_became_slower_are_believed_too() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     for step in [0.1] * 20 + [0.3] * 20:
         shown(one, drawing(asked, step=step))
     assert one.seconds(asked, loaded=True) == pytest.approx(0.2 + 28 * 0.3 + 0.5, rel=0.1)
@@ -191,8 +194,9 @@ def test_a_bounded_number_of_sizes_is_remembered_those_seen_last() -> None:
 
 
 def load(seed: int, length: int) -> list[tuple[Job, bool, list[Event]]]:
-    """Drawings of three models in the sizes and steps that people ask for. A step costs what gpu_seconds.py
-    measured, loading what a disk gives; all of it varies by a tenth, and one in twenty is held up."""
+    """Drawings of three models in the sizes and steps that people ask for. A step costs what
+    executors/zerogpu_seconds.py measured, loading what a disk gives; all of it varies by a tenth, and one in
+    twenty is held up."""
     chance = random.Random(seed)
     laws = {"sd3.5-large": (0.0914, 0.233, 0.118), "sd3.5-medium": (0.048, 0.376, 0.075)}
     laws["sd3.5-large-turbo"] = laws["sd3.5-large"]
@@ -229,7 +233,7 @@ def load(seed: int, length: int) -> list[tuple[Job, bool, list[Event]]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_over_a_mixed_load_the_median_error_is_at_most_a_quarter(seed: int) -> None:
     """Each job is foreseen from those before it; of the events, the watcher misses a third."""
-    one, chance, errors, unknown = pace(), random.Random(seed), [], 0
+    one, chance, errors, unknown = estimator(), random.Random(seed), [], 0
     for asked, loaded, events in load(seed, 60):
         expected, took = one.seconds(asked, loaded), events[-1].seconds
         if expected is None:
@@ -247,7 +251,7 @@ def test_over_a_mixed_load_the_median_error_is_at_most_a_quarter(seed: int) -> N
 
 def test_what_is_left_is_what_was_still_to_come() -> None:
     """At every event but those in the midst of steps, where it is the drawing's own estimate."""
-    one, asked = pace(), job(images=2, steps=5)
+    one, asked = estimator(), job(images=2, steps=5)
     events = drawing(asked, loading=10)
     shown(one, drawing(asked))
     shown(one, events, loaded=False)
@@ -261,7 +265,7 @@ def test_what_is_left_is_what_was_still_to_come() -> None:
 
 
 def test_what_is_left_shrinks_while_nothing_comes_and_is_never_negative() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     shown(one, drawing(asked))
     step = Event(asked, "denoising", step=3, eta=5.0)
     assert one.remaining(step, age=2.0) == 3.0
@@ -269,7 +273,7 @@ def test_what_is_left_shrinks_while_nothing_comes_and_is_never_negative() -> Non
 
 
 def test_what_is_left_is_unknown_where_nothing_is_known() -> None:
-    one = pace()
+    one = estimator()
     assert one.remaining(Event(job(), "encoding")) is None
     shown(one, drawing(job()))
     assert one.remaining(Event(job(), "downloading")) is None
@@ -280,7 +284,7 @@ def test_what_is_left_is_unknown_where_nothing_is_known() -> None:
 
 
 def test_a_stopped_drawing_teaches_the_steps_that_it_did() -> None:
-    one, asked = pace(), job(steps=28)
+    one, asked = estimator(), job(steps=28)
     events = drawing(asked, step=0.1)
     half = next(index for index, event in enumerate(events) if event.step == 10)
     stopped = Event(**{**vars(events[half]), "phase": "stopped", "seconds": events[half].seconds + 50})
@@ -289,13 +293,13 @@ def test_a_stopped_drawing_teaches_the_steps_that_it_did() -> None:
 
 
 def test_a_drawing_stopped_before_its_first_step_teaches_nothing_wrong() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     shown(one, [*drawing(asked, read=1.0)[:3], Event(asked, "stopped", seconds=90)])
     assert one.seconds(asked, loaded=True) is None
 
 
 def test_a_drawing_begun_again_for_want_of_memory_does_not_count_its_loading_as_steps() -> None:
-    one, asked = pace(), job(steps=4)
+    one, asked = estimator(), job(steps=4)
     events = drawing(asked, step=0.1)
     again = [Event(**{**vars(event), "seconds": event.seconds + 60}) for event in drawing(asked, loading=20)]
     tried = events[:5]
@@ -305,7 +309,7 @@ def test_a_drawing_begun_again_for_want_of_memory_does_not_count_its_loading_as_
 
 
 def test_a_download_in_its_turn_is_no_part_of_the_pace() -> None:
-    one, asked = pace(), job()
+    one, asked = estimator(), job()
     fetched = [Event(asked, "downloading"), Event(asked, "downloading", seconds=600.0)]
     after = [Event(**{**vars(event), "seconds": event.seconds + 600}) for event in drawing(asked)[1:]]
     shown(one, [*fetched, *after])
@@ -313,7 +317,7 @@ def test_a_download_in_its_turn_is_no_part_of_the_pace() -> None:
 
 
 def test_of_a_provider_whose_steps_are_not_seen_whole_pictures_are_learned() -> None:
-    one, asked = pace(), job(images=2, steps=10)
+    one, asked = estimator(), job(images=2, steps=10)
     there: dict[str, Any] = {"phase": "denoising", "provider": "somebody"}
     shown(
         one,
@@ -334,7 +338,7 @@ def test_of_events_that_were_missed_nothing_is_made_up() -> None:
     chance, asked = random.Random(0), job(images=3, steps=6)
     events = drawing(asked, step=0.1, decode=0.5, read=0.0)
     for _ in range(300):
-        one = pace()
+        one = estimator()
         shown(one, [event for event in events if chance.random() < 0.3])
         for images in (1, 2):
             short = one.seconds(job(images=images, steps=1), loaded=True)
@@ -346,9 +350,9 @@ def test_of_events_that_were_missed_nothing_is_made_up() -> None:
 # Several devices.
 
 
-def two_devices(path: Path | None = None) -> Pace:
+def two_devices(path: Path | None = None) -> Estimator:
     """Sketch is drawn on the CPU, all else on the GPU."""
-    return Pace(CATALOGUE, lambda model: "cpu: slow" if model == "sketch" else "cuda: fast", path)
+    return Estimator(CATALOGUE, lambda model: "cpu: slow" if model == "sketch" else "cuda: fast", path)
 
 
 def test_what_makes_one_device_slow_says_nothing_of_another() -> None:
@@ -380,6 +384,60 @@ def test_each_device_of_a_server_is_kept_and_what_an_older_one_kept_of_all_is_le
     assert caplog.text == ""
 
 
+def test_a_drawing_that_another_device_did_teaches_that_ones_pace_alone(tmp_path: Path) -> None:
+    """Workers of one line may have different cards: who drew is what the events say."""
+    path, asked = tmp_path / "pace.json", job()
+    one = estimator(path, "a fast one")
+    for device, step in (("cuda: a fast one", 0.1), ("cuda: a slow one", 1.0)):
+        shown(one, [replace(event, device=device) for event in drawing(asked, step=step)])
+    assert one.seconds(asked, loaded=True) == pytest.approx(0.2 + 28 * 0.1 + 0.5)
+    begun = Event(asked, "denoising", device="cuda: a slow one")
+    assert one.remaining(begun) == pytest.approx(28 * 1.0 + 0.5)
+    assert one.remaining(replace(begun, device="")) == pytest.approx(28 * 0.1 + 0.5)
+    one.save()
+    assert sorted(json.loads(path.read_text())) == ["cuda: a fast one", "cuda: a slow one"]
+    assert estimator(path, "a slow one").seconds(asked, loaded=True) == pytest.approx(0.2 + 28 * 1.0 + 0.5)
+
+
+def test_a_drawing_says_on_which_device_it_was_drawn_as_the_engine_calls_it(engine: Engine) -> None:
+    assert draw(engine, steps=1).device == engine.device("sketch")
+
+
+# Several profiles and patches of one model.
+
+FAST = Profile("fast")
+PATCHED = Patches((Patch("transformer", "ab12 at 0.8"),))
+
+
+@pytest.mark.parametrize(
+    "name, other",
+    [("profile_of", FAST), ("patches_of", PATCHED)],
+    ids=["another profile", "patches"],
+)
+def test_another_profile_or_set_of_patches_has_an_estimate_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: Any
+) -> None:
+    path, asked = tmp_path / "pace.json", job()
+    one = estimator(path)
+    shown(one, drawing(asked, step=0.2))
+    usual = one.seconds(asked, loaded=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"jobs.eta.estimator.{name}", lambda _: other)
+        assert one.seconds(asked, loaded=True) is None
+        shown(one, drawing(asked, step=0.1))
+        fast = one.seconds(asked, loaded=True)
+        one.save()
+        assert estimator(path).seconds(asked, loaded=True) == fast
+    assert estimator(path).seconds(asked, loaded=True) == one.seconds(asked, loaded=True) == usual
+    assert fast == pytest.approx(0.2 + 2.8 + 0.5)
+
+
+def test_what_a_server_without_profiles_kept_is_stocks(tmp_path: Path) -> None:
+    path = tmp_path / "pace.json"
+    path.write_text('{"cuda: a GPU": {"models": {"sd3.5-large": {"guided": {"1048576": [0.1]}}}}}')
+    assert estimator(path).seconds(job(), loaded=True) == pytest.approx(2.8)
+
+
 def test_an_engine_names_its_devices_by_line(engine: Engine) -> None:
     names = {model["id"]: engine.device(model["id"]) for model in engine.models()}
     assert all(name.startswith(f"{engine.line(model)}: ") for model, name in names.items())
@@ -390,22 +448,22 @@ def test_an_engine_names_its_devices_by_line(engine: Engine) -> None:
 
 def test_a_restarted_server_knows_its_pace(tmp_path: Path) -> None:
     path, asked = tmp_path / "pace.json", job(images=2)
-    one = pace(path)
+    one = estimator(path)
     shown(one, drawing(asked, loading=9), loaded=False)
     one.save()
-    assert pace(path).seconds(asked, loaded=False) == one.seconds(asked, loaded=False)
+    assert estimator(path).seconds(asked, loaded=False) == one.seconds(asked, loaded=False)
     assert [file.name for file in tmp_path.iterdir()] == ["pace.json"]
 
 
 def test_another_device_has_a_pace_of_its_own_in_the_same_file(tmp_path: Path) -> None:
     path, asked = tmp_path / "pace.json", job()
-    slow, fast = pace(path, "a slow one"), pace(path, "a fast one")
+    slow, fast = estimator(path, "a slow one"), estimator(path, "a fast one")
     for device, step in ((slow, 1.0), (fast, 0.1)):
         shown(device, drawing(asked, step=step))
         device.save()
-    assert pace(path, "a slow one").seconds(asked, True) == slow.seconds(asked, True)
-    assert pace(path, "a fast one").seconds(asked, True) == fast.seconds(asked, True)
-    assert pace(path, "a new one").seconds(asked, True) is None
+    assert estimator(path, "a slow one").seconds(asked, True) == slow.seconds(asked, True)
+    assert estimator(path, "a fast one").seconds(asked, True) == fast.seconds(asked, True)
+    assert estimator(path, "a new one").seconds(asked, True) is None
 
 
 GARBAGE = [
@@ -430,18 +488,18 @@ def test_a_damaged_file_is_ignored_with_a_warning_and_mended_by_the_next(
 ) -> None:
     path, asked = tmp_path / "pace.json", job()
     path.write_bytes(content)
-    one = pace(path)
+    one = estimator(path)
     assert one.seconds(asked, loaded=True) is None
     assert "learned anew" in caplog.text
     shown(one, drawing(asked))
     one.save()
-    assert pace(path).seconds(asked, loaded=True) == one.seconds(asked, loaded=True)
+    assert estimator(path).seconds(asked, loaded=True) == one.seconds(asked, loaded=True)
 
 
 def test_a_file_that_cannot_be_written_costs_no_drawing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = pace(tmp_path / "missing" / "pace.json")
+    one = estimator(tmp_path / "missing" / "pace.json")
     shown(one, drawing(job()))
     one.save()
     assert "can't be kept" in caplog.text
@@ -451,13 +509,13 @@ def test_a_file_that_cannot_be_written_costs_no_drawing(
 
 
 def test_of_the_embedded_model_more_steps_and_pixels_are_foreseen_to_take_longer(engine: Engine) -> None:
-    one = Pace(engine.catalogue, engine.device)
+    one = Estimator(engine.catalogue, engine.device)
     for values in ({}, {"width": 256}, {"steps": 2, "images": 2}):
         asked = engine.check(SMALL | values)
-        watch = one.watch(asked, loaded=False)
+        observer = one.observe(asked, loaded=False)
         drawing = engine.start(asked)
         for event in drawing.events():
-            watch.see(event)
+            observer.see(event)
         assert drawing.latest.phase == "finished"
     foreseen = [
         one.seconds(engine.check(SMALL | values), loaded=True)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from jobs.lifecycle.subscription import Active
+from jobs.lifecycle.tracked_job import TrackedJob
 from jobs.queue import Queue
 from jobs.store.event_log import LogWriter
 from jobs.store.sqlite import SqliteStore
 from jobs.telemetry.metrics import Now
-from jobs.workers.executors import Executor, executors
-from pipeline.drawing import Drawing
+from jobs.workers.executors import executors
 from pipeline.engine import Engine
 from pipeline.errors import DiskFull, StoreError, WorkerDied
+from pipeline.events import Event
+from pipeline.executors.executor import Capabilities, Executor
 from pipeline.request import Job
+from pipeline.run import Cancel, Emit, Progress
 from tests.jobs.queueing import ANN, Make, counts, job, until
 from tests.support.steps import Steps
 
@@ -47,11 +49,11 @@ def test_an_end_that_a_full_disk_kept_from_being_written_down_is_written_later(
     def full(*_: Any) -> bool:
         raise DiskFull("The disk is full.")
 
-    real = SqliteStore.end
-    monkeypatch.setattr(SqliteStore, "end", full)
+    real = SqliteStore.finish
+    monkeypatch.setattr(SqliteStore, "finish", full)
     first = tiny_queue.start(job(tiny), ANN)
     assert first.result().code == "disk_full"
-    monkeypatch.setattr(SqliteStore, "end", real)
+    monkeypatch.setattr(SqliteStore, "finish", real)
     # Its person isn't barred by a drawing that seems to be running.
     assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
     record = tiny_queue._store.get(first.job.id)
@@ -61,29 +63,36 @@ def test_an_end_that_a_full_disk_kept_from_being_written_down_is_written_later(
 
 
 class Broken:
-    """Stands in for what draws, in ways that the real ones mustn't: `do` is called to begin a drawing."""
+    """Stands in for what draws, in ways that the real ones mustn't: `do` is called to draw."""
 
-    def __init__(self, real: Executor, do: Callable[[Job], Drawing]) -> None:
+    at_once = 1
+
+    def __init__(self, real: Executor, do: Callable[[Job], Event]) -> None:
         self._real, self._do, self.broken = real, do, True
-        self.ready, self.reason, self.lost, self.restarts = True, "", "", 3
+        self.reason = ""
 
-    def start(self, one: Job) -> Drawing:
-        return self._do(one) if self.broken else self._real.start(one)
+    def capabilities(self) -> Capabilities:
+        return Capabilities(reason=self.reason, restarts=3)
 
-    def resident(self) -> Sequence[str]:
-        return ()
+    def on_change(self, changed: Callable[[], None]) -> None: ...
 
-    def lose(self) -> bool:
-        return True
+    def gpu_memory(self) -> None: ...
+
+    def run(self, one: Job, emit: Emit, cancel: Cancel) -> Event:
+        return self._do(one) if self.broken else self._real.run(one, emit, cancel)
+
+    def load(self, model: str, progress: Progress) -> None: ...
 
     def kill(self) -> bool:
         return False
 
     def close(self) -> None: ...
 
+    def join(self, seconds: float) -> None: ...
+
 
 def test_what_draws_may_raise_anything_and_the_next_job_is_drawn(tiny: Engine, make: Make) -> None:
-    def raises(_: Job) -> Drawing:
+    def raises(_: Job) -> Event:
         raise RuntimeError("a secret path")
 
     executor = Broken(executors(tiny)["cpu"][0], raises)
@@ -100,9 +109,8 @@ def test_what_draws_may_raise_anything_and_the_next_job_is_drawn(tiny: Engine, m
 def test_a_server_whose_one_worker_draws_is_ready_and_one_whose_worker_is_gone_is_not(
     tiny: Engine, make: Make
 ) -> None:
-    executor = Broken(executors(tiny)["cpu"][0], lambda _: Drawing(job(tiny)))
+    executor = Broken(executors(tiny)["cpu"][0], Event)
     queue = make(executor)
-    executor.ready = False
     assert queue.not_ready() == ""
     executor.reason = "The process that draws is starting."
     assert queue.not_ready() == "The process that draws is starting."
@@ -115,16 +123,14 @@ def test_an_end_that_goes_wrong_fails_its_job_and_the_next_one_is_drawn(
         raise RuntimeError("unforeseen")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Active, "as_shown", wrong)
+        broken.setattr(TrackedJob, "as_shown", wrong)
         assert tiny_queue.start(job(tiny), ANN).result().phase == "failed"
     assert tiny_queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
 
 
 def test_a_job_that_takes_its_worker_down_twice_is_set_aside(tiny: Engine, make: Make) -> None:
-    def dies(one: Job) -> Drawing:
-        drawing = Drawing(one)
-        drawing.finish("failed", "The worker was killed.", WorkerDied.code)
-        return drawing
+    def dies(one: Job) -> Event:
+        return Event(one, "failed", error="The worker was killed.", code=WorkerDied.code)
 
     queue = make(Broken(executors(tiny)["cpu"][0], dies))
     event = queue.start(job(tiny), ANN).result()
@@ -161,7 +167,7 @@ def test_a_thread_that_ended_is_told_of(
         raise Unforeseen
 
     monkeypatch.setattr("threading.excepthook", lambda _: None)
-    monkeypatch.setattr(tiny_queue._register, "claim", dies)
+    monkeypatch.setattr(tiny_queue._jobs, "claim", dies)
     tiny_queue.start(job(tiny), ANN)
     until(tiny_queue.not_alive)
     assert tiny_queue.not_alive() == "a thread has ended that gives out jobs: queue cpu"
@@ -223,10 +229,13 @@ def test_each_gpus_memory_is_told_with_its_number_and_none_of_one_that_nobody_ca
     class Draws:
         """Stands in for a worker on a GPU, which the test machine lacks."""
 
-        ready = True
+        at_once = 1
 
         def __init__(self, memory: tuple[int, int] | None) -> None:
             self._memory = memory
+
+        def capabilities(self) -> Capabilities:
+            return Capabilities()
 
         def gpu_memory(self) -> tuple[int, int] | None:
             return self._memory

@@ -12,10 +12,10 @@ from diffusers import SD3Transformer2DModel
 
 from api.start_job import start_job
 from jobs.queue import Queue
-from jobs.store.models import Choice, Kept
+from jobs.store.models import Choice, Lifetime
 from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
-from tests.jobs.queueing import ANN, Make, counts, job, until
+from tests.jobs.queueing import ANN, Make, counts, job, stopping, until
 from tests.support.tiny import hold
 
 
@@ -31,7 +31,7 @@ def test_a_job_whose_id_nobody_chose_is_not_drawn_after_a_restart_and_says_so(
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=-1)
     one = job(tiny)
-    left.add(one, "cpu", ANN, "call", 50, 20)
+    left.add(one, "cpu", ANN, "attached", 50, 20)
     if running:
         left.claim("cpu", lambda *_: Choice(one.id))
     left.close()
@@ -42,7 +42,7 @@ def test_a_job_whose_id_nobody_chose_is_not_drawn_after_a_restart_and_says_so(
     assert event.phase == "stopped"
     assert event.error is not None and "restarted" in event.error
     assert gate.calls == 0
-    assert [record.error for record in queue.of(ANN)] == [event.error]
+    assert [record.error for record in queue.listed_for(ANN)] == [event.error]
     assert counts(queue)["stepwise_jobs_ended_total", "tiny", "stopped"] == 1
 
 
@@ -51,13 +51,13 @@ def test_a_job_of_the_page_whose_visitor_does_not_come_back_after_a_restart_ends
 ) -> None:
     gate = hold(monkeypatch, SD3Transformer2DModel, "forward", call=2)
     one = job(tiny)
-    left.add(one, "cpu", ANN, "visit", 50, 20)
+    left.add(one, "cpu", ANN, "page", 50, 20)
     left.close()
     queue = make(abandoned=0.1)
     gate.wait()
     found = queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"
 
@@ -65,19 +65,19 @@ def test_a_job_of_the_page_whose_visitor_does_not_come_back_after_a_restart_ends
 def test_the_time_for_which_there_was_no_server_is_no_wait(tiny: Engine, make: Make, tmp_path: Path) -> None:
     yesterday = SqliteStore(tmp_path / "data" / "jobs.sqlite", clock=lambda: 1_700_000_000.0)
     one = job(tiny)
-    yesterday.add(one, "cpu", ANN, "always", 50, 20)
+    yesterday.add(one, "cpu", ANN, "detached", 50, 20)
     yesterday.close()
     queue = make(wait=3600)
-    queue._watch._look()
+    queue._housekeeping._look()
     found = queue.find(one.id)
     assert found is not None and found.result().phase == "finished"
 
 
-@pytest.mark.parametrize("kept", ["call", "visit"])
+@pytest.mark.parametrize("lifetime", ["attached", "page"])
 def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
-    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch, kept: Kept
+    tiny: Engine, make: Make, monkeypatch: pytest.MonkeyPatch, lifetime: Lifetime
 ) -> None:
-    queue = make(abandoned=0.1 if kept == "visit" else None)
+    queue = make(abandoned=0.1 if lifetime == "page" else None)
     entering, entered = threading.Event(), threading.Event()
     add = SqliteStore.add
 
@@ -91,7 +91,7 @@ def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
     one = job(tiny, steps=40)
 
     async def leaves() -> None:
-        starting = asyncio.create_task(start_job(queue, one, kept))
+        starting = asyncio.create_task(start_job(queue, one, lifetime))
         await asyncio.to_thread(entering.wait, 60)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -102,7 +102,7 @@ def test_a_caller_who_leaves_while_its_job_is_written_down_has_nothing_drawn(
     until(lambda: queue.find(one.id))
     found = queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping or found.latest.last)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"
 
@@ -132,6 +132,6 @@ def test_a_caller_who_leaves_just_as_its_job_is_written_down_has_nothing_drawn(
     asyncio.run(leaves())
     found = tiny_queue.find(one.id)
     assert found is not None
-    until(lambda: found.box.stopping or found.latest.last)
+    until(lambda: stopping(found))
     gate.open()
     assert found.result().phase == "stopped"

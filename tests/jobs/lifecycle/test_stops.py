@@ -44,15 +44,15 @@ def test_a_stop_reaches_the_drawing_before_the_disk(
     monkeypatch.setattr(tiny_queue._store, "stop", slow)
     device = Device()
     with device.watched(tiny_queue.engine):
-        following = tiny_queue.start(tiny_queue.engine.check(TINY | {"steps": 60}), Owner("A"), "always")
+        following = tiny_queue.start(tiny_queue.engine.check(TINY | {"steps": 60}), Owner("A"), "detached")
         gate.wait()
-        drawing = following.active.drawing if following.active else None
-        assert drawing is not None
+        attempt = following.tracked.attempt if following.tracked else None
+        assert attempt is not None
         stopping = threading.Thread(target=following.stop)
         stopping.start()
-        until(lambda: drawing.stopping)
+        until(lambda: attempt.is_set)
         gate.open()
-        assert drawing.result().phase == "stopped"
+        until(lambda: device.ended[following.job.id])
         assert not written.is_set()
         assert device.steps[following.job.id] == 2
         written.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import multiprocessing
 import subprocess
 import threading
 from collections.abc import Callable
@@ -12,14 +11,11 @@ import pytest
 
 from jobs.queue import Queue
 from jobs.workers.launch import launch
-from jobs.workers.worker import Worker
-from pipeline.devices.line import Line
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.devices.threads import start_thread
 from pipeline.engine import Engine
 from pipeline.errors import Busy
-from tests.jobs.queueing import ANN, BEN, Make, job, until
-from tests.support.tiny import SMALL
+from tests.jobs.queueing import ANN, BEN, Make, job
 
 Refuse = Callable[[str], None]
 
@@ -42,7 +38,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
     return named
 
 
-@pytest.mark.parametrize("name", ["drawing", "draws", "previews"])
+@pytest.mark.parametrize("name", ["draws", "previews"])
 def test_a_device_whose_thread_did_not_start_draws_the_next_job(
     tiny: Engine, tiny_queue: Queue, refuse: Refuse, name: str
 ) -> None:
@@ -56,32 +52,18 @@ def test_a_device_whose_thread_did_not_start_draws_the_next_job(
     refuse("")
     event = tiny_queue.start(job(tiny, seed=8), BEN).result()
     assert event.phase == "finished"
-    assert len(tiny._lines["cpu"]) == 0
     assert event.preview is not None
 
 
-def test_an_engine_whose_thread_did_not_start_has_given_back_its_place(tiny: Engine, refuse: Refuse) -> None:
+def test_an_engine_whose_thread_did_not_start_says_so_and_draws_the_next(
+    tiny: Engine, refuse: Refuse
+) -> None:
     asked = tiny.check({"prompt": "a fox", "model": "tiny"})
     refuse("drawing")
     with pytest.raises(Busy, match="threads"):
         tiny.start(asked)
-    assert tiny.find(asked.id) is None
     refuse("")
     assert tiny.start(asked).result().phase == "finished"
-
-
-def test_a_lent_job_whose_thread_did_not_start_fails_in_words(
-    tiny: Engine, make: Make, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tiny, "line", lambda _: "zerogpu")
-    tiny._lines["zerogpu"] = Line(20, 4)
-    queue = make()
-    refuse("queue")
-    event = queue.start(job(tiny), ANN).result()
-    assert event.phase == "failed"
-    assert event.error is not None and "threads" in event.error
-    refuse("")
-    assert queue.start(job(tiny, seed=8), ANN).result().phase == "finished"
 
 
 def test_a_download_whose_thread_did_not_start_keeps_nobody_waiting(
@@ -91,43 +73,17 @@ def test_a_download_whose_thread_did_not_start_keeps_nobody_waiting(
     monkeypatch.setattr(tiny, "fetched", lambda _: False)
     refuse("download")
     assert queue.start(job(tiny), ANN).result().phase == "finished"
-    assert not queue._downloads.holds("tiny")
+    assert not queue._downloads.is_coming("tiny")
 
 
-def test_a_preload_whose_thread_did_not_start_is_told_as_failed(engine: Engine, refuse: Refuse) -> None:
-    refuse("preload")
-    with pytest.raises(Busy, match="threads"):
-        engine.preload("sketch")
-    coming = engine.preloads.of("sketch")
-    assert coming is not None and coming["phase"] == "failed" and "threads" in coming["error"]
-    refuse("")
-    engine.preload("sketch").join()
-    assert engine.preloads.of("sketch") is None
-    assert engine.start(engine.check(SMALL)).result().phase == "finished"
-
-
-def test_a_hand_whose_thread_did_not_start_begins_with_the_next_call(refuse: Refuse) -> None:
-    hand, done = Hand("a hand"), []
-    refuse("a hand")
+def test_a_serial_thread_whose_thread_did_not_start_begins_with_the_next_call(refuse: Refuse) -> None:
+    thread, done = SerialThread("one by one"), []
+    refuse("one by one")
     with pytest.raises(Busy):
-        hand.start(done.append, 1)
+        thread.start(done.append, 1)
     refuse("")
-    hand.do(done.append, 2)
+    thread.do(done.append, 2)
     assert done == [2], "what its caller was refused isn't done later"
-
-
-def test_a_worker_that_can_not_follow_a_drawing_ends_it_says_so_and_draws_the_next(
-    tiny: Engine, refuse: Refuse
-) -> None:
-    ours, its = multiprocessing.Pipe()
-    worker, asked = Worker(tiny, its), job(tiny, steps=40)
-    refuse("tells")
-    worker._draw(asked)
-    told = ours.recv()
-    assert told.job == asked.id and told.changes["phase"] == "failed" and "threads" in told.changes["error"]
-    refuse("")
-    assert tiny.start(job(tiny, seed=8)).result().phase == "finished"
-    until(lambda: tiny.find(asked.id) is None)
 
 
 def test_a_worker_whose_pipe_can_not_be_opened_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

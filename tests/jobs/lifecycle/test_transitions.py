@@ -1,7 +1,7 @@
 """Stops, attempts that end or are lost, refusals and restarts meet in any order: whoever was told of a job is
 told of its end, and no job waits that nobody would draw.
 
-The register and the store are real; no picture is drawn, for what would draw does as the test says.
+The active jobs and the store are real; no picture is drawn, for what would draw does as the test says.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from jobs.lifecycle.active_jobs import Register
-from jobs.lifecycle.subscription import Active
+from jobs.lifecycle.active_jobs import ActiveJobs
+from jobs.lifecycle.tracked_job import TrackedJob
 from jobs.scheduling.fair_share import Fair
+from jobs.states import ENDED
 from jobs.store.database import Database
-from jobs.store.models import ENDED, Owner
+from jobs.store.models import Owner
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
+from jobs.telemetry.job_log import JobLog
 from jobs.telemetry.metrics import Metrics
-from pipeline.drawing import Drawing
 from pipeline.errors import DiskFull
 from pipeline.events import Event
 from tests.jobs.waiting import LINE, job
 
 ANN = Owner("user:ann")
 HOLDER: Any = None
-"""What draws: the register only keeps it."""
+"""What draws: it is only kept."""
 
 
-def register_of(path: Path) -> Register:
-    return Register(SqliteStore(path), path.parent, Metrics(["sketch"]), Journal(False), lambda _: None)
+def jobs_of(path: Path) -> ActiveJobs:
+    return ActiveJobs(SqliteStore(path), path.parent, Metrics(["sketch"]), JobLog(False), lambda _: None)
 
 
-def consistent(register: Register) -> None:
+def consistent(active_jobs: ActiveJobs) -> None:
     """What is so whenever nobody is in the middle of anything."""
-    active = {one.record.job.id: one for one in register.all()}
-    assert not any(one.box.latest.last for one in active.values()), "who was told of an end has left"
-    for waiting in register.store.waiting(LINE):
+    active = {one.record.job.id: one for one in active_jobs.all()}
+    assert not any(one.latest.last for one in active.values()), "who was told of an end has left"
+    for waiting in active_jobs.store.waiting(LINE):
         assert waiting.job.id in active, "what waits is known to whoever gives out jobs"
-    for running in register.store.running():
+    for running in active_jobs.store.running():
         assert active[running.job.id].claimed, "what runs has an attempt"
 
 
 class Jobs(RuleBasedStateMachine):
     """One device, and whoever starts and stops jobs. Each rule is one thing that happens."""
 
-    jobs: Bundle[Active] = Bundle("jobs")
+    jobs: Bundle[TrackedJob] = Bundle("jobs")
 
     @initialize()
     def begin(self) -> None:
         self.folder = Path(FOLDER[0]) / f"{next(NUMBERS)}"
         self.folder.mkdir()
-        self.register = register_of(self.folder / "jobs.sqlite")
+        self.active = jobs_of(self.folder / "jobs.sqlite")
         self.full = False
-        self.drawn: Active | None = None
-        self.ever: list[Active] = []
-        real = self.register.store
+        self.drawn: TrackedJob | None = None
+        self.ever: list[TrackedJob] = []
+        real = self.active.store
 
         class Disk:
             """The store, on a disk that is full now and then."""
 
             def __getattr__(_, name: str) -> Any:
-                if self.full and name in ("stop", "refuse", "end", "claim"):
+                if self.full and name in ("stop", "refuse", "finish", "claim"):
                     return self._no_room
                 return getattr(real, name)
 
-        self.register.store = Disk()  # type: ignore[assignment]
+        self.active.store = Disk()  # type: ignore[assignment]
 
     def _no_room(self, *_: Any) -> None:
         raise DiskFull("The disk is full.")
@@ -79,84 +79,86 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=jobs)
     def start(self) -> Any:
         try:
-            following = self.register.add(job(), LINE, ANN, "always", 10**6, 10**6)
+            following = self.active.add(lambda store: store.add(job(), LINE, ANN, "detached", 10**6, 10**6))
         except DiskFull:  # an end is still to be written down
             assert self.full
             return multiple()
-        assert following.active is not None
-        self.ever.append(following.active)
-        return following.active
+        assert following.tracked is not None
+        self.ever.append(following.tracked)
+        return following.tracked
 
     @rule(full=st.booleans())
     def the_disk(self, full: bool) -> None:
         self.full = full
 
     @rule(one=jobs)
-    def stop(self, one: Active) -> None:
-        one.box.stop()
+    def stop(self, one: TrackedJob) -> None:
+        one.stop()
 
     @rule()
     def watch(self) -> None:
-        self.register.write_stops()
+        self.active.write_stops()
 
     @rule(one=jobs)
-    def refuse(self, one: Active) -> None:
-        self.register.give_up(one, "It can't be drawn.", "failed")
+    def refuse(self, one: TrackedJob) -> None:
+        try:
+            self.active.refuse(one, "It can't be drawn.", "failed")
+        except DiskFull:
+            assert self.full
 
     @rule()
     def claim(self) -> None:
         if self.drawn is None:
             try:
-                self.drawn = self.register.claim(LINE, Fair())
+                self.drawn = self.active.claim(LINE, Fair())
             except DiskFull:
                 return
             if self.drawn is not None:
-                assert not self.drawn.asked, "what was stopped is never begun"
+                assert not self.drawn.stop_asked, "what was stopped is never begun"
 
     @rule()
     def draw(self) -> None:
-        if self.drawn is not None and self.drawn.drawing is None:
-            self.register.begun(self.drawn, Drawing(self.drawn.record.job), HOLDER)
-            if self.drawn.asked:
-                assert self.drawn.drawing is not None and self.drawn.drawing.stopping
+        if self.drawn is not None and self.drawn.attempt is None:
+            cancel = self.active.begin(self.drawn, HOLDER)
+            assert cancel.is_set == self.drawn.stop_asked
 
     @rule(killed=st.booleans())
     def lose(self, killed: bool) -> None:
         if self.drawn is not None:
-            self.register.again(self.drawn, killed)
+            self.active.requeue(self.drawn, killed)
             self.drawn = None
 
     @rule()
     def finish(self) -> None:
         if self.drawn is not None:
-            phase = "stopped" if self.drawn.asked else "finished"
-            self.register.end(self.drawn, Event(self.drawn.record.job, phase))  # type: ignore[arg-type]
+            phase = "stopped" if self.drawn.stop_asked else "finished"
+            self.active.finish(self.drawn, Event(self.drawn.record.job, phase))  # type: ignore[arg-type]
             self.drawn = None
 
     @invariant()
     def no_job_waits_that_nobody_draws(self) -> None:
-        if not self.full and not self.register._owed and not self.register._stops:
-            consistent(self.register)
+        if not self.full and not self.active._unwritten and not self.active._stops:
+            consistent(self.active)
 
     def teardown(self) -> None:
-        if not hasattr(self, "register"):
+        if not hasattr(self, "active"):
             return
         # From anywhere, all come to their ends: those that were stopped without being drawn.
         self.full = False
-        register = self.register
-        register.write_stops()
+        active_jobs = self.active
+        active_jobs.write_stops()
         if self.drawn is not None:
             self.finish()
-        while (drawn := register.claim(LINE, Fair())) is not None:
-            assert not drawn.asked
-            register.end(drawn, Event(drawn.record.job, "finished"))
-        consistent(register)
-        assert register.all() == [] and register.running() == []
+        while (drawn := active_jobs.claim(LINE, Fair())) is not None:
+            assert not drawn.stop_asked
+            active_jobs.finish(drawn, Event(drawn.record.job, "finished"))
+        consistent(active_jobs)
+        assert active_jobs.all() == [] and active_jobs.running() == []
         for one in self.ever:
-            assert one.box.latest.last
-            record = register.store.get(one.record.job.id)
+            assert one.latest.last
+            record = active_jobs.store.get(one.record.job.id)
             assert record is not None and record.state in ENDED
-        register.store.close()
+        active_jobs.store.close()
 
 
 FOLDER: list[str] = [""]
@@ -173,7 +175,7 @@ TestJobs.settings = settings(
 
 @pytest.fixture(autouse=True, scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    FOLDER[0] = str(tmp_path_factory.mktemp("registers"))
+    FOLDER[0] = str(tmp_path_factory.mktemp("jobs"))
     writing = Database.writing
     with pytest.MonkeyPatch.context() as patch:  # no power cut is tried here, and syncing takes its time
         patch.setattr(Database, "writing", lambda database, durable=False: writing(database))
@@ -184,11 +186,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def test_a_stop_that_meets_a_put_back_ends_the_job_wherever_they_meet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_while: str
 ) -> None:
-    register = register_of(tmp_path / "jobs.sqlite")
-    following = register.add(job(), LINE, ANN, "always", 5, 5)
-    active = register.claim(LINE, Fair())
+    active_jobs = jobs_of(tmp_path / "jobs.sqlite")
+    following = active_jobs.add(lambda store: store.add(job(), LINE, ANN, "detached", 5, 5))
+    active = active_jobs.claim(LINE, Fair())
     assert active is not None
-    register.begun(active, Drawing(active.record.job), HOLDER)
+    active_jobs.begin(active, HOLDER)
 
     def stop() -> None:
         """By another thread: it looks at the job now, and writes after the put back, as late as may be."""
@@ -208,47 +210,46 @@ def test_a_stop_that_meets_a_put_back_ends_the_job_wherever_they_meet(
     if stopped_while == "running":
         stop()
     elif stopped_while == "freed":
-        monkeypatch.setattr(register.store, "put_back", then(register.store.put_back, True))
+        monkeypatch.setattr(active_jobs.store, "requeue", then(active_jobs.store.requeue, True))
     elif stopped_while == "put back":
-        monkeypatch.setattr(register.store, "put_back", then(register.store.put_back, False))
+        monkeypatch.setattr(active_jobs.store, "requeue", then(active_jobs.store.requeue, False))
     else:
-        monkeypatch.setattr(register.store, "get", then(register.store.get, False))
-    register.again(active, killed=True)
-    register.write_stops()
+        monkeypatch.setattr(active_jobs.store, "get", then(active_jobs.store.get, False))
+    active_jobs.requeue(active, killed=True)
+    active_jobs.write_stops()
     assert following.latest.phase == "stopped"
-    consistent(register)
-    assert register.all() == []
-    register.store.close()
+    consistent(active_jobs)
+    assert active_jobs.all() == []
+    active_jobs.store.close()
 
 
 def test_a_stop_that_is_being_written_down_while_its_job_is_put_back_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register = register_of(tmp_path / "jobs.sqlite")
-    following = register.add(job(), LINE, ANN, "always", 5, 5)
-    active = register.claim(LINE, Fair())
+    active_jobs = jobs_of(tmp_path / "jobs.sqlite")
+    following = active_jobs.add(lambda store: store.add(job(), LINE, ANN, "detached", 5, 5))
+    active = active_jobs.claim(LINE, Fair())
     assert active is not None
-    register.begun(active, Drawing(active.record.job), HOLDER)
-    writing, put_back, store_stop = threading.Event(), threading.Event(), register.store.stop
+    active_jobs.begin(active, HOLDER)
+    writing, requeued, store_stop = threading.Event(), threading.Event(), active_jobs.store.stop
 
     def slow(one: str) -> Any:
         writing.set()
-        assert put_back.wait(60)
+        assert requeued.wait(60)
         return store_stop(one)
 
-    monkeypatch.setattr(register.store, "stop", slow)
+    monkeypatch.setattr(active_jobs.store, "stop", slow)
 
     def stop() -> None:
         following.stop()
-        if hasattr(register, "write_stops"):
-            register.write_stops()
+        active_jobs.write_stops()
 
     stopping = threading.Thread(target=stop)
     stopping.start()
     assert writing.wait(60)
-    register.again(active, killed=True)
-    put_back.set()
+    active_jobs.requeue(active, killed=True)
+    requeued.set()
     stopping.join()
     assert following.latest.phase == "stopped"
-    assert register.all() == []
-    register.store.close()
+    assert active_jobs.all() == []
+    active_jobs.store.close()

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.scheduling.fair_share import Fair, fair
-from jobs.store.models import Owner, Record, Sight
+from jobs.store.models import Owner, QueueSnapshot, Record
 from jobs.store.sqlite import SqliteStore
 from tests.jobs.waiting import LINE, Clock, job, owner
 
-NOBODY = Sight({}, [], (), 1000.0)
+NOBODY = QueueSnapshot({}, [], (), 1000.0)
 MODELS = ("large", "turbo", "medium")
 
 
 def wait(*owners: Owner, model: str = "sketch") -> list[Record]:
     """These arrived in this order, one job each."""
-    return [Record(job(model), LINE, one, "visit", "queued", place, 0.0) for place, one in enumerate(owners)]
+    return [Record(job(model), LINE, one, "page", "queued", place, 0.0) for place, one in enumerate(owners)]
 
 
 def persons(order: list[Record]) -> str:
@@ -62,7 +62,7 @@ def test_a_person_who_is_drawn_for_is_passed_over() -> None:
     sight = replace(NOBODY, running=["address:A"])
     choice = Fair()(waiting, sight)
     assert choice is not None
-    assert (choice.job, choice.overtakes) == (waiting[1].job.id, ())
+    assert (choice.job, choice.skipped) == (waiting[1].job.id, ())
     assert Fair()(waiting[:1], sight) is None
     assert Fair(running_each=2)(waiting[:1], sight) is not None
 
@@ -83,7 +83,7 @@ def test_a_ready_models_job_goes_first_and_says_whom_it_overtakes() -> None:
     waiting = mixed()
     choice = Fair()(waiting, replace(NOBODY, resident=["turbo"]))
     assert choice is not None
-    assert (choice.job, choice.overtakes) == (waiting[1].job.id, (waiting[0].job.id,))
+    assert (choice.job, choice.skipped) == (waiting[1].job.id, (waiting[0].job.id,))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_front_of_the_fair_order_is_next_where_nothing_may_overtake(
         [replace(front, overtaken=overtaken, since=since), *others], replace(NOBODY, resident=resident)
     )
     assert choice is not None
-    assert (choice.job, choice.overtakes) == (front.job.id, ())
+    assert (choice.job, choice.skipped) == (front.job.id, ())
 
 
 def test_one_who_may_not_be_overtaken_any_more_guards_everyone_before() -> None:
@@ -112,7 +112,7 @@ def test_one_who_may_not_be_overtaken_any_more_guards_everyone_before() -> None:
     ready = replace(third, job=job("turbo"))
     choice = Fair()([first, replace(second, overtaken=2), ready], replace(NOBODY, resident=["turbo"]))
     assert choice is not None
-    assert (choice.job, choice.overtakes) == (first.job.id, ())
+    assert (choice.job, choice.skipped) == (first.job.id, ())
 
 
 def test_who_goes_first_is_overtaken_only_by_others_who_do() -> None:
@@ -123,7 +123,7 @@ def test_who_goes_first_is_overtaken_only_by_others_who_do() -> None:
     equal = replace(third, owner=owner("C", first=True))
     choice = Fair()([chosen, other, equal], sight)
     assert choice is not None
-    assert (choice.job, choice.overtakes) == (equal.job.id, (chosen.job.id,))
+    assert (choice.job, choice.skipped) == (equal.job.id, (chosen.job.id,))
 
 
 # Whole runs.
@@ -143,7 +143,7 @@ class Run:
 
     def add(self, who: Owner, model: str) -> str:
         self.clock.now += 0.001
-        return self.store.add(job(model), LINE, who, "visit", 10_000, 10_000).job.id
+        return self.store.add(job(model), LINE, who, "page", 10_000, 10_000).job.id
 
     def draw(self, seconds: float = 5.0) -> Record | None:
         """Gives the next job its turn, and lets that much time go by."""
@@ -157,7 +157,7 @@ class Run:
         if self.keeps:
             self.resident = (record.job.model,)
         self.clock.now += seconds
-        assert self.store.end(record.job.id, record.attempt, "finished")
+        assert self.store.finish(record.job.id, record.attempt, "finished")
         self.drawn.append(record)
         return record
 
@@ -214,7 +214,7 @@ def test_a_visitor_with_50_jobs_delays_another_by_at_most_one(before: int, model
         drawing = device.store.claim(LINE, device.policy)
         other = device.add(owner("B"), model)
         assert drawing is not None
-        assert device.store.end(drawing.job.id, 1, "finished")
+        assert device.store.finish(drawing.job.id, 1, "finished")
         # The one that was being drawn was the one.
         following = device.draw()
         assert following is not None
@@ -241,7 +241,7 @@ def test_what_is_foreseen_is_what_is_drawn() -> None:
         for _ in range(9):
             device.draw()
         waiting = device.store.waiting(LINE)
-        foreseen = fair(waiting, device.store.sight(waiting, ()))
+        foreseen = fair(waiting, device.store.snapshot(waiting, ()))
         while device.draw():
             pass
         assert [one.job.id for one in foreseen] == [one.job.id for one in device.drawn[9:]]

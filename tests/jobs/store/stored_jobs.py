@@ -12,7 +12,7 @@ SEVERAL = Fair(running_each=1000)
 
 
 def add(store: Store, person: str = "A", model: str = "sketch", line: str = LINE) -> Record:
-    return store.add(job(model), line, owner(person), "visit", *ROOMY)
+    return store.add(job(model), line, owner(person), "page", *ROOMY)
 
 
 def claim(store: Store, line: str = LINE) -> Record:
@@ -26,7 +26,7 @@ def stopped(store: SqliteStore, jobs: int, prompt: str = "a" * 9000) -> list[str
     ids = []
     for number in range(jobs):
         one = job(prompt=prompt)
-        store.add(one, LINE, owner(str(number)), "visit", *ROOMY)
+        store.add(one, LINE, owner(str(number)), "page", *ROOMY)
         store.stop(one.id)
         ids.append(one.id)
     return ids
@@ -36,6 +36,6 @@ def drawn(store: SqliteStore, persons: int) -> None:
     """As many turns, each another person's, in the same line."""
     for number in range(persons):
         one = job()
-        store.add(one, LINE, owner(f"stranger {number}", str(number)), "call", *ROOMY)
+        store.add(one, LINE, owner(f"stranger {number}", str(number)), "attached", *ROOMY)
         assert store.claim(LINE, lambda waiting, sight, one=one: Choice(one.id)) is not None  # type: ignore[misc]
-        store.end(one.id, 1, "finished")
+        store.finish(one.id, 1, "finished")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.scheduling.fair_share import fair
-from jobs.store.models import Owner, Sight
+from jobs.store.models import Owner, QueueSnapshot
 from jobs.store.sqlite import SqliteStore
 from tests.jobs.store.stored_jobs import ROOMY, SEVERAL, drawn, stopped
 from tests.jobs.waiting import LINE, Clock, job, owner
@@ -48,22 +48,22 @@ def steps(store: SqliteStore, do: Callable[[], object]) -> int:
 def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> None:
     def costs() -> dict[str, int]:
         for number in range(20):
-            store.add(job(), LINE, owner(str(number), "s"), "visit", *ROOMY)
+            store.add(job(), LINE, owner(str(number), "s"), "page", *ROOMY)
         store.claim(LINE, SEVERAL)  # those that wait are read once
         waiting = store.waiting(LINE)
         found = {
             "claim": steps(store, lambda: store.claim(LINE, SEVERAL)),
             "waiting": steps(store, lambda: store.waiting(LINE)),
-            "sight": steps(store, lambda: store.sight(waiting, ["sketch"])),
-            "add": steps(store, lambda: store.add(job(), LINE, owner("A"), "visit", *ROOMY)),
+            "sight": steps(store, lambda: store.snapshot(waiting, ["sketch"])),
+            "add": steps(store, lambda: store.add(job(), LINE, owner("A"), "page", *ROOMY)),
             "refused": steps(store, lambda: refused(store)),
             "running": steps(store, store.running),
-            "of": steps(store, lambda: store.of(owner("0", "s"))),
+            "of": steps(store, lambda: store.listed_for(owner("0", "s"))),
             "lines": steps(store, store.lines),
         }
         for record in [*store.waiting(LINE), *store.running()]:
             store.stop(record.job.id)
-            store.end(record.job.id, record.attempt, "stopped")
+            store.finish(record.job.id, record.attempt, "stopped")
         store.forget([one.job for one in store.ended()][-100:])
         return found
 
@@ -77,7 +77,7 @@ def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> 
 
 def refused(store: SqliteStore) -> None:
     with pytest.raises(Exception, match="waiting already"):
-        store.add(job(), LINE, owner("B"), "visit", 1, 1)
+        store.add(job(), LINE, owner("B"), "page", 1, 1)
 
 
 def test_every_query_of_a_claim_uses_an_index(store: SqliteStore) -> None:
@@ -85,14 +85,14 @@ def test_every_query_of_a_claim_uses_an_index(store: SqliteStore) -> None:
     asked_for: list[str] = []
     connection = store._database._connection
     for _ in range(3):
-        store.add(job(), LINE, owner(), "visit", *ROOMY)
+        store.add(job(), LINE, owner(), "page", *ROOMY)
     connection.set_trace_callback(asked_for.append)
     record = store.claim(LINE, SEVERAL)
     assert record is not None
     refused(store)
-    store.of(owner("A", "s"))
-    store.of(Owner("user:ann"))
-    store.end(record.job.id, 1, "finished")
+    store.listed_for(owner("A", "s"))
+    store.listed_for(Owner("user:ann"))
+    store.finish(record.job.id, 1, "finished")
     connection.set_trace_callback(None)
     seen = [one for one in asked_for if re.match("SELECT|UPDATE|INSERT|DELETE", one)]
     assert len(seen) > 10
@@ -108,8 +108,8 @@ def test_only_so_many_of_ones_own_jobs_are_listed_the_newest(
 ) -> None:
     monkeypatch.setattr("jobs.store.sqlite.MOST_LISTED", 3)
     for one in (owner("A", "s"), Owner("user:ann", "s")):
-        added = [store.add(job(), LINE, one, "visit", *ROOMY) for _ in range(5)]
-        assert store.of(one) == added[:1:-1]
+        added = [store.add(job(), LINE, one, "page", *ROOMY) for _ in range(5)]
+        assert store.listed_for(one) == added[:1:-1]
 
 
 TURNS = st.lists(
@@ -126,16 +126,16 @@ def test_those_who_wait_come_in_the_order_that_all_turns_ever_had_would_give(
     store = SqliteStore(tmp_path_factory.mktemp("turns") / "jobs.sqlite", clock)
     ever: dict[str | tuple[str, str], float] = {}
     for person, session, claims in turns:
-        store.add(job(), LINE, owner(person, session), "visit", *ROOMY)
+        store.add(job(), LINE, owner(person, session), "page", *ROOMY)
         for _ in range(claims):
             clock.now += 1
             waiting = store.waiting(LINE)
-            sight = store.sight(waiting, ())
+            sight = store.snapshot(waiting, ())
             keys = {
                 key for one in waiting for key in (one.owner.person, (one.owner.person, one.owner.session))
             }
             assert sight.served == {key: at for key, at in ever.items() if key in keys}
-            order = fair(waiting, Sight(ever, [], (), clock.now))
+            order = fair(waiting, QueueSnapshot(ever, [], (), clock.now))
             record = store.claim(LINE, SEVERAL)
             assert [one.job.id for one in order[:1]] == ([record.job.id] if record else [])
             if record is not None:

@@ -40,11 +40,11 @@ def store(path: Path, clock: Clock) -> Iterator[SqliteStore]:
 
 def test_a_job_is_found_as_it_was_added(store: SqliteStore, clock: Clock) -> None:
     asked = job(prompt="“ein Apfel” 🍎\n")
-    record = store.add(asked, LINE, owner("A", "s", first=True), "always", *ROOMY)
+    record = store.add(asked, LINE, owner("A", "s", first=True), "detached", *ROOMY)
     assert store.get(asked.id) == record
     assert store.waiting(LINE) == [record]
     assert record == Record(
-        asked, LINE, owner("A", "s", first=True), "always", "queued", record.place, clock.now
+        asked, LINE, owner("A", "s", first=True), "detached", "queued", record.place, clock.now
     )
 
 
@@ -54,25 +54,25 @@ def test_an_unknown_job_is_none(store: SqliteStore) -> None:
 
 def test_a_job_added_twice_is_one_job_also_where_the_line_is_full(store: SqliteStore) -> None:
     asked = job()
-    first = store.add(asked, LINE, owner("A"), "visit", 1, 1)
-    again = store.add(asked.model_copy(update={"prompt": "another"}), "cpu", owner("B"), "call", 1, 1)
+    first = store.add(asked, LINE, owner("A"), "page", 1, 1)
+    again = store.add(asked.model_copy(update={"prompt": "another"}), "cpu", owner("B"), "attached", 1, 1)
     assert first == again
     assert len(store.waiting(LINE)) == 1
     claim(store)
-    assert store.add(asked, LINE, owner("A"), "visit", 1, 1).state == "running"
+    assert store.add(asked, LINE, owner("A"), "page", 1, 1).state == "running"
 
 
 def test_a_full_line_and_too_many_of_one_person_are_refused_in_different_words(store: SqliteStore) -> None:
     for person in "ABC":
-        store.add(job(), LINE, owner(person), "visit", 3, 1)
+        store.add(job(), LINE, owner(person), "page", 3, 1)
     with pytest.raises(Busy, match="3 drawings are waiting already, as many as this server takes") as full:
-        store.add(job(), LINE, owner("D"), "visit", 3, 1)
+        store.add(job(), LINE, owner("D"), "page", 3, 1)
     assert full.value.retry_after is None
     with pytest.raises(Busy, match="You have 1 drawing waiting already"):
-        store.add(job(), "cpu", owner("A"), "visit", 3, 1)
-    assert store.add(job(), "cpu", owner("D"), "visit", 3, 1).state == "queued"
+        store.add(job(), "cpu", owner("A"), "page", 3, 1)
+    assert store.add(job(), "cpu", owner("D"), "page", 3, 1).state == "queued"
     claim(store)
-    assert store.add(job(), LINE, owner("D"), "visit", 3, 2).state == "queued"
+    assert store.add(job(), LINE, owner("D"), "page", 3, 2).state == "queued"
 
 
 def test_a_refusal_tells_when_to_come_back_by_what_drawing_took(store: SqliteStore, clock: Clock) -> None:
@@ -80,14 +80,14 @@ def test_a_refusal_tells_when_to_come_back_by_what_drawing_took(store: SqliteSto
         add(store)
         record = claim(store)
         clock.now += seconds
-        store.end(record.job.id, record.attempt, "finished")
+        store.finish(record.job.id, record.attempt, "finished")
     for person in "AB":
         add(store, person)
     with pytest.raises(Busy) as full:
-        store.add(job(), LINE, owner("C"), "visit", 2, 5)
+        store.add(job(), LINE, owner("C"), "page", 2, 5)
     assert full.value.retry_after == pytest.approx(5.0)
     with pytest.raises(Busy) as own:
-        store.add(job(), LINE, owner("A"), "visit", 9, 1)
+        store.add(job(), LINE, owner("A"), "page", 9, 1)
     assert own.value.retry_after == pytest.approx(10.0)
 
 
@@ -101,7 +101,7 @@ def test_many_threads_that_claim_never_get_the_same_job(store: SqliteStore) -> N
     def draw() -> None:
         while (record := store.claim(LINE, SEVERAL)) is not None:
             taken.append(record.job.id)
-            assert store.end(record.job.id, record.attempt, "finished")
+            assert store.finish(record.job.id, record.attempt, "finished")
 
     threads = [threading.Thread(target=draw) for _ in range(12)]
     for thread in threads:
@@ -137,7 +137,7 @@ def test_a_claim_begins_an_attempt_and_is_its_owners_turn(store: SqliteStore, cl
     record = claim(store)
     assert (record.state, record.attempt, record.started) == ("running", 1, clock.now)
     assert store.running() == [record] == [store.get(record.job.id)]
-    sight = store.sight([record], ["sketch"])
+    sight = store.snapshot([record], ["sketch"])
     assert sight.running == ["address:A"]
     assert sight.served == {"address:A": clock.now, ("address:A", ""): clock.now}
     assert (sight.resident, sight.now) == ({"sketch"}, clock.now)
@@ -170,7 +170,7 @@ def test_the_policy_sees_what_sight_and_waiting_show(store: SqliteStore) -> None
     add(store, "B")
     seen = []
     store.claim(LINE, lambda waiting, sight: seen.append((list(waiting), sight)), ["sketch"])
-    assert seen == [(store.waiting(LINE), store.sight(store.waiting(LINE), ["sketch"]))]
+    assert seen == [(store.waiting(LINE), store.snapshot(store.waiting(LINE), ["sketch"]))]
 
 
 def test_who_is_overtaken_is_counted_and_the_first_time_kept(store: SqliteStore, clock: Clock) -> None:
@@ -199,11 +199,11 @@ def test_only_so_many_turns_are_remembered_the_last_ones(
     monkeypatch.setattr("jobs.store.sqlite.MOST_SERVED", 5)
     served = []
     for number in range(9):
-        store.add(job(), LINE, owner(str(number)), "call", *ROOMY)
+        store.add(job(), LINE, owner(str(number)), "attached", *ROOMY)
         record = store.claim(LINE, lambda waiting, sight: Choice(waiting[0].job.id))
         served.append(record)
     store.tidy()
-    remembered = store.sight([record for record in served if record is not None], ()).served
+    remembered = store.snapshot([record for record in served if record is not None], ()).served
     assert {key for key in remembered if isinstance(key, str)} == {f"address:{n}" for n in range(4, 9)}
     assert len(remembered) == 10
 
@@ -216,36 +216,36 @@ def test_an_attempt_ends_once(store: SqliteStore, clock: Clock, state: str) -> N
     add(store)
     record = claim(store)
     clock.now += 2
-    assert store.end(record.job.id, 1, state, "Words.", "code")  # type: ignore[arg-type]
+    assert store.finish(record.job.id, 1, state, "Words.", "code")  # type: ignore[arg-type]
     after = store.get(record.job.id)
     assert after == replace(record, state=state, ended=clock.now, error="Words.", code="code")  # type: ignore[arg-type]
     assert store.ended() == [(after.job.id, clock.now)]
-    assert not store.end(record.job.id, 1, "failed")
-    assert not store.put_back(record.job.id, 1)
+    assert not store.finish(record.job.id, 1, "failed")
+    assert not store.requeue(record.job.id, 1)
     assert store.get(record.job.id) == after
 
 
 def test_an_attempt_can_not_end_as_something_that_is_no_end(store: SqliteStore) -> None:
     add(store)
-    with pytest.raises(ValueError, match="finished, stopped, failed"):
-        store.end(claim(store).job.id, 1, "queued")
+    with pytest.raises(ValueError, match=r"can't become 'queued'"):
+        store.finish(claim(store).job.id, 1, "queued")
 
 
 def test_an_old_attempt_changes_nothing(store: SqliteStore) -> None:
     id_ = add(store).job.id
     claim(store)
-    assert store.put_back(id_, 1)
+    assert store.requeue(id_, 1)
     assert claim(store).attempt == 2
     now = store.get(id_)
-    assert not store.end(id_, 1, "finished")
-    assert not store.put_back(id_, 1, killed=True)
+    assert not store.finish(id_, 1, "finished")
+    assert not store.requeue(id_, 1, killed=True)
     assert store.get(id_) == now
 
 
 def test_a_job_that_is_put_back_waits_in_its_old_place(store: SqliteStore) -> None:
     added = [add(store, person) for person in "ABC"]
     first = claim(store)
-    assert store.put_back(first.job.id, first.attempt, killed=True)
+    assert store.requeue(first.job.id, first.attempt, killed=True)
     waiting = store.waiting(LINE)
     assert [one.job.id for one in waiting] == [one.job.id for one in added]
     assert waiting[0] == replace(added[0], attempt=1, kills=1)
@@ -267,7 +267,7 @@ def test_what_runs_is_asked_to_stop_until_it_has_ended(store: SqliteStore) -> No
     add(store)
     record = claim(store)
     assert store.stop(record.job.id) == replace(record, stop=True)
-    assert store.end(record.job.id, 1, "stopped")
+    assert store.finish(record.job.id, 1, "stopped")
     after = store.get(record.job.id)
     assert after is not None
     assert (after.state, after.stop) == ("stopped", False)
@@ -277,7 +277,7 @@ def test_what_was_asked_to_stop_does_not_wait_again(store: SqliteStore, clock: C
     add(store)
     record = claim(store)
     store.stop(record.job.id)
-    assert store.put_back(record.job.id, 1, killed=True)
+    assert store.requeue(record.job.id, 1, killed=True)
     after = store.get(record.job.id)
     assert after is not None
     assert (after.state, after.ended, after.kills) == ("stopped", clock.now, 1)
@@ -287,7 +287,7 @@ def test_what_was_asked_to_stop_does_not_wait_again(store: SqliteStore, clock: C
 def test_what_has_ended_stays_as_it_is_and_an_unknown_job_is_none(store: SqliteStore) -> None:
     add(store)
     record = claim(store)
-    store.end(record.job.id, 1, "finished")
+    store.finish(record.job.id, 1, "finished")
     after = store.get(record.job.id)
     assert store.stop(record.job.id) == after
     assert store.stop(job().id) is None
@@ -307,10 +307,10 @@ def test_a_users_jobs_are_theirs_from_every_session_and_a_visitors_only_of_this_
         owner("A", "2"),
         owner("A"),
     ]
-    records = [store.add(job(), LINE, one, "visit", *ROOMY) for one in owners]
-    assert store.of(ann) == records[1::-1]
-    assert store.of(owner("A", "2")) == [records[3]]
-    assert store.of(owner("A")) == []
+    records = [store.add(job(), LINE, one, "page", *ROOMY) for one in owners]
+    assert store.listed_for(ann) == records[1::-1]
+    assert store.listed_for(owner("A", "2")) == [records[3]]
+    assert store.listed_for(owner("A")) == []
 
 
 def test_those_that_ended_first_are_in_front_and_only_they_are_forgotten(

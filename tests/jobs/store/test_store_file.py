@@ -43,11 +43,11 @@ def test_after_a_restart_everything_is_as_before(store: SqliteStore, path: Path,
     for person in "ABCDE":
         add(store, person, "large" if person == "C" else "turbo")
     finished, _ = claim(store), claim(store)
-    store.end(finished.job.id, 1, "failed", "Words.", "code")
+    store.finish(finished.job.id, 1, "failed", "Words.", "code")
     store.claim(LINE, Fair(), ["turbo"])
 
     def everything(of: SqliteStore) -> list[object]:
-        return [of.waiting(LINE), of.running(), of.ended(), of.sight(of.waiting(LINE), ())]
+        return [of.waiting(LINE), of.running(), of.ended(), of.snapshot(of.waiting(LINE), ())]
 
     before = everything(store)
     assert any(one.overtaken for one in store.waiting(LINE))
@@ -66,7 +66,7 @@ from tests.jobs.waiting import job, owner
 
 store = SqliteStore(Path(sys.argv[1]))
 while True:
-    print(store.add(job(prompt="a" * 2000), "cuda", owner(), "visit", 10**6, 10**6).job.id, flush=True)
+    print(store.add(job(prompt="a" * 2000), "cuda", owner(), "page", 10**6, 10**6).job.id, flush=True)
 """
 
 
@@ -99,7 +99,7 @@ store = SqliteStore(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
     for _ in range(1000):
-        print(store.add(job(prompt="a" * 2000), "cuda", owner(), "visit", 10**6, 10**6).job.id, flush=True)
+        print(store.add(job(prompt="a" * 2000), "cuda", owner(), "page", 10**6, 10**6).job.id, flush=True)
 except DiskFull as error:
     print(len(store.waiting("cuda")), error)
 """
@@ -124,7 +124,7 @@ def test_sqlites_own_words_for_a_full_disk_are_ours_too(store: SqliteStore) -> N
     store._database.run("PRAGMA max_page_count = 1")  # SQLite raises what it does on a full disk
     with pytest.raises(DiskFull, match="STEPWISE_DATA"):
         for _ in range(1000):
-            store.add(job(prompt="a" * 9000), LINE, owner(), "visit", *ROOMY)
+            store.add(job(prompt="a" * 9000), LINE, owner(), "page", *ROOMY)
 
 
 @pytest.mark.parametrize("damage", ["not a database", "half of it", "a page of zeros"])
@@ -161,7 +161,7 @@ def test_a_file_of_the_first_version_is_opened_with_its_jobs(path: Path) -> None
         assert (record.attempt, record.lost) == (2, 0)
         store.close()
     store = SqliteStore(path)
-    assert store.put_back(record.job.id, 2, lost=True)
+    assert store.requeue(record.job.id, 2, lost=True)
     assert [one.lost for one in store.waiting(LINE)] == [1]
     store.close()
 

@@ -57,7 +57,7 @@ UNREADABLE = {
     "cut": ({"job": settings()[:40]}, "its settings"),
     "bytes that are no text": ({"job": b"\xff\xfe{}"}, "its settings"),
     "a state that isn't known": ({"state": "paused"}, 'state "paused"'),
-    "a keeping that isn't known": ({"kept": "week"}, 'kept "week"'),
+    "a keeping that isn't known": ({"lifetime": "week"}, 'lifetime "week"'),
     "an attempt that can't be counted on": ({"attempt": 2**63 - 1}, "attempt"),
     "an attempt below none": ({"attempt": -1}, "attempt"),
     "an attempt in words": ({"attempt": "first"}, "attempt"),
@@ -72,7 +72,7 @@ def test_a_job_that_can_not_be_read_fails_in_words_its_row_stays_and_the_others_
 ) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SqliteStore(path)
-    first, bad, last = (store.add(job(), LINE, owner("A", "s"), "visit", *ROOMY) for _ in range(3))
+    first, bad, last = (store.add(job(), LINE, owner("A", "s"), "page", *ROOMY) for _ in range(3))
     store.close()
     change(path, bad.job.id, **columns)
 
@@ -104,7 +104,7 @@ def test_a_job_that_can_not_be_read_fails_in_words_its_row_stays_and_the_others_
 def test_a_setting_that_is_not_known_and_empty_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SqliteStore(path)
-    record = store.add(job(), LINE, owner(), "visit", *ROOMY)
+    record = store.add(job(), LINE, owner(), "page", *ROOMY)
     store.close()
     values = record.job.model_dump(mode="json") | {"lora": None, "masks": []}
     change(path, record.job.id, job=json.dumps(values))
@@ -116,7 +116,7 @@ def test_a_setting_that_is_not_known_and_empty_changes_nothing(tmp_path: Path) -
 def test_an_id_that_names_no_file_and_times_that_are_none_are_read(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SqliteStore(path)
-    bad, good = (store.add(job(), LINE, owner(), "visit", *ROOMY) for _ in range(2))
+    bad, good = (store.add(job(), LINE, owner(), "page", *ROOMY) for _ in range(2))
     store.close()
     change(path, good.job.id, created="yesterday", since=float("inf"), overtaken=-3)
     change(path, bad.job.id, id="../../etc/passwd")
@@ -131,7 +131,7 @@ def test_an_id_that_names_no_file_and_times_that_are_none_are_read(tmp_path: Pat
     failed = store.get(ended.job)
     assert failed is not None
     assert failed.attempt == 0
-    assert store.sight(store.waiting(LINE), ()).served == {}
+    assert store.snapshot(store.waiting(LINE), ()).served == {}
     store.close()
 
 
@@ -142,7 +142,9 @@ def test_a_server_starts_over_rows_that_it_can_not_read_and_draws_the_others(
     make().close()
     database = tmp_path / "data" / "jobs.sqlite"
     store = SqliteStore(database)
-    waits, runs, ended, good = (store.add(asked(tiny), "cpu", ANN, "always", *ROOMY).job.id for _ in range(4))
+    waits, runs, ended, good = (
+        store.add(asked(tiny), "cpu", ANN, "detached", *ROOMY).job.id for _ in range(4)
+    )
     for id_, columns in (
         (waits, {"job": settings(lora="ghibli")}),
         (runs, {"state": "running", "attempt": 1, "job": "{}"}),
@@ -160,7 +162,7 @@ def test_a_server_starts_over_rows_that_it_can_not_read_and_draws_the_others(
         last = found.latest
         assert last.last
         assert words in str(last.error)
-    assert {one.job.id for one in queue.of(ANN)} == {waits, runs, ended, good}
+    assert {one.job.id for one in queue.listed_for(ANN)} == {waits, runs, ended, good}
 
 
 # Events.

@@ -15,14 +15,12 @@ from pathlib import Path
 import pytest
 
 from bench import strangers
-from jobs.lifecycle.active_jobs import Register
+from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.store.database import LOG_BYTES
 from jobs.store.log_names import log_path
 from jobs.store.models import Owner
 from jobs.store.owner_names import person_of, session_of
 from jobs.store.sqlite import SqliteStore
-from jobs.telemetry.job_log import Journal
-from jobs.telemetry.metrics import Metrics
 from pipeline.engine import Engine
 from pipeline.errors import DiskFull
 from tests.conftest import ROOT
@@ -50,8 +48,8 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 @pytest.fixture
-def register(store: SqliteStore, tmp_path: Path) -> Register:
-    return Register(store, tmp_path / "events", Metrics(["sketch"]), Journal(False), lambda job: None)
+def ended_jobs(store: SqliteStore, tmp_path: Path) -> EndedJobs:
+    return EndedJobs(store, tmp_path / "events")
 
 
 def size(path: Path) -> int:
@@ -63,36 +61,36 @@ def size(path: Path) -> int:
 
 
 def test_the_database_counts_as_kept_and_shrinks_to_the_bound(
-    store: SqliteStore, register: Register, path: Path
+    store: SqliteStore, ended_jobs: EndedJobs, path: Path
 ) -> None:
     ids = stopped(store, 100)
     assert size(path) > 900_000
-    register.keep(300_000, HOUR)
+    ended_jobs.delete_old(300_000, HOUR, ())
     assert size(path) <= 300_000
     left = [one.job for one in store.ended()]
     assert 20 <= len(left) < 40
     assert left == ids[-len(left) :]  # those that ended first went
 
 
-def test_events_and_records_share_one_bound(store: SqliteStore, register: Register, path: Path) -> None:
-    register.logs.mkdir()
+def test_events_and_records_share_one_bound(store: SqliteStore, ended_jobs: EndedJobs, path: Path) -> None:
+    ended_jobs.logs.mkdir()
     first, *_ = stopped(store, 20)
-    (register.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
+    (ended_jobs.logs / f"{'0' * 32}.1.events").write_bytes(bytes(400_000))
     before = size(path)
-    register.keep(before + 400_000, HOUR)
+    ended_jobs.delete_old(before + 400_000, HOUR, ())
     assert store.get(first) is not None
-    register.keep(400_000, HOUR)
+    ended_jobs.delete_old(400_000, HOUR, ())
     assert store.get(first) is None
     assert size(path) <= 400_000
 
 
 def test_only_so_many_jobs_that_ended_are_kept(
-    store: SqliteStore, register: Register, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, ended_jobs: EndedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.store.retention.MOST_JOBS", 5)
     ids = stopped(store, 9, "a fox")
-    waits = store.add(job(), LINE, owner(), "visit", *ROOMY)
-    register.keep(10**9, HOUR)
+    waits = store.add(job(), LINE, owner(), "page", *ROOMY)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ids[4:]
     assert store.waiting(LINE) == [waits]
 
@@ -149,12 +147,15 @@ def test_who_reads_the_file_meanwhile_holds_nobody_up(
 
 
 def test_a_full_disk_keeps_no_file_from_being_deleted(
-    store: SqliteStore, register: Register, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SqliteStore,
+    ended_jobs: EndedJobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    register.logs.mkdir()
+    ended_jobs.logs.mkdir()
     ids = stopped(store, 3)
     for id_ in ids:
-        log_path(register.logs, id_, 1).write_bytes(bytes(1000))
+        log_path(ended_jobs.logs, id_, 1).write_bytes(bytes(1000))
 
     def full(*_: object) -> int:
         raise DiskFull("It is full.")
@@ -162,11 +163,11 @@ def test_a_full_disk_keeps_no_file_from_being_deleted(
     with monkeypatch.context() as disk:
         disk.setattr(SqliteStore, "forget", full)
         disk.setattr(SqliteStore, "tidy", full)
-        register.keep(1, HOUR)
-    assert not list(register.logs.iterdir())
+        ended_jobs.delete_old(1, HOUR, ())
+    assert not list(ended_jobs.logs.iterdir())
     assert "It is full." in caplog.text
     assert len(store.ended()) == 3
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 
@@ -198,10 +199,10 @@ def test_an_older_versions_long_sessions_are_found_and_its_file_is_small_again(p
         store = SqliteStore(path)
         assert size(path) < 200_000
         for session, id_ in ids.items():
-            found = store.of(Owner("address:A", session_of(session)))
+            found = store.listed_for(Owner("address:A", session_of(session)))
             assert [one.job.id for one in found] == [id_]
         waiting = [store.get(id_) for id_ in ids.values()]
-        served = store.sight([record for record in waiting if record is not None], ()).served
+        served = store.snapshot([record for record in waiting if record is not None], ()).served
         assert sorted(served.values()) == [*(100.0 + number for number in range(20)), 119.0]
         store.close()
 
@@ -221,8 +222,8 @@ def test_an_older_versions_users_are_found_whatever_they_are_called(path: Path) 
     connection.close()
     store = SqliteStore(path)
     for name in names:
-        (record,) = store.of(Owner(person_of(name)))
-        assert store.sight([record], ()).served[record.owner.person] == 5.0
+        (record,) = store.listed_for(Owner(person_of(name)))
+        assert store.snapshot([record], ()).served[record.owner.person] == 5.0
     store.close()
 
 
@@ -280,13 +281,13 @@ def test_an_older_file_that_there_is_no_room_to_rewrite_is_used_as_it_is(path: P
 
 
 def test_an_id_that_names_no_file_keeps_nothing_from_being_kept(
-    store: SqliteStore, register: Register
+    store: SqliteStore, ended_jobs: EndedJobs
 ) -> None:
     first, second = stopped(store, 2)
     store._database.run("UPDATE jobs SET id = '../../etc/passwd' WHERE id = ?", first)
-    register.keep(10**9, HOUR)
+    ended_jobs.delete_old(10**9, HOUR, ())
     assert [one.job for one in store.ended()] == ["../../etc/passwd", second]
-    register.keep(1, HOUR)
+    ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
 
 

@@ -20,15 +20,23 @@ import psutil
 import pytest
 import torch
 
+from jobs.data_dir.folder import DataFolder
+from jobs.limits import Limits
+from jobs.queue import Queue
+from jobs.store.models import Owner
 from jobs.workers import process
-from jobs.workers.executors import Executor
+from jobs.workers.executors import executors
 from jobs.workers.launch import launch
 from jobs.workers.process import WorkerProcess
+from pipeline.devices.threads import start_thread
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.events import Event
+from pipeline.executors.executor import Executor
 from pipeline.library_errors import explained
+from pipeline.request import Job
+from pipeline.run import Cancel
 from tests import python_path
 from tests.support.steps import Steps
 from tests.support.tiny import ROOT, SMALL, entry, models_yaml, pixels, tiny_sd3
@@ -117,26 +125,37 @@ def shared(held: Steps, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
 
             def ended() -> bool:
                 nonlocal said  # between two of them it says for a moment that one has just ended, and no more
-                said = worker.reason, worker.ready
-                return worker.restarts > 0 and "status" in said[0]
+                said = worker.capabilities().reason, ready(worker)
+                return worker.capabilities().restarts > 0 and "status" in said[0]
 
             until(ended)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(process, "STEADY", 0.0)
         dies.unlink()
-        until(lambda: worker.ready)
+        until(lambda: ready(worker))
         yield Shared(worker, *said)
     assert not workers(), "the spare ends with the worker"
 
 
 @pytest.fixture
 def worker(shared: Shared) -> WorkerProcess:
-    until(lambda: shared.worker.ready)
+    until(lambda: ready(shared.worker))
     return shared.worker
 
 
 def draw(worker: Executor, engine: Engine, **values: Any) -> Drawing:
-    return worker.start(engine.check(SMALL | values))
+    """Has the worker draw, in a thread of its own."""
+    return drawn_by(worker, engine.check(SMALL | values))
+
+
+def drawn_by(worker: Executor, job: Job) -> Drawing:
+    drawing = Drawing(job)
+    start_thread("draws for a test", worker.run, job, drawing.publish, drawing.cancel)
+    return drawing
+
+
+def ready(worker: Executor) -> bool:
+    return not worker.capabilities().reason
 
 
 def at_step(drawing: Drawing, step: int) -> Event:
@@ -148,7 +167,7 @@ def test_a_worker_that_does_not_come_up_says_why_and_is_started_again(
 ) -> None:
     assert "status 3" in shared.reason
     assert not shared.ready
-    assert worker.reason == ""
+    assert ready(worker)
     assert draw(worker, engine).result().phase == "finished"
 
 
@@ -163,7 +182,7 @@ def test_a_worker_draws_the_very_pixels_that_this_process_draws(
         assert np.array_equal(pixels(one), pixels(other))
     assert there.seconds > 0
     assert there.plan == here.plan
-    assert worker.resident() == ("sketch",)
+    assert worker.capabilities().resident == ("sketch",)
 
 
 def test_each_steps_event_and_preview_crosses(worker: WorkerProcess, engine: Engine, steps: Steps) -> None:
@@ -178,16 +197,14 @@ def test_each_steps_event_and_preview_crosses(worker: WorkerProcess, engine: Eng
     assert (events[-1].phase, events[-1].step) == ("finished", 20)
 
 
-def test_it_is_not_ready_while_it_draws_and_is_by_the_last_event(
+def test_by_the_last_event_it_has_told_what_it_has(
     worker: WorkerProcess, engine: Engine, steps: Steps
 ) -> None:
     steps.hold(1)
     drawing = draw(worker, engine, **LONG)
-    assert not worker.ready
     drawing.stop()
     drawing.result()
-    assert worker.ready
-    assert worker.reason == ""
+    assert ready(worker)
 
 
 def test_a_stop_ends_a_workers_drawing_within_a_step_and_keeps_its_preview(
@@ -205,10 +222,9 @@ def test_a_stop_ends_a_workers_drawing_within_a_step_and_keeps_its_preview(
 
 def test_what_can_not_be_drawn_there_fails_in_words(worker: WorkerProcess, engine: Engine) -> None:
     job = engine.check(SMALL)
-    last = worker.start(job.model_copy(update={"width": 100_000})).result()
-    assert (last.phase, last.code) == ("failed", "invalid_request")
-    assert "width" in str(last.error)
-    assert worker.ready
+    last = drawn_by(worker, job.model_copy(update={"width": 129})).result()
+    assert last.phase == "failed"
+    assert ready(worker)
 
 
 def test_a_worker_is_deaf_to_what_a_terminal_or_a_service_manager_sends(
@@ -227,7 +243,7 @@ def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
 ) -> None:
     steps.hold(3)
     until(lambda: len(workers()) == 2)
-    drawing, killed, restarts = draw(worker, engine, **LONG), worker.pid, worker.restarts
+    drawing, killed, restarts = draw(worker, engine, **LONG), worker.pid, worker.capabilities().restarts
     at_step(drawing, 3)
     assert killed
     spares = workers() - {killed}
@@ -238,9 +254,9 @@ def test_a_killed_worker_fails_its_drawing_by_name_and_the_next_one_draws(
     assert "SIGKILL" in str(last.error)
     assert "memory" in str(last.error)
     assert last.preview
-    assert (worker.ready, worker.resident()) == (False, ())
-    until(lambda: worker.ready)
-    assert worker.restarts == restarts + 1
+    assert (ready(worker), worker.capabilities().resident) == (False, ())
+    until(lambda: ready(worker))
+    assert worker.capabilities().restarts == restarts + 1
     assert {worker.pid} == spares, "the one that stood by took its place"
     assert draw(worker, engine).result().phase == "finished"
 
@@ -268,12 +284,12 @@ def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
         "from jobs.workers.process import WorkerProcess\n"
         "from pipeline.engine import EngineSpec\n"
         "from pipeline.request import Job\n"
+        "from pipeline.run import Cancel\n"
         "worker = WorkerProcess(EngineSpec(pathlib.Path('models.yaml')))\n"
-        "while not worker.ready: time.sleep(0.02)\n"
-        "drawing = worker.start(Job.model_validate_json(sys.argv[1]))\n"
-        "next(event for event in drawing.events() if event.step >= 1)\n"
-        "print(worker.pid, flush=True)\n"
-        "time.sleep(600)\n"
+        "while worker.capabilities().reason: time.sleep(0.02)\n"
+        "def emit(event):\n"
+        "    if event.step == 1: print(worker.pid, flush=True)\n"
+        "worker.run(Job.model_validate_json(sys.argv[1]), emit, Cancel())\n"
     )
     command = [sys.executable, "-c", script, engine.check(SMALL | LONG).model_dump_json()]
     parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -288,7 +304,7 @@ def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
 def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine, steps: Steps) -> None:
     steps.hold(1)
     with a_worker() as worker:
-        until(lambda: worker.ready)
+        until(lambda: ready(worker))
         drawing, pid = draw(worker, engine, **LONG), worker.pid
         at_step(drawing, 1)
         worker.close()
@@ -296,10 +312,10 @@ def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine, steps
         assert (last.phase, last.code) == ("failed", WorkerDied.code)
         assert "server is ending" in str(last.error)
         with pytest.raises(WorkerDied, match="ended"):
-            draw(worker, engine)
+            worker.run(engine.check(SMALL), lambda _: None, Cancel())
     assert pid
     assert not lives(pid)
-    assert worker.restarts == 0
+    assert worker.capabilities().restarts == 0
 
 
 def test_a_worker_that_is_closed_while_it_starts_is_gone_too() -> None:
@@ -352,7 +368,7 @@ def ill(gate: Path) -> Iterator[WorkerProcess]:
         with pytest.MonkeyPatch.context() as patch:
             at_its_start(patch, gate.parent, ILL.format(gate=str(gate)))
             worker = stack.enter_context(a_worker())
-            until(lambda: worker.ready)
+            until(lambda: ready(worker))
         yield worker
 
 
@@ -370,13 +386,13 @@ def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worke
     ill: WorkerProcess, gate: Path, engine: Engine
 ) -> None:
     gate.touch()
-    until(lambda: ill.ready)
+    until(lambda: ready(ill))
     drawing, lost = draw(ill, engine), ill.pid
     last = drawing.result()
     assert (last.phase, last.code) == ("failed", WorkerDied.code)
     assert "(CUDA error: device-side assert triggered)" in str(last.error)
     assert last.preview
-    assert not ill.ready
+    assert not ready(ill)
     until(lambda: ill.pid not in (None, lost))  # the test of the killed one shows that it then draws
 
 
@@ -386,17 +402,21 @@ def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path
         file.write_bytes(b"no weights")
     spec = EngineSpec(models_yaml(tmp_path, entry(bad, "bad"), entry(good, "good")))
     engine = spec.engine()
-    with a_worker(spec, preload=("bad", "good")) as worker:
-        engine.preloads.also(lambda: worker.coming)
-        until(lambda: worker.resident() == ("good",))
-        until(lambda: set(worker.coming) == {"bad"})
-        coming = {model["id"]: model["coming"] for model in engine.models()}
-        assert coming["good"] is None
-        assert coming["bad"]["phase"] == "failed"
-        assert "bad/transformer" in coming["bad"]["error"]
-        assert (
-            worker.start(engine.check(SMALL | {"model": "good", "width": 64, "height": 64})).result().images
-        )
+    drawn = executors(engine, spec, workers=1)
+    queue = Queue(engine, DataFolder(tmp_path / "data"), drawn, Limits(), ("bad", "good"))
+    try:
+        until(lambda: drawn["cpu"][0].capabilities().resident == ("good",))
+
+        def coming() -> dict[str, Any]:
+            return {model["id"]: model["coming"] for model in queue.models()}
+
+        until(lambda: coming()["good"] is None)
+        assert coming()["bad"]["phase"] == "failed"
+        assert "bad/transformer" in coming()["bad"]["error"]
+        asked = engine.check(SMALL | {"model": "good", "width": 64, "height": 64})
+        assert queue.start(asked, Owner("user:ann")).result().images
+    finally:
+        queue.close()
 
 
 @pytest.mark.parametrize(("seen", "expected"), [(None, "1"), ("4,7", "7"), ("GPU-5f, GPU-9a", "GPU-9a")])

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import app
-from api.server.shutdown import Ending
+from api.server.shutdown import Shutdown
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.catalog.spec import Provider
 from pipeline.errors import CatalogueError
@@ -243,7 +243,8 @@ def started_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     which would end the tests."""
     monkeypatch.setattr(sys, "argv", ["app.py"])
     monkeypatch.setenv("STEPWISE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(Ending, "listen", lambda _: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))  # else the start sets it, and it stays
+    monkeypatch.setattr(Shutdown, "listen", lambda _: None)
 
 
 @pytest.mark.usefixtures("started_here")

@@ -11,6 +11,7 @@ import torch
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.devices import hardware
 from pipeline.engine import Engine
+from pipeline.weights import requirements
 from tests.support.tiny import ROOT
 
 GIB = 2**30
@@ -74,7 +75,7 @@ def test_without_gpu_the_big_models_are_listed_with_the_true_reason_and_sketch_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     no_gpu(monkeypatch)
-    monkeypatch.setattr(hardware, "get_token", lambda: None)
+    monkeypatch.setattr(requirements, "get_token", lambda: None)
     engine = Engine(read_catalogue(ROOT / "models.yaml"))
     listed = {model["id"]: model for model in engine.models()}
     assert [name for name, model in listed.items() if model["available"]] == ["sketch"]
@@ -88,8 +89,8 @@ def test_without_gpu_the_big_models_are_listed_with_the_true_reason_and_sketch_i
 
 def test_with_a_large_gpu_and_a_token_the_best_model_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
-    monkeypatch.setattr(hardware, "get_token", lambda: "a token")
-    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: SimpleNamespace(free=500 * 10**9))
+    monkeypatch.setattr(requirements, "get_token", lambda: "a token")
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: SimpleNamespace(free=500 * 10**9))
     engine = Engine(read_catalogue(ROOT / "models.yaml"))
     assert engine.default_model == "sd3.5-large"
     assert all(model["available"] for model in engine.models())
@@ -99,8 +100,8 @@ def reason_on(monkeypatch: pytest.MonkeyPatch, card: int, host: int) -> str:
     """Why SD3.5 Large can't run on a card with so many GiB, beside so many GB of host memory."""
     fake_gpu(monkeypatch, "GeForce", 8, card * GIB)
     monkeypatch.setattr(hardware, "free_host_memory", lambda: host * 10**9)
-    monkeypatch.setattr(hardware, "get_token", lambda: "a token")
-    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: SimpleNamespace(free=500 * 10**9))
+    monkeypatch.setattr(requirements, "get_token", lambda: "a token")
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: SimpleNamespace(free=500 * 10**9))
     return Engine(read_catalogue(ROOT / "models.yaml")).models()[0]["reason"] or ""
 
 
@@ -154,8 +155,8 @@ def test_without_a_limit_host_memory_is_what_the_machine_has_free(
 
 def test_too_little_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
-    monkeypatch.setattr(hardware, "get_token", lambda: "a token")
-    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
+    monkeypatch.setattr(requirements, "get_token", lambda: "a token")
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
     reason = Engine(read_catalogue(ROOT / "models.yaml")).models()[0]["reason"]
     assert "Downloads 28 GB" in reason
     assert "5 GB" in reason
@@ -163,8 +164,8 @@ def test_too_little_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reason(monkeypatch: pytest.MonkeyPatch, model: str, token: str | None, free: float = 500) -> str:
     """Why this model can't run, on a machine with this token and these GB free."""
-    monkeypatch.setattr(hardware, "get_token", lambda: token)
-    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 10**9))
+    monkeypatch.setattr(requirements, "get_token", lambda: token)
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 10**9))
     models = Engine(read_catalogue(ROOT / "models.yaml")).models()
     return next(one["reason"] or "" for one in models if one["id"] == model)
 
@@ -208,18 +209,18 @@ def test_a_gpu_that_the_owner_leaves_unused_is_not_said_to_be_missing(
 ) -> None:
     fake_gpu(monkeypatch, "NVIDIA H200", 9, 139 * GIB)
     engine = Engine(read_catalogue(ROOT / "models.yaml"), wanted=hardware.Wanted("cpu"))
-    hardware_need = engine.needs(engine.catalogue["z-image-turbo"])[0]
+    hardware_need = engine.requirements(engine.catalogue["z-image-turbo"])[0]
     assert hardware_need.words == "Needs a GPU; STEPWISE_DEVICE=cpu keeps to the CPU."
 
 
 def test_whether_a_licence_was_accepted_is_not_claimed_before_the_hub_was_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hardware, "get_token", lambda: "hf_some")
+    monkeypatch.setattr(requirements, "get_token", lambda: "hf_some")
     spec = read_catalogue(ROOT / "models.yaml")["sd3.5-large"]
 
     def licence() -> hardware.Need:
-        return next(need for need in hardware.needs(spec) if need.what == "licence")
+        return next(need for need in requirements.needs(spec) if need.what == "licence")
 
     assert (licence().met, licence().known) == (True, False)
     monkeypatch.setattr(hardware, "try_to_load_from_cache", lambda *_, **__: "model_index.json")

@@ -172,7 +172,7 @@ def test_streamed_blocks_leave_no_hooks_behind_when_the_plan_ends(
         pictures.append(pixels(event.images[0]))
     assert np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(pictures[0], pictures[2])
-    (memory,) = engine._local._memories.values()
+    (memory,) = engine._local["cuda"]._memories.values()
     for one in memory.residency._loaded.values():
         for module in one.module.modules():
             registry = getattr(module, "_diffusers_hook", None)

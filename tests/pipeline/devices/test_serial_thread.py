@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from typing import Any
 
 import pytest
 
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.engine import Engine
 from pipeline.sampling import preview, sample
 from tests.support.tiny import SMALL
@@ -36,14 +37,14 @@ def test_every_drawing_and_every_preview_of_a_device_is_made_in_the_same_two_thr
 
 
 def test_what_it_was_given_is_done_in_order_and_an_error_reaches_the_caller() -> None:
-    hand, done = Hand("a hand"), []
-    first, second = (hand.start(done.append, number) for number in (1, 2))
+    thread, done = SerialThread("a thread"), []
+    first, second = (thread.start(done.append, number) for number in (1, 2))
     second.result(10)
     assert done == [1, 2]
     assert first.done()
     with pytest.raises(ZeroDivisionError):
-        hand.do(lambda: 1 // 0)
-    assert hand.do(lambda: "still there") == "still there"
+        thread.do(lambda: 1 // 0)
+    assert thread.do(lambda: "still there") == "still there"
 
 
 def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
@@ -58,12 +59,41 @@ def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
         raise MemoryError
 
     held: list[weakref.ref[Tensor]] = []
-    hand = Hand("a hand")
+    thread = SerialThread("a thread")
     gc.disable()
     try:
         with pytest.raises(MemoryError) as caught:
-            hand.do(fails)
+            thread.do(fails)
         del caught
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+def test_it_is_busy_until_what_it_was_given_is_done_and_whoever_waits_for_that_finds_it_idle() -> None:
+    thread, gate = SerialThread("a thread"), threading.Event()
+    assert not thread.busy
+    thread.wait_idle(60)  # nothing was given: there is nothing to wait for
+    first = thread.start(gate.wait, 60)
+    second = thread.start(lambda: 1 // 0)
+    assert thread.busy
+    began = time.monotonic()
+    thread.wait_idle(0.05)
+    assert time.monotonic() - began < 30
+    assert thread.busy
+    gate.set()
+    assert first.result(60)
+    assert isinstance(second.exception(60), ZeroDivisionError)
+    for _ in range(200):
+        thread.do(lambda: None)
+        assert not thread.busy
+    thread.wait_idle(60)
+    assert not thread.busy
+
+
+def test_work_that_failed_leaves_it_idle_and_waiting_for_it_raises_nothing() -> None:
+    thread = SerialThread("a thread")
+    failing = thread.start(lambda: 1 // 0)
+    thread.wait_idle(60)
+    assert failing.done()
+    assert thread.do(lambda: "still there") == "still there"

@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.catalog.spec import Provider
 from pipeline.engine import Engine
-from pipeline.errors import Busy, ModelUnavailable
+from pipeline.errors import ModelUnavailable
 from pipeline.events import Event
 from pipeline.executors.inference_providers import AT_ONCE, MOST_PIXELS
 from tests.pipeline.conftest import FOX
@@ -30,8 +30,8 @@ from tests.support.provider import SECRET, STORE, Answer, FakeProvider, as_asked
 from tests.support.tiny import ROOT, catalogue, entry, pixels
 
 
-def engine(provider: FakeProvider, folder: Path, max_waiting: int = 20) -> Engine:
-    return Engine(catalogue(folder, provider.entry()), max_waiting=max_waiting)
+def engine(provider: FakeProvider, folder: Path) -> Engine:
+    return Engine(catalogue(folder, provider.entry()))
 
 
 def recipe(png: bytes) -> dict[str, Any]:
@@ -194,22 +194,19 @@ def test_a_stop_while_the_hub_is_asked_never_reaches_the_provider(
     assert provider.asked == []
 
 
-def test_several_are_drawn_at_once_the_others_wait_and_know_how_many_are_ahead(
+def test_several_are_drawn_at_once_and_the_others_wait_in_their_order(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
     provider.hang()
-    here = engine(provider, tmp_path, max_waiting=2)
+    here = engine(provider, tmp_path)
     drawings = [here.start(here.check(FOX)) for _ in range(AT_ONCE + 2)]
     for drawing in drawings[:AT_ONCE]:
         assert next(event for event in drawing.events() if event.phase != "queued").phase == "denoising"
-    for ahead, drawing in enumerate(drawings[AT_ONCE:], 1):
-        event = next(event for event in drawing.events() if event.position)
-        assert (event.phase, event.position) == ("queued", ahead)
-    with pytest.raises(Busy, match="2 drawings are waiting"):
-        here.start(here.check(FOX))
+    assert {drawing.latest.phase for drawing in drawings[AT_ONCE:]} == {"queued"}
     drawings[1].stop()  # any of those at the front makes room
     events = drawings[AT_ONCE].events()
     assert next(event for event in events if event.phase != "queued").phase == "denoising"
+    assert drawings[AT_ONCE + 1].latest.phase == "queued"
     for drawing in drawings:
         drawing.stop()
     assert {drawing.result().phase for drawing in drawings} == {"stopped"}
@@ -234,7 +231,7 @@ def test_without_a_token_it_is_listed_with_the_reason_and_not_the_default(
     provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr("pipeline.devices.hardware.get_token", lambda: None)
+    monkeypatch.setattr("pipeline.weights.requirements.get_token", lambda: None)
     here = Engine(catalogue(tmp_path, provider.entry(), entry(tiny_folder)))
     far, tiny = here.models()
     assert (far["available"], far["default"], tiny["default"]) == (False, False, True)

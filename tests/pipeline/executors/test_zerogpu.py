@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from importlib.metadata import requires
 from typing import Any
 
@@ -23,11 +22,12 @@ from pipeline.catalog.catalogue import read_catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
-from pipeline.errors import NonFiniteLatents, QuotaExceeded, Stopped, ZeroGpuError
+from pipeline.errors import NonFiniteLatents, QuotaExceeded, ZeroGpuError
 from pipeline.events import Event
 from pipeline.executors.service_errors import zerogpu_error
-from pipeline.executors.zerogpu import Started, ZeroGpu
+from pipeline.executors.zerogpu import AT_ONCE, Draw, Started, ZeroGpu
 from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.run import Cancel, Emit, Run
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
@@ -59,83 +59,133 @@ def test_all_that_crosses_to_a_worker_and_back_pickles_and_a_drawing_does_not() 
 SPEC = MODELS["sketch"]
 
 
-def here(paint: Callable[[Drawing, ModelSpec], None]) -> ZeroGpu:
-    return ZeroGpu(paint, "large")
+def here(draw: Draw) -> ZeroGpu:
+    return ZeroGpu([SPEC], draw, "large")
+
+
+def drawn(draw: Draw, emit: Emit = lambda _: None, cancel: Cancel | None = None, **values: Any) -> Event:
+    """The last event of a job that the worker draws so."""
+    return here(draw).run(job("sketch", **values), emit, cancel or Cancel())
+
+
+def nobody_is_left(one: Job) -> None:
+    names = [thread.name for thread in threading.enumerate()]
+    assert f"drawing {one.short_id}" not in names
+    assert "ZeroGPU" not in names
 
 
 def test_every_step_and_its_preview_reach_the_reader() -> None:
     seen: list[Event] = []
     read = threading.Semaphore(0)
 
-    def paint(drawing: Drawing, _: ModelSpec) -> None:
+    def draw(run: Run, _: ModelSpec) -> None:
         for step in range(1, 6):
-            drawing.update(phase="denoising", step=step, previews=(b"%d" % step,))
+            run.update(phase="denoising", step=step, previews=(b"%d" % step,))
             assert read.acquire(timeout=60)  # steps that are slower than their reader
 
-    class Watched(Drawing):
-        def update(self, **changes: Any) -> None:
-            super().update(**changes)
-            if self.latest.phase == "denoising":
-                seen.append(self.latest)
-                read.release()
+    def emit(event: Event) -> None:
+        if event.phase == "denoising":
+            seen.append(event)
+            read.release()
 
-    drawing = Watched(job("sketch"))
-    here(paint).draw(drawing, SPEC)
+    assert drawn(draw, emit).phase == "finished"
     assert [(event.step, event.preview) for event in seen] == [(n, b"%d" % n) for n in range(1, 6)]
-    assert drawing.latest.phase == "finished"
+
+
+def test_of_steps_that_are_quicker_than_their_reader_the_last_and_the_end_are_never_lost() -> None:
+    for _ in range(20):
+        seen: list[Event] = []
+
+        def draw(run: Run, _: ModelSpec) -> None:
+            for step in range(1, 200):
+                run.update(phase="denoising", step=step)
+            run.update(images=(b"png",))
+
+        last = drawn(draw, seen.append)
+        assert (last.phase, last.step, last.images) == ("finished", 199, (b"png",))
+        assert seen[-1] is last
+        assert [event.last for event in seen] == [False] * (len(seen) - 1) + [True]
 
 
 def test_a_stop_ends_the_workers_thread_before_the_turn_ends() -> None:
-    drawing = Drawing(job("sketch"))
+    cancel, one = Cancel(), job("sketch")
 
-    def paint(inner: Drawing, _: ModelSpec) -> None:
+    def draw(run: Run, _: ModelSpec) -> None:
         while True:
-            inner.update(phase="denoising", step=inner.latest.step + 1, previews=(b"shown",))
-            drawing.stop()
-            inner.check()
+            run.update(phase="denoising", step=run.latest.step + 1, previews=(b"shown",))
+            cancel.set()
+            run.check()
 
-    with pytest.raises(Stopped):
-        here(paint).draw(drawing, SPEC)
-    names = [thread.name for thread in threading.enumerate()]
-    assert f"drawing {drawing.job.id}" not in names
-    assert "ZeroGPU" not in names
+    assert here(draw).run(one, lambda _: None, cancel).phase == "stopped"
+    nobody_is_left(one)
 
 
 def test_a_stop_is_seen_while_the_worker_has_no_news() -> None:
     """As while weights are loaded: `spaces` looks for a stop when the worker yields."""
-    drawing, stuck = Drawing(job("sketch")), threading.Event()
+    cancel, stuck = Cancel(), threading.Event()
 
-    def paint(inner: Drawing, _: ModelSpec) -> None:
-        threading.Timer(0.1, drawing.stop).start()
-        with inner.interruptible(stuck.set):
+    def draw(run: Run, _: ModelSpec) -> None:
+        threading.Timer(0.1, cancel.set).start()
+        with run.cancel.calling(stuck.set):
             assert stuck.wait(60)
-        inner.check()
+        run.check()
 
-    with pytest.raises(Stopped):
-        here(paint).draw(drawing, SPEC)
+    assert drawn(draw, cancel=cancel).phase == "stopped"
+
+
+def test_a_job_that_was_stopped_before_its_turn_asks_for_no_gpu() -> None:
+    cancel = Cancel()
+    cancel.set()
+    began: list[Run] = []
+    assert drawn(lambda run, _: began.append(run), cancel=cancel).phase == "stopped"
+    assert began == []
+
+
+def test_so_many_have_a_gpu_at_a_time_and_closing_ends_them_and_those_that_wait() -> None:
+    began, stopped = threading.Semaphore(0), threading.Event()
+
+    def draw(run: Run, _: ModelSpec) -> None:
+        began.release()
+        with run.cancel.calling(stopped.set):
+            assert stopped.wait(60)
+        run.check()
+
+    zero = here(draw)
+    ends: list[Event] = []
+    runs = [
+        threading.Thread(target=lambda: ends.append(zero.run(job("sketch"), lambda _: None, Cancel())))
+        for _ in range(AT_ONCE + 2)
+    ]
+    for thread in runs:
+        thread.start()
+    for _ in range(AT_ONCE):
+        assert began.acquire(timeout=60)
+    assert not began.acquire(timeout=0.2)
+    zero.close()
+    zero.join(60)
+    for thread in runs:
+        thread.join(60)
+    assert [event.phase for event in ends] == ["stopped"] * (AT_ONCE + 2)
 
 
 def test_a_failure_is_an_event_with_its_words_and_its_code() -> None:
-    def paint(_: Drawing, __: ModelSpec) -> None:
+    def draw(_: Run, __: ModelSpec) -> None:
         raise NonFiniteLatents("No picture, try another seed.")
 
-    drawing = Drawing(job("sketch"))
-    here(paint).draw(drawing, SPEC)
-    last = drawing.latest
+    last = drawn(draw)
     assert (last.phase, last.error, last.code) == (
         "failed", "No picture, try another seed.", "non_finite_latents",
     )  # fmt: skip
 
 
 def test_an_unforeseen_exception_is_explained_before_it_crosses() -> None:
-    def paint(_: Drawing, __: ModelSpec) -> None:
+    def draw(_: Run, __: ModelSpec) -> None:
         raise KeyError("secret")
 
-    drawing = Drawing(job("sketch"))
-    here(paint).draw(drawing, SPEC)
-    assert drawing.latest.code == "drawing_failed"
-    assert "KeyError" in str(drawing.latest.error)
-    assert "secret" not in str(drawing.latest.error)
+    last = drawn(draw)
+    assert last.code == "drawing_failed"
+    assert "KeyError" in str(last.error)
+    assert "secret" not in str(last.error)
 
 
 def test_a_model_that_can_not_be_loaded_is_refused_with_the_cause_and_another_gets_its_room() -> None:
@@ -145,7 +195,7 @@ def test_a_model_that_can_not_be_loaded_is_refused_with_the_cause_and_another_ge
         loaded.append(spec.id)
 
     loaded: list[str] = []
-    zero = here(lambda drawing, spec: None)
+    zero = here(lambda run, spec: None)
     assert zero.refusal(MODELS["sd3.5-large"]) == ""
     zero.hold([MODELS[name] for name in BIG], load)
     assert loaded == ["sd3.5-large-turbo", "sd3.5-medium"]
@@ -229,5 +279,5 @@ def test_elsewhere_nothing_imports_spaces() -> None:
 
 
 def test_elsewhere_an_engine_has_nothing_to_hold(engine: Engine) -> None:
-    engine.hold()
-    assert engine.needs(SPEC)[0].words == "Runs on the CPU."
+    engine.load_for_zerogpu()
+    assert engine.requirements(SPEC)[0].words == "Runs on the CPU."

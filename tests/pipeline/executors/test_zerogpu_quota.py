@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.catalog.catalogue import read_catalogue
-from pipeline.devices import hardware
 from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold
 from pipeline.executors.zerogpu_seconds import MARGIN, GpuSeconds, drawing_seconds
 from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.weights import requirements
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
@@ -88,14 +88,14 @@ def test_a_drawing_that_was_held_up_does_not_make_the_next_ask_for_everything() 
     assert asks.needed(large, spec) <= MARGIN * (2 + 3 * seconds("sd3.5-large"))
 
 
-def test_the_readme_says_what_a_first_picture_asks_of_the_quota() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_says_what_a_first_picture_asks_of_the_quota() -> None:
+    page = (ROOT / "docs" / "zerogpu.md").read_text(encoding="utf-8")
     names = dict(zip(BIG, ("Large", "Turbo", "Medium", "Z-Image Turbo"), strict=True))
     for size in ("large", "xlarge"):
         specs = models_to_hold([MODELS[name] for name in BIG], size)
         asks = GpuSeconds(size, bytes_of(specs))
         costs = ", ".join(f"{names[spec.id]} {asks.needed(job(spec.id), spec):.0f} s" for spec in specs)
-        assert f"{costs} |" in readme
+        assert f"{costs} |" in page
 
 
 # Which models.
@@ -136,8 +136,8 @@ def test_the_line_that_large_keeps_below_is_the_one_that_spaces_draws() -> None:
 def test_on_zerogpu_a_model_needs_no_gpu_of_its_own_but_its_visitors_quota(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hardware, "ON_ZEROGPU", True)
-    need = hardware.needs(MODELS["z-image-turbo"])[0]
+    monkeypatch.setattr(requirements, "ON_ZEROGPU", True)
+    need = requirements.requirements(MODELS["z-image-turbo"])[0]
     assert need.met
     assert "daily quota" in need.words
-    assert hardware.needs(MODELS["sketch"])[0].words == "Runs on the CPU."
+    assert requirements.requirements(MODELS["sketch"])[0].words == "Runs on the CPU."

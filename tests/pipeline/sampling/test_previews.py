@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,19 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from pipeline.devices.serial_thread import Hand
+from pipeline.devices.serial_thread import SerialThread
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.run import Cancel
 from pipeline.sampling.preview import (
     INTERVAL,
     LONGEST_SIDE,
     Estimate,
     Previewer,
     Progress,
-    read_factors,
     render,
 )
+from pipeline.weights.model import read_factors
 from tests.support.steps import Steps
 from tests.support.tiny import SKETCH, SMALL, hold, pixels
 
@@ -98,7 +100,7 @@ def test_a_model_without_preview_factors_still_shows_its_steps() -> None:
     def post(progress: Progress, preview: bytes | None) -> None:
         posted.append((progress["step"], preview))
 
-    with Previewer(None, (64, 64), post, Hand("previews")) as previewer:
+    with Previewer(None, (64, 64), post, SerialThread("previews")) as previewer:
         previewer.offer({"step": 1}, estimate)
     assert posted == [(1, None)]
 
@@ -111,7 +113,9 @@ def test_previews_come_at_every_slow_step_and_eight_times_a_second_at_fast_ones(
     now = 100.0
     monkeypatch.setattr("pipeline.sampling.preview.time.monotonic", lambda: now)
     posted: list[float] = []
-    previewer = Previewer(None, (64, 64), lambda progress, _: posted.append(progress["at"]), Hand("previews"))
+    previewer = Previewer(
+        None, (64, 64), lambda progress, _: posted.append(progress["at"]), SerialThread("previews")
+    )
     for _ in range(round(10 / step)):
         now += step
         previewer.offer({"at": now}, None)
@@ -171,6 +175,45 @@ def test_a_preview_that_fails_costs_itself_and_neither_the_progress_nor_the_next
     assert any(event.preview is not None for event in drawn)
     told = [record for record in caplog.records if "preview" in record.getMessage()]
     assert len(told) == 1, "it is said once of each picture"
+
+
+def test_where_no_thread_can_be_had_for_previews_every_step_is_told_all_the_same(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "previews":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr("pipeline.sampling.preview.INTERVAL", 0)
+    seen: list[Event] = []
+    job = tiny.check({"prompt": "a fox", "model": "tiny", "steps": 6})
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refused)
+        assert tiny.run(job, seen.append, Cancel()).phase == "finished"
+    drawn = [event for event in seen if event.phase == "denoising" and event.step]
+    assert [event.step for event in drawn] == [1, 2, 3, 4, 5, 6]
+    assert all(event.eta is not None and event.preview is None for event in drawn)
+    assert "No previews of this picture" in caplog.text
+    seen.clear()
+    assert tiny.run(job, seen.append, Cancel()).phase == "finished"
+    assert any(event.preview for event in seen if event.phase == "denoising"), "the next one has them"
+
+
+def test_every_step_is_told_where_every_preview_fails(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch, steps_here: Steps
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("pipeline.sampling.preview.render", fails)
+    events = read(steps_here, tiny, {"prompt": "a fox", "model": "tiny", "steps": 6})
+    drawn = [event for event in events if event.phase == "denoising" and event.step]
+    assert [event.step for event in drawn] == [1, 2, 3, 4, 5, 6]
+    assert all(event.preview is None for event in drawn)
+    assert events[-1].phase == "finished"
 
 
 def test_a_stop_whose_last_preview_fails_is_a_stop(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

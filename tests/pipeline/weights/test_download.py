@@ -236,7 +236,7 @@ def test_the_token_reaches_the_hub_and_nobody_else(
 def test_who_asks_for_a_model_that_is_being_fetched_waits_for_the_same_download(
     tiny: Engine, hub: FakeHub, tmp_path: Path
 ) -> None:
-    """Two engines as two devices of one: each has a line of its own."""
+    """Two engines as two devices of one: each draws by itself."""
     hub.slow, hub.held = threading.Event(), "transformer/diffusion"
     other = Engine(tiny.catalogue)
     drawings = [engine.start(engine.check(REQUEST)) for engine in (tiny, other)]
@@ -263,13 +263,13 @@ def test_a_pinned_revision_is_the_one_that_is_fetched_and_an_unknown_one_is_said
         return Engine(catalogue(tmp_path, entry(Path(MODEL), revision=revision, needs={"disk": 1e9})))
 
     engine = pinned(commit)
-    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    (need,) = [need for need in engine.requirements(engine.catalogue["tiny"]) if need.what == "disk"]
     assert not need.met
     engine = Engine(catalogue(tmp_path, entry(Path(MODEL), revision=commit)))
     works_again(engine)
     assert (tmp_path / "hub" / "models--me--tiny" / "snapshots" / commit / "model_index.json").exists()
     engine = pinned(commit)
-    (need,) = [need for need in engine.needs(engine.catalogue["tiny"]) if need.what == "disk"]
+    (need,) = [need for need in engine.requirements(engine.catalogue["tiny"]) if need.what == "disk"]
     assert need.met, "it is here: no more room is needed"
     other = Engine(catalogue(tmp_path, entry(Path(MODEL), revision="f" * 40)))
     assert "no such revision of Tiny: check `revision` in models.yaml" in str(drawn(other).error)
@@ -307,13 +307,12 @@ def test_whoever_waits_for_its_turn_after_a_download_is_told_so(
     other = engine.start(engine.check(REQUEST | {"model": "other"}))
     gate.wait()
     hub.slow.set()
-    event = next(event for event in waiting.events() if event.phase == "queued")
-    assert event.position == 1
+    assert next(event for event in waiting.events() if event.phase != "downloading").phase == "queued"
     gate.open()
     assert [other.result().phase, waiting.result().phase] == ["finished", "finished"]
 
 
-def test_a_stop_during_a_download_leaves_the_line_as_it_was(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_stop_during_a_download_leaves_the_device_as_it_was(hub: FakeHub, tmp_path: Path) -> None:
     engine = Engine(catalogue(tmp_path, entry(Path(MODEL))))
     hub.slow = threading.Event()
     stopped = engine.start(engine.check(REQUEST))

@@ -1,18 +1,20 @@
-"""Models are made ready at the start: in order, in the background, seen by everyone, and in nobody's way."""
+"""A model is made ready before its first drawing: how far it is, what ends it, and why it may fail. In which
+order, and in nobody's way, is the queue's: tests/jobs/scheduling/test_preload.py."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import SD3Transformer2DModel
 
 from pipeline.devices.hardware import Wanted
 from pipeline.engine import Engine
-from pipeline.errors import SettingError
+from pipeline.errors import ModelUnavailable, SettingError, Stopped, WeightsError
+from pipeline.run import Cancel, Preparation
 from pipeline.weights.residency import Residency
 from settings import Settings
 from tests.support.hub import FakeHub, Repository, serve_hub, use_hub
@@ -38,122 +40,155 @@ def engine(hub: FakeHub, tiny_folder: Path, tmp_path: Path) -> Engine:
     return Engine(catalogue(tmp_path, *entries, entry(tiny_folder, "here")))
 
 
-def coming(engine: Engine) -> dict[str, Any]:
-    return {model["id"]: model["coming"] for model in engine.models()}
+class Loading:
+    """Makes a model ready in a thread of its own, and keeps what is told of it."""
+
+    def __init__(self, engine: Engine, model: str) -> None:
+        self.told: list[tuple[str, int, int]] = []
+        self.cancel = Cancel()
+        self.error: BaseException | None = None
+        self._changed = threading.Condition()
+
+        def report(*at: Any) -> None:
+            with self._changed:
+                self.told.append(at)
+                self._changed.notify()
+
+        def load() -> None:
+            try:
+                engine.load(model, Preparation(report, self.cancel))
+            except BaseException as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=load, daemon=True)
+        self.thread.start()
+
+    def until(self, true: Callable[[tuple[str, int, int]], bool]) -> tuple[str, int, int]:
+        """What is told, once it is so."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(self.told) and true(self.told[-1]), 600)
+            return self.told[-1]
+
+    def end(self) -> BaseException | None:
+        """The error that it ended with."""
+        self.thread.join(600)
+        assert not self.thread.is_alive()
+        return self.error
 
 
-def until(engine: Engine, model: str, **expected: Any) -> dict[str, Any]:
-    """What is coming of this model, once it is as expected."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        at = coming(engine)[model]
-        if at and all(at[name] == value for name, value in expected.items()):
-            return at
-        time.sleep(0.01)
-    raise AssertionError(f"{model} never was {expected}: {coming(engine)[model]}")
-
-
-def test_models_are_fetched_and_loaded_in_order_and_seen_doing_so(
+def test_a_model_is_fetched_and_loaded_and_tells_how_far_it_is(
     engine: Engine, hub: FakeHub, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.slow, hub.held = threading.Event(), WEIGHTS
-    loading = hold(monkeypatch, Residency, "_place", call=3)
-    assert coming(engine) == {"one": None, "two": None, "here": None}
-    thread = engine.preload("one", "two")
+    gate = hold(monkeypatch, Residency, "_place", call=3)
+    loading = Loading(engine, "one")
     whole = sum(path.stat().st_size for path in tiny_folder.rglob("*") if path.is_file())
-    at = until(engine, "one", phase="downloading", total=whole)
-    assert 0 <= at["done"] < whole
-    assert coming(engine)["two"] == {"phase": "queued", "done": 0, "total": 0, "error": None}
+    phase, done, total = loading.until(lambda told: told[2] > 0)
+    assert (phase, total) == ("downloading", whole)
+    assert 0 <= done < whole
     hub.slow.set()
-    loading.wait()
-    assert until(engine, "one", phase="loading") == {"phase": "loading", "done": 2, "total": 5, "error": None}
-    assert coming(engine)["two"]["phase"] == "queued"
-    loading.open()
-    thread.join(60)
-    assert coming(engine) == {"one": None, "two": None, "here": None}
-    for model in ("one", "two"):
-        events = list(engine.start(engine.check(REQUEST | {"model": model})).events())
-        assert events[-1].phase == "finished"
-        assert not {"downloading", "loading"} & {event.phase for event in events}
+    gate.wait()
+    assert loading.told[-1] == ("loading", 2, 5)
+    gate.open()
+    assert loading.end() is None
+    assert engine.ready_models() == ("one",)
+    events = list(engine.start(engine.check(REQUEST | {"model": "one"})).events())
+    assert events[-1].phase == "finished"
+    assert not {"downloading", "loading"} & {event.phase for event in events}
 
 
-def test_a_preload_is_given_up_when_the_process_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    loading = hold(monkeypatch, Residency, "_place", call=2)
-    thread = engine.preload("here", "one")
-    loading.wait()
+def test_loading_is_given_up_at_once_and_what_it_read_stays(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = hold(monkeypatch, Residency, "_place", call=2)
+    loading = Loading(engine, "here")
+    gate.wait()
+    loading.cancel.set()
+    assert isinstance(loading.end(), Stopped)  # though that network is being read
+    gate.open()
+    engine.close(60)
+    assert gate.calls == 2  # of five
+    assert engine.start(engine.check(REQUEST | {"model": "here"})).result().phase == "finished"
+    assert gate.calls == 5
+
+
+def test_loading_ends_when_the_engine_is_closed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = hold(monkeypatch, Residency, "_place", call=2)
+    loading = Loading(engine, "here")
+    gate.wait()
     ending = threading.Thread(target=engine.close, args=(60,))
     ending.start()
-    while not engine.preloads.closed:
-        time.sleep(0.01)
-    loading.open()
+    assert isinstance(loading.end(), Stopped)
+    assert ending.is_alive()
+    gate.open()
     ending.join(60)
-    assert not thread.is_alive()
-    assert loading.calls < 5  # the parts of one model
-    assert coming(engine)["one"]["phase"] == "queued"
+    assert gate.calls < 5  # the parts of one model
 
 
-def test_a_preload_that_downloads_keeps_nobody_waiting_even_on_its_own_device(
-    engine: Engine, hub: FakeHub
-) -> None:
+def test_a_download_is_given_up_and_the_next_try_goes_on_with_it(engine: Engine, hub: FakeHub) -> None:
     hub.slow, hub.held = threading.Event(), WEIGHTS
-    thread = engine.preload("one")
-    until(engine, "one", phase="downloading")
-    events = list(engine.start(engine.check(REQUEST | {"model": "here"})).events())
-    assert events[-1].phase == "finished"
-    assert not any(event.position for event in events)
+    loading = Loading(engine, "one")
+    loading.until(lambda told: told[2] > 0)
+    loading.cancel.set()
+    assert isinstance(loading.end(), Stopped)
     hub.slow.set()
-    thread.join(60)
+    engine.load("one")
+    assert engine.ready_models() == ("one",)
 
 
-def test_a_preload_that_loads_is_said_to_be_ahead(
-    engine: Engine, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+def test_a_download_keeps_nobody_waiting_even_on_its_own_device(engine: Engine, hub: FakeHub) -> None:
+    hub.slow, hub.held = threading.Event(), WEIGHTS
+    loading = Loading(engine, "one")
+    loading.until(lambda told: told[0] == "downloading")
+    assert engine.start(engine.check(REQUEST | {"model": "here"})).result().phase == "finished"
+    assert loading.told[-1][0] == "downloading"
+    hub.slow.set()
+    assert loading.end() is None
+
+
+def test_loading_waits_for_the_drawing_that_has_the_device_and_says_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loading = hold(monkeypatch, Residency, "_place")
-    thread = engine.preload("one")
-    loading.wait()
-    drawings = [engine.start(engine.check(REQUEST | {"model": "here"})) for _ in range(2)]
-    for ahead, drawing in enumerate(drawings, 1):
-        event = next(event for event in drawing.events() if event.position == ahead)
-        assert event.preload == "One"
-        assert event.info()["preload"] == "One"
-    loading.open()
-    assert next(event for event in drawings[1].events() if event.position <= 1).preload == ""
-    assert [drawing.result().phase for drawing in drawings] == ["finished", "finished"]
-    thread.join(60)
+    gate = hold(monkeypatch, SD3Transformer2DModel, "forward")
+    drawing = engine.start(engine.check(REQUEST | {"model": "here"}))
+    gate.wait()
+    loading = Loading(engine, "one")
+    assert loading.until(lambda told: told[0] == "queued")[0] == "queued"
+    assert "loading" not in [phase for phase, *_ in loading.told]
+    gate.open()
+    assert drawing.result().phase == "finished"
+    assert loading.end() is None
+    assert loading.told[-1][0] == "loading"
 
 
 def test_whoever_asks_for_a_model_that_is_coming_sees_the_same_download(engine: Engine, hub: FakeHub) -> None:
     hub.slow, hub.held = threading.Event(), WEIGHTS
-    engine.preload("one")
-    at = until(engine, "one", phase="downloading")
+    loading = Loading(engine, "one")
+    _, _, total = loading.until(lambda told: told[2] > 0)
     drawing = engine.start(engine.check(REQUEST | {"model": "one"}))
     event = next(event for event in drawing.events() if event.phase == "downloading" and event.total)
-    assert event.total == at["total"] or not at["total"]
+    assert event.total == total
     hub.slow.set()
     assert drawing.result().phase == "finished"
+    assert loading.end() is None
     fetched = [file for file, _ in hub.files]
     assert len(fetched) == len(set(fetched))
 
 
-def test_one_that_fails_says_why_and_the_next_one_comes_and_a_later_drawing_mends_it(
-    engine: Engine, hub: FakeHub
-) -> None:
+def test_one_that_fails_says_why_and_a_later_drawing_mends_it(engine: Engine, hub: FakeHub) -> None:
     hub.repositories["me/one"].accepted = frozenset()
-    engine.preload("one", "two").join(60)
-    at = coming(engine)
-    assert at["two"] is None
-    assert at["one"]["phase"] == "failed"
-    assert "accept its licence at https://opensource.org/license/mit" in at["one"]["error"]
+    with pytest.raises(WeightsError, match=r"accept its licence at https://opensource\.org/license/mit"):
+        engine.load("one")
     hub.repositories["me/one"].accepted = frozenset({"hf_good"})
     assert engine.start(engine.check(REQUEST | {"model": "one"})).result().phase == "finished"
-    assert coming(engine)["one"] is None
 
 
 def test_one_that_cannot_run_here_says_why_before_a_byte_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
     needs = {"transformer": 1e6, "disk": 1}
     engine = Engine(catalogue(tmp_path, entry(Path("me/one"), device=None, needs=needs)), Wanted("cpu"))
-    engine.preload("tiny").join(60)
-    assert coming(engine)["tiny"]["error"] == engine.models()[0]["reason"]
+    with pytest.raises(ModelUnavailable) as refusal:
+        engine.load("tiny")
+    assert str(refusal.value) == engine.models()[0]["reason"]
     assert not hub.files
 
 

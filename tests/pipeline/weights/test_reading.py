@@ -7,35 +7,46 @@ import asyncio
 import gc
 import json
 import pickle
+from collections.abc import Awaitable
+
+import pytest
 
 from pipeline.drawing import Drawing
 from pipeline.engine import Engine
+from pipeline.event_stream import EventStream
 from pipeline.events import Event
 from pipeline.request import Job
+from pipeline.run import Cancel, Run
 from tests.support.steps import Steps
 from tests.support.tiny import SMALL, draw, pixels
 
 
+def stream_of(job: Job) -> tuple[EventStream, Run]:
+    """The events of a job, and what publishes there."""
+    stream = EventStream(Event(job))
+    return stream, Run(job, stream.publish, Cancel())
+
+
 def test_a_slow_reader_gets_the_newest_event_and_misses_the_rest(engine: Engine) -> None:
-    drawing = Drawing(engine.check(SMALL))
-    reader = iter(drawing.events())
+    stream, run = stream_of(engine.check(SMALL))
+    reader = iter(stream.events())
     assert next(reader).step == 0
     for step in (1, 2, 3):
-        drawing.update(phase="denoising", step=step)
+        run.update(phase="denoising", step=step)
     assert next(reader).step == 3
-    drawing.finish("finished")
+    run.finish("finished")
     assert [event.phase for event in reader] == ["finished"]
 
 
 def test_a_slow_async_reader_gets_the_newest_event_and_misses_the_rest(engine: Engine) -> None:
     async def read() -> list[int]:
-        drawing = Drawing(engine.check(SMALL))
-        reader = aiter(drawing.events())
+        stream, run = stream_of(engine.check(SMALL))
+        reader = aiter(stream.events())
         steps = [(await anext(reader)).step]
         for step in (1, 2, 3):
-            drawing.update(phase="denoising", step=step)
+            run.update(phase="denoising", step=step)
         steps.append((await anext(reader)).step)
-        drawing.finish("finished")
+        run.finish("finished")
         return [*steps, *[event.step async for event in reader]]
 
     assert asyncio.run(read()) == [0, 3, 3]
@@ -153,15 +164,33 @@ def test_an_events_info_goes_to_json_at_every_phase(engine: Engine) -> None:
 
 def test_an_async_reader_may_be_told_again_while_nothing_happens(engine: Engine) -> None:
     async def read() -> list[int]:
-        drawing = Drawing(engine.check(SMALL))
-        reader = aiter(drawing.events(again=0.01))
+        stream, run = stream_of(engine.check(SMALL))
+        reader = aiter(stream.events(repeat_after=0.01))
         steps = [(await anext(reader)).step for _ in range(3)]
-        drawing.update(phase="denoising", step=1)
+        run.update(phase="denoising", step=1)
         while steps[-1] == 0:
             steps.append((await anext(reader)).step)
-        drawing.finish("stopped")
+        run.finish("stopped")
         return [*steps, *[event.step async for event in reader]]
 
     steps = asyncio.run(read())
     assert steps[:3] == [0, 0, 0]
     assert steps[-1] == 1
+
+
+def test_the_last_event_comes_once_however_often_one_is_repeated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is published in the very moment in which the newest event is to be repeated."""
+    stream, run = stream_of(engine.check(SMALL))
+
+    async def times_out(waits: Awaitable[object], _: float) -> None:
+        run.finish("finished")
+        await waits
+        raise TimeoutError
+
+    async def read() -> list[str]:
+        monkeypatch.setattr(asyncio, "wait_for", times_out)
+        return [event.phase async for event in stream.events(repeat_after=1)]
+
+    assert asyncio.run(read()) == ["queued", "finished"]

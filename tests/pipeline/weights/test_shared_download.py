@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lifecycle.active_jobs import Register
+from jobs.lifecycle.active_jobs import ActiveJobs
 from pipeline.catalog.spec import ModelSpec
 from pipeline.engine import Engine
 from pipeline.errors import WeightsError
@@ -106,7 +106,7 @@ def test_a_failure_is_of_those_who_waited_and_the_next_try_begins_anew(hub: Fake
 def test_a_job_that_comes_while_a_failure_is_being_told_is_fetched_for_anew(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    telling = hold(monkeypatch, Register, "refuse_all")
+    telling = hold(monkeypatch, ActiveJobs, "refuse_all")
     with queued(Engine(catalogue(tmp_path, entry(Path(MODEL)))), tmp_path) as queue:
         hub.short = True
         first = begin(queue, REQUEST)

@@ -221,7 +221,7 @@ def test_weights_are_loaded_once(engine: Engine) -> None:
 
 
 def test_a_preloaded_model_draws_without_loading(tiny: Engine) -> None:
-    tiny.preload("tiny").join(60)
+    tiny.load("tiny")
     events = tiny.start(tiny.check({"prompt": "a", **TINY})).events()
     assert "loading" not in [event.phase for event in events]
 
@@ -229,10 +229,8 @@ def test_a_preloaded_model_draws_without_loading(tiny: Engine) -> None:
 def test_a_preload_that_fails_is_told_to_the_first_job(own: Path, tmp_path: Path) -> None:
     engine = engine_for(own, tmp_path)
     shutil.move(own / "vae", tmp_path / "away")
-    engine.preload("tiny").join(60)
-    coming = engine.preloads.of("tiny")
-    assert coming is not None
-    assert "vae" in coming["error"]
+    with pytest.raises(ModelUnavailable, match="vae"):
+        engine.load("tiny")
     refused(engine, "vae")
     shutil.move(tmp_path / "away", own / "vae")
     assert draw(engine, **TINY).phase == "finished"

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from api.auth import hub_tokens
-from api.auth.login import TurnedAway
+from api.auth.login import LoginRefused
 
 TOKEN = "hf_" + "a" * 30
 ACCESS = {"type": "user", "auth": {"type": "access_token"}}
@@ -49,6 +49,6 @@ def test_a_hub_that_fails_is_said_to_who_sends_a_token(
 
 
 def assert_unknown() -> None:
-    with pytest.raises(TurnedAway) as away:
+    with pytest.raises(LoginRefused) as away:
         asyncio.run(hub_tokens.HubTokens().person(TOKEN, "here"))
     assert away.value.status == 503 and "try again" in away.value.words

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from api.gradio.routes import keep_gradio_to
+from api.server.startup import set_gradio_folder
 from cli.files import Target
 from jobs.data_dir.folder import DataFolder, ensure_temporary
 from jobs.eta.cost_model import DeviceCosts, write_costs
@@ -46,14 +46,13 @@ def test_all_that_is_made_is_closed_whatever_the_umask(
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    monkeypatch.setattr("gradio.routes.DEFAULT_TEMP_DIR", "replaced")
     data = tmp_path / "above" / "it" / "data"
     with masked(umask):
         ensure_temporary(data)
         folder = DataFolder(data)
         store = SqliteStore(folder.database)
-        store.add(JOB, "line", Owner("address:192.0.2.1", "session"), "always", 9, 9)
-        keep_gradio_to(folder.gradio)
+        store.add(JOB, "line", Owner("address:192.0.2.1", "session"), "detached", 9, 9)
+        set_gradio_folder(folder.gradio)
         write_costs(folder.pace, {"device": DeviceCosts()})
         with LogWriter(log_path(folder.logs, ID, 1)) as log:
             log.append(Event(JOB, "finished"))
@@ -62,7 +61,7 @@ def test_all_that_is_made_is_closed_whatever_the_umask(
         store.close()
         folder.close()
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "named" / "for" / "gradio"))
-        keep_gradio_to(folder.gradio)
+        set_gradio_folder(folder.gradio)
     assert open_ones(tmp_path) == []
 
 

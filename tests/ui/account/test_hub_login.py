@@ -23,7 +23,7 @@ from starlette.requests import Request
 from api.auth.browser_login import Logins
 from api.auth.hub_login import HubLogin, Provider
 from api.auth.hub_tokens import Members, Person
-from api.auth.login import TurnedAway
+from api.auth.login import LoginRefused
 from api.guard.access import HUGGING_FACE, Table
 from pipeline.errors import SettingError
 from settings import Settings
@@ -350,7 +350,7 @@ def test_a_login_ends_with_its_time_and_names_are_the_hubs() -> None:
     assert logins.name(token) is None
     assert Members(()).let_in(Person("whoever")) == "whoever"
     assert Members(("ANN", "foxes")).let_in(Person("Ann")) == "Ann"
-    with pytest.raises(TurnedAway):
+    with pytest.raises(LoginRefused):
         Members(("ann",)).let_in(Person("anna", frozenset({"wolves"})))
     assert "<i>" not in login_page("x", "<i>who</i>")
 

@@ -7,14 +7,14 @@ import re
 import pytest
 
 from pipeline.catalog.catalogue import Catalogue, read_catalogue
-from pipeline.devices.hardware import Need
 from pipeline.engine import Engine
+from pipeline.weights.requirements import Requirement
 from tests.support.tiny import ROOT
 from ui.controls import controls
 from ui.setup_card import setup_card
 
 CATALOGUE: Catalogue = read_catalogue(ROOT / "models.yaml")
-GPU, TOKEN, DISK = (Need(what, what.upper(), False) for what in ("hardware", "token", "disk"))
+GPU, TOKEN, DISK = (Requirement(what, what.upper(), False) for what in ("hardware", "token", "disk"))
 
 
 def rows(words: str) -> list[str]:
@@ -41,7 +41,7 @@ def text(words: str) -> str:
     ],
 )
 def test_it_asks_only_for_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, space: str | None, missing: list[Need], words: str
+    monkeypatch: pytest.MonkeyPatch, space: str | None, missing: list[Requirement], words: str
 ) -> None:
     monkeypatch.delenv("SPACE_ID", raising=False)
     if space:
@@ -52,7 +52,8 @@ def test_it_asks_only_for_what_is_missing(
 
 
 def test_where_every_model_can_run_there_is_no_card() -> None:
-    assert setup_card(CATALOGUE, {spec.id: [Need("hardware", "Here.", True)] for spec in CATALOGUE}) == ""
+    here = [Requirement("hardware", "Here.", True)]
+    assert setup_card(CATALOGUE, {spec.id: here for spec in CATALOGUE}) == ""
 
 
 def test_with_a_token_and_no_gpu_the_page_names_the_gpu_alone_and_leaves_the_licence_open(
@@ -61,7 +62,7 @@ def test_with_a_token_and_no_gpu_the_page_names_the_gpu_alone_and_leaves_the_lic
     monkeypatch.setenv("HF_TOKEN", "hf_some")
     monkeypatch.delenv("SPACE_ID", raising=False)
     engine = Engine(CATALOGUE)
-    needs = {spec.id: engine.needs(spec) for spec in CATALOGUE}
+    needs = {spec.id: engine.requirements(spec) for spec in CATALOGUE}
     about = {
         model["id"]: controls(model, 1, "", needs[model["id"]])["about"]["value"] for model in engine.models()
     }

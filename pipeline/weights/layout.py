@@ -101,7 +101,7 @@ def _fault(spec: ModelSpec) -> str:
 
 def _check_parts(spec: ModelSpec, folder: Path) -> None:
     index = read_index(spec, folder)
-    networks = {"transformer", "vae", *(reader.encoder for reader in FAMILIES[spec.family].readers)}
+    networks = {"transformer", "vae", *(one.network for one in FAMILIES[spec.family].text_encoders)}
     for name in sorted(networks.intersection(parts(index))):
         if name == "transformer" and spec.base:
             if _json(folder / name / "config.json", f"{called(spec)}/{name}") is None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.table import ROOT, free_port
+from bench.support.table import ROOT, free_port
 
 POLL = 0.3
 """Seconds between two looks at whether the server answers."""
@@ -23,10 +23,11 @@ POLL = 0.3
 class Served:
     """`python app.py`, whichever process it is."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, checkout: Path = ROOT, **environment: str) -> None:
         """
         Args:
             folder: for its log, its jobs and its pictures' files.
+            checkout: whose app.py it is.
             environment: its settings.
         """
         self.port = free_port()
@@ -34,6 +35,7 @@ class Served:
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.process: subprocess.Popen | None = None
+        self._checkout = checkout
         self._environment = {
             **os.environ,
             "GRADIO_SERVER_PORT": str(self.port),
@@ -49,7 +51,7 @@ class Served:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "app.py"],
-                cwd=ROOT,
+                cwd=self._checkout,
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 POLL = 0.02
 """Seconds between two looks at whether a server answers: how exact its start is timed."""
 

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.rest import Disconnected, Refused, ask, follow
-from bench.served import Served
-from bench.table import table
+from bench.support.rest import Disconnected, Refused, ask, follow
+from bench.support.served import Served
+from bench.support.table import table
 
 JOINS, SESSIONS, EACH = 700, 3, 100
 """Joins for the drawing that has ended; sessions that don't read while it draws, and the joins of each."""

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.served import Served
-from bench.table import percentile, scratch, table
+from bench.support.served import Served
+from bench.support.table import percentile, scratch, table
 
 AT_ONCE = 8
 """Requests of the flood at the same time."""

@@ -1,6 +1,6 @@
 """What Stepwise is compared with: a plain Gradio function around the plain diffusers pipeline, no previews.
 
-    python -m bench.plain_app
+    python -m bench.support.plain_app
 
 As short as an app that draws can be; `bench.overhead` runs it as a server of its own.
 """
@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from bench.table import ROOT
+from bench.support.table import ROOT
 
 SKETCH = ROOT / "weights" / "sketch"
 TOKENS = 32
