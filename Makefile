@@ -1,4 +1,4 @@
-# make run · make test · make lint · make clients: each does all its own set-up.
+# `make help` lists what there is; each does all its own set-up.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -7,22 +7,28 @@ PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet
 PYTHONS := $(or $(PYTHON3),python3 python3.13 python3.12 python3.11)
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 
-.PHONY: run test lint clients programs python
+.PHONY: help run test quick lint clients programs python
 .DELETE_ON_ERROR:
 
-run: $(VENV)/.run
+help: ## This list.
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: $(VENV)/.run ## Serve the page and the API from here; its first time installs what that needs.
 	$(PYTHON) app.py
 
-test: $(VENV)/.test programs
+test: $(VENV)/.test programs ## Every test, in a real browser too: what must pass before a change lands.
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.test
+quick: $(VENV)/.test ## While you write: ruff, and every test that needs no process, browser or training.
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not process and not browser and not training"
+
+lint: $(VENV)/.test ## The linters and the type checker.
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-# The documentation's examples with the newest clients there are: tests/clients/README.md.
-clients: $(VENV)/.test
+clients: $(VENV)/.test ## The documentation's examples with the newest clients there are (tests/clients/README.md).
 	$(PYTHON) -m tests.clients
 
 # What the tests drive: Debian as root takes the distribution's Chromium and nginx (RUNLEVEL=1: not started);

@@ -27,6 +27,7 @@ from bench.support import strangers_mcp, strangers_streams
 from bench.support.table import command_line, percentile, setting, table
 from jobs.lifecycle.ended_jobs import EndedJobs
 from jobs.limits import Limits
+from jobs.scheduling.fair_share import policy_for
 from jobs.store.models import Owner, Record
 from jobs.store.owner_names import LONGEST_NAME, person_of, session_of
 from jobs.store.sqlite import SqliteStore
@@ -110,7 +111,7 @@ class Strangers:
         self.store.add(job, LINE, next(self._owners), "page", self._rules.room + 1, self._rules.each)
 
     def _claim(self) -> Record:
-        record = self.store.claim(LINE, self._rules.policy, ["sketch"])
+        record = self.store.claim(LINE, policy_for(LINE, self._rules.running_each), ["sketch"])
         assert record is not None
         return record
 

@@ -18,16 +18,14 @@ from cli.errors import Interrupted, OutputLost, UsageError
 from cli.terminal import listen, mute_threads, put, say
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
-from pipeline.parameter_names import instead
+from pipeline.parameters import Parameter, instead, parameters
 from pipeline.proxies import use_proxies
 
 FAILED, REFUSED, CLOSED = 1, 2, 141
 """Exit codes: it failed; a parameter or the command line is wrong; nobody reads the output any more (128 +
 SIGPIPE, as of any tool that the shell ends so). Interrupted: 128 + the signal."""
-NAMES = {
-    name: f"--{name}" for name in ("model", "width", "height", "size", "steps", "guidance", "seed", "images")
-} | {
-    "negative_prompt": "--negative",
+NAMES = {one.name: one.flag for one in parameters() if one.flag} | {
+    "size": "--size",
     "prompt": "the first argument",
     "output_format": "the ending of --output",
 }
@@ -42,6 +40,8 @@ SERVER = (
     "another Stepwise instead of this machine: its address (http://…), or a Space (owner/name); HF_TOKEN "
     "opens a private one"
 )
+NUMBERS = {"whole": int, "seed": int, "number": float}
+"""What makes a value of a word, by the parameter's kind."""
 DRAW = """Draws a prompt with this machine's engine, or with another Stepwise (--server), and writes the
 finished pictures. Bounds and defaults differ between models: `stepwise models` lists them."""
 CODES = """exit codes: 0 drawn; 1 failed; 2 wrong usage or a refused parameter; 130 Ctrl-C; 143 SIGTERM"""
@@ -63,15 +63,16 @@ def parser() -> argparse.ArgumentParser:
     add = draw.add_argument
     add("prompt", nargs="?", help="what to draw; - reads it from standard input")
     add("-o", "--output", metavar="FILE", help="a .png, .jpg or .webp, a folder, or - for standard output")
-    add("--model", metavar="ID", help="which model draws; the best that can run, if not given")
-    add("--negative", metavar="TEXT", help="what to keep out; read only where guidance is on")
+    for parameter in parameters():
+        if parameter.flag:
+            add(
+                parameter.flag,
+                dest=parameter.name,
+                type=NUMBERS.get(parameter.kind, str),
+                metavar=parameter.metavar,
+                help=_help(parameter),
+            )
     add("--size", metavar="WxH", help="width and height at once: 512x512")
-    add("--width", type=int, metavar="PIXELS")
-    add("--height", type=int, metavar="PIXELS")
-    add("--steps", type=int, metavar="N", help="denoising steps")
-    add("--guidance", type=float, metavar="SCALE", help="classifier-free guidance scale")
-    add("--seed", type=int, metavar="N", help="0 to 2^53 - 1; random if not given; image k uses seed + k")
-    add("--images", type=int, metavar="N", help="how many pictures")
     add("--again", metavar="PNG", help="take everything that isn't given from this picture's recipe")
     add("--server", metavar="WHERE", help=SERVER)
     add("--json", action="store_true", help="print every event as a line of JSON")
@@ -94,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="where to listen, if not GRADIO_SERVER_NAME or 127.0.0.1")
     serve.add_argument("--port", type=int, help="GRADIO_SERVER_PORT or the first free one from 7860 on")
     return stepwise
+
+
+def _help(parameter: Parameter) -> str:
+    """What the help says of a parameter's option; that defaults are the model's stands above them all."""
+    default = "" if parameter.models_default else f" (if not given: {parameter.without})"
+    return f"{parameter.short}{default}"
 
 
 # Each command's module is imported by its command: what they import takes from tenths of a second to several.

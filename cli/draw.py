@@ -17,8 +17,9 @@ from cli.sources import Drawing, Progress, source
 from cli.terminal import put, say
 from pipeline.catalog.paths import owner_path
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
+from pipeline.parameters import MAX_PROMPT, parameters
 from pipeline.recipe import read_recipe
-from pipeline.request import MAX_PROMPT, GenerationRequest
+from pipeline.request import GenerationRequest
 
 LONGEST_PROMPT = 4 * MAX_PROMPT
 """Bytes of standard input: of UTF-8, as many as that many characters may take."""
@@ -77,8 +78,7 @@ def requested(options: argparse.Namespace) -> dict[str, Any]:
         values["prompt"] = _from_stdin() if options.prompt == "-" else options.prompt
     if "prompt" not in values:
         raise UsageError("What shall be drawn? Give a prompt, or - to read it from standard input.")
-    names = ("model", "width", "height", "steps", "guidance", "seed", "images")
-    given = {name: getattr(options, name) for name in names} | {"negative_prompt": options.negative}
+    given = {one.name: getattr(options, one.name) for one in parameters() if one.flag}
     if options.size is not None:
         if options.width is not None or options.height is not None:
             raise UsageError("--size says width and height already; leave out --width and --height.")

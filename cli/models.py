@@ -7,8 +7,11 @@ import json
 
 from cli.sources import Row, source
 from cli.terminal import printable, put
+from pipeline.parameters import parameters
 
-TITLES = ("", "id", "name", "steps", "guidance", "size", "runs")
+SHOWN = [one.name for one in parameters(but={"width", "height"}) if one.models_default]
+"""Parameters whose defaults have a column of their own."""
+TITLES = ("", "id", "name", *SHOWN, "size", "runs")
 
 
 def models(options: argparse.Namespace) -> int:
@@ -33,13 +36,14 @@ def models(options: argparse.Namespace) -> int:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    # A server of another version may have other parameters.
+    defaults = {name: f"{value:g}" for name, value in row.defaults.items()}
     return (
         "*" if row.default else "",
         _line(row.id),
         _line(row.name),
-        str(row.defaults.steps),
-        f"{row.defaults.guidance:g}",
-        f"{row.defaults.width}x{row.defaults.height}",
+        *(defaults.get(name, "-") for name in SHOWN),
+        f"{defaults.get('width', '-')}x{defaults.get('height', '-')}",
         "yes" if row.available else "no",
     )
 

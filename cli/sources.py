@@ -37,24 +37,18 @@ class Progress(BaseModel):
         return self.phase in LAST_PHASES
 
 
-class Defaults(BaseModel):
-    """What a model draws with where nothing else is asked. Sizes in pixels."""
-
-    steps: int
-    guidance: float
-    width: int
-    height: int
-
-
 class Row(BaseModel):
-    """What the command line reads of an entry of `/models`."""
+    """What the command line reads of an entry of `/models`.
+
+    defaults: what the model draws with where nothing else is asked, by parameter. Sizes in pixels.
+    """
 
     id: str
     name: str
     default: bool
     available: bool
     reason: str | None
-    defaults: Defaults
+    defaults: dict[str, float]
 
 
 class Drawing(Protocol):

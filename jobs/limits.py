@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.scheduling.fair_share import Fair
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -32,8 +30,3 @@ class Limits:
     most_bytes: int = 2 * 10**9
     most_seconds: float = 24 * 3600
     log_prompts: bool = False
-
-    @property
-    def policy(self) -> Fair:
-        """Who is next."""
-        return Fair(running_each=self.running_each)

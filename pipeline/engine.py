@@ -27,7 +27,8 @@ from pipeline.executors.executor import Executor
 from pipeline.executors.inference_providers import InferenceProviders
 from pipeline.executors.local import LocalExecutor
 from pipeline.executors.zerogpu import ZeroGpu
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from pipeline.run import Cancel, Emit, Preparation, Progress
 from pipeline.weights.requirements import Requirement, requirements
 from pipeline.weights.residency import Resident

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from pipeline.parameters import parameters
 from pipeline.request import Job
 
 Phase = Literal[
@@ -20,6 +21,8 @@ Phase = Literal[
     "failed",
 ]
 LAST_PHASES = ("finished", "stopped", "failed")
+DRAWN = tuple(parameter.name for parameter in parameters(but={"job"}))
+"""The parameters that a job has under their names."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,9 @@ class Event:
             "images": job.images,
             "eta": None if self.eta is None else round(self.eta, 2),
             "seconds": round(self.seconds, 2),
-            "model": job.model,
-            "prompt": job.prompt,
-            "negative_prompt": job.negative_prompt,
-            "width": job.width,
-            "height": job.height,
-            "guidance": job.guidance,
-            "seed": job.seed,
-            "warnings": list(self.warnings),
         }
+        info |= {name: getattr(job, name) for name in DRAWN}
+        info["warnings"] = list(self.warnings)
         if self.phase == "queued":
             info["position"] = self.position
             if self.preload:

@@ -15,10 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipeline import __version__
 from pipeline.errors import InvalidRequest
+from pipeline.parameters import parameters
 from pipeline.request import GenerationRequest, Job
 from pipeline.weights.profile import STOCK
 
-_KEYS = ("model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "seed")
+_KEPT = tuple(parameter.name for parameter in parameters(but={"images", "job"}))
+"""Each picture has a recipe of its own, so not how many there were."""
 _OWN_WORDS = re.compile(r"(negative prompt|^[ \t]*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
 """In a prompt, what readers would take for the beginning of the negative prompt, or of the settings."""
 _COMPRESSION = 4
@@ -34,7 +36,7 @@ def to_png(image: Image.Image, job: Job, index: int, made_with: dict[str, Any]) 
             else, besides the recipe, must be the same for the same pixels. Or source and provider, who alone
             knows the rest.
     """
-    recipe = {key: getattr(job, key) for key in _KEYS} | {"seed": job.seed + index}
+    recipe = {key: getattr(job, key) for key in _KEPT} | {"seed": job.seed + index}
     info = PngInfo()
     sampler = None if "provider" in made_with else "Euler"
     # tEXt where Latin-1 can hold it: Civitai and others read no other chunk. Else Pillow makes it iTXt.
@@ -88,10 +90,20 @@ def _parameters(recipe: dict[str, Any], sampler: str | None, unusual: list[tuple
     lines = [prompt]
     if negative:
         lines.append(f"Negative prompt: {negative}")
-    known = f"Sampler: {sampler}, " if sampler else ""
-    lines.append(
-        f"Steps: {recipe['steps']}, {known}CFG scale: {recipe['guidance']:g}, "
-        f"Seed: {recipe['seed']}, Size: {recipe['width']}x{recipe['height']}, "
-        f"Model: {recipe['model']}, {unusual}Version: Stepwise {__version__}"
-    )
+    settings = [
+        (*parameter.infotext, _written(recipe[parameter.name]))
+        for parameter in parameters(but={"images", "job"})
+        if parameter.infotext is not None
+    ]
+    settings += [(20, "Sampler", sampler)] if sampler else []
+    settings += [
+        *unusual,
+        (50, "Size", f"{recipe['width']}x{recipe['height']}"),
+        (90, "Version", f"Stepwise {__version__}"),
+    ]
+    lines.append(", ".join(f"{name}: {value}" for _, name, value in sorted(settings)))
     return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

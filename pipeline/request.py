@@ -1,34 +1,25 @@
 """What a client may ask for, and what it becomes.
 
-A `GenerationRequest` is validated on its own; null means "the model's default". `resolve` turns it into
-a `Job` against one model's spec: no nulls left, seed chosen, size snapped or refused. A job is plain
-data: it pickles, goes to JSON and back, and drawn again gives the same picture.
+A `GenerationRequest` is validated on its own; null means "the model's default". `resolve` (resolve.py) makes
+a `Job` of it: no nulls left, seed chosen, size snapped or refused. A job is plain data: it pickles, goes to
+JSON and back, and drawn again gives the same picture. The fields of both are the declarations of
+parameters.py.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from pipeline.catalog.catalogue import Catalogue
-from pipeline.catalog.spec import ModelSpec
 from pipeline.errors import InvalidRequest, quoted
-from pipeline.families import FAMILIES
-from pipeline.families.prompt_syntax import syntax_warnings
-from pipeline.parameter_names import instead
+from pipeline.parameters import MAX_PROMPT, MAX_SEED, Kind, Parameter, instead, parameters
 
-MAX_SEED = 2**53 - 1
-"""The largest integer that JavaScript's numbers carry exactly."""
-RANDOM_SEEDS = 2**32
-MAX_PROMPT = 10_000
-"""Characters. Far more than any text encoder reads (SD3.5: 512 tokens), so nothing sensible is refused."""
 LONGEST_ID = 64
 """Characters of a job's id as a client writes it: 47 as URN in braces."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -101,33 +92,44 @@ def _or_none(check):
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
-# What a value may be, each refused in words: other descriptions of a request are made of the same.
 Prompt = Annotated[str, BeforeValidator(_text)]
-Text = Annotated[str | None, _or_none(_text)]
-Number = Annotated[float | None, _or_none(_number)]
-Whole = Annotated[int | None, _or_none(_whole)]
-Seed = Annotated[int | None, _or_none(_seed)]
-JobId = Annotated[str | None, _or_none(_id)]
+VALUES: dict[Kind, Any] = {
+    "text": Annotated[str | None, _or_none(_text)],
+    "number": Annotated[float | None, _or_none(_number)],
+    "whole": Annotated[int | None, _or_none(_whole)],
+    "seed": Annotated[int | None, _or_none(_seed)],
+    "id": Annotated[str | None, _or_none(_id)],
+}
+"""What a client may send as a value of each kind, every other refused in words: the dialects' own
+descriptions of a request are made of the same. Null is allowed."""
 
 
-class GenerationRequest(BaseModel):
-    """What a client sent. Only `prompt` is required; null means the model's default.
+def _asked(parameter: Parameter) -> tuple[Any, Any]:
+    return (Prompt, ...) if parameter.required else (VALUES[parameter.kind], None)
+
+
+_asked_fields: dict[str, Any] = {one.name: _asked(one) for one in parameters()}
+_AsAsked: Any = create_model("_AsAsked", **_asked_fields)
+
+
+class GenerationRequest(_AsAsked):
+    """What a client sent: a field for every parameter. Only `prompt` is required; null means the model's
+    default.
 
     Sizes in pixels; seed 0 to 2⁵³ − 1, null or -1 for a random one; job: the client's own UUID, or null.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: Prompt
-    model: Text = None
-    negative_prompt: Text = None
-    width: Whole = None
-    height: Whole = None
-    steps: Whole = None
-    guidance: Number = None
-    seed: Seed = None
-    images: Whole = None
-    job: JobId = None
+    if TYPE_CHECKING:  # those that the code names
+        prompt: str
+        model: str | None
+        negative_prompt: str | None
+        width: int | None
+        height: int | None
+        seed: int | None
+        images: int | None
+        job: str | None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> GenerationRequest:
@@ -161,8 +163,27 @@ SHORTEST = 4
 """Characters of a prompt that is taken out of a log: a shorter one is part of too many words."""
 
 
-class Job(BaseModel):
-    """A request resolved against a model's spec: plain data that says all that determines the pictures.
+_DRAWN: dict[Kind, Any] = {
+    "text": str,
+    "number": Annotated[float, Field(allow_inf_nan=False)],
+    "whole": int,
+    "seed": int,
+}
+"""What a job's parameters are, by kind."""
+
+
+def _drawn(parameter: Parameter) -> tuple[Any, Any]:
+    """What was written down before the parameter was declared has its default, where that is any model's."""
+    return _DRAWN[parameter.kind], ... if parameter.default is None else parameter.default
+
+
+_drawn_fields: dict[str, Any] = {one.name: _drawn(one) for one in parameters(but={"job"})}
+_AsDrawn: Any = create_model("_AsDrawn", **_drawn_fields)
+
+
+class Job(_AsDrawn):
+    """A request resolved against a model's spec: plain data that says all that determines the pictures. It
+    has a field for every parameter; `job` is its `id`.
 
     Image k (from 0) is drawn from seed + k.
     """
@@ -170,16 +191,16 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    model: str
-    prompt: str
     negative_prompt: str
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    seed: int
     images: int = Field(ge=1)
     warnings: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # those that the engine handles specially; of the others, mypy knows no type
+        model: str
+        prompt: str
+        width: int
+        height: int
+        seed: int
 
     @property
     def short_id(self) -> str:
@@ -192,99 +213,3 @@ class Job(BaseModel):
             if len(prompt) >= SHORTEST:
                 text = text.replace(prompt, "…").replace(repr(prompt)[1:-1], "…")
         return text
-
-
-def resolve(request: GenerationRequest, catalogue: Catalogue, default_model: str) -> Job:
-    """Makes the job that this request means.
-
-    Raises:
-        InvalidRequest: a value outside the model's limits (UnknownModel where there is no such model).
-    """
-    spec = catalogue[request.model if request.model is not None else default_model]
-    limits, defaults = spec.limits, spec.defaults
-    warnings: list[str] = []
-
-    steps = defaults.steps if request.steps is None else request.steps
-    guidance = defaults.guidance if request.guidance is None else request.guidance
-    images = 1 if request.images is None else request.images
-    _within(spec, "steps", steps, limits.steps)
-    _within(spec, "guidance", guidance, limits.guidance)
-    _within(spec, "images", images, limits.images)
-    width, height = _size(spec, request.width, request.height, warnings)
-    if width * height * images > limits.total_pixels:
-        asked = f"{width} × {height} × {images} = {width * height * images:,}"
-        raise InvalidRequest(
-            {
-                "images": f"width × height × images is {asked} pixels; {spec.name} draws at most "
-                f"{limits.total_pixels:,} in one job: ask for fewer images or a smaller size."
-            }
-        )
-
-    seed = random.SystemRandom().randrange(RANDOM_SEEDS) if request.seed is None else request.seed
-    if seed + images - 1 > MAX_SEED:
-        problem = f"seed {seed} leaves no room for {images} images below 2⁵³; choose a smaller seed."
-        raise InvalidRequest({"seed": problem})
-
-    negative_prompt = request.negative_prompt or ""
-    off = FAMILIES[spec.family].guidance_threshold
-    negative_read = guidance > off
-    if negative_prompt and not negative_read:
-        warnings.append(
-            f"The negative prompt does nothing at guidance {guidance:g}: {spec.name} reads it above {off:g}."
-        )
-    if spec.drawn_by:  # how a provider reads a prompt is its own affair
-        warnings.append(f"No previews: {spec.name} is drawn by {spec.drawn_by}, whose steps can't be seen.")
-    else:
-        warnings += syntax_warnings("prompt", request.prompt)
-        warnings += syntax_warnings("negative prompt", negative_prompt) if negative_read else []
-    return Job(
-        id=request.job or str(uuid.uuid4()),
-        model=spec.id,
-        prompt=request.prompt,
-        negative_prompt=negative_prompt,
-        width=width,
-        height=height,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        images=images,
-        warnings=tuple(warnings),
-    )
-
-
-def _within(spec: ModelSpec, name: str, value: float, bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    if not low <= value <= high:
-        problem = f"{name} must be from {low:g} to {high:g} for {spec.name}; got {quoted(value)}."
-        raise InvalidRequest({name: problem})
-
-
-def _size(spec: ModelSpec, width: int | None, height: int | None, warnings: list[str]) -> tuple[int, int]:
-    limits = spec.limits
-    asked = (
-        spec.defaults.width if width is None else width,
-        spec.defaults.height if height is None else height,
-    )
-    for name, side in zip(("width", "height"), asked, strict=True):
-        _within(spec, name, side, limits.side)
-    snapped = tuple(_snap(side, limits) for side in asked)
-    if snapped != asked:
-        warnings.append(
-            f"Drawn at {snapped[0]} × {snapped[1]} instead of {asked[0]} × {asked[1]}: "
-            f"{spec.name} draws multiples of {limits.multiple}."
-        )
-    low, high = limits.pixels
-    if not low <= snapped[0] * snapped[1] <= high:
-        asked_area = f"{snapped[0]} × {snapped[1]} = {snapped[0] * snapped[1]:,}"
-        problem = f"width × height is {asked_area} pixels; {spec.name} draws from {low:,} to {high:,}."
-        raise InvalidRequest({"width": problem})
-    return snapped[0], snapped[1]
-
-
-def _snap(side: int, limits) -> int:
-    """The nearest multiple that the limits allow."""
-    low, high = limits.side
-    nearest = round(side / limits.multiple) * limits.multiple
-    if nearest > high:
-        nearest -= limits.multiple
-    return nearest + limits.multiple if nearest < low else nearest

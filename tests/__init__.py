@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.inside import sitecustomize  # noqa: F401  # before anything imports what it changes
 
+ROOT = Path(__file__).parent.parent
 INSIDE = str(Path(__file__).parent / "inside")
 
 
@@ -13,4 +14,7 @@ def python_path(*folders: str) -> str:
     return os.pathsep.join([*folders, INSIDE])
 
 
+# As app.py has it, before torch is imported: libgomp's threads spin while they wait, and where as many
+# processes as cores run tests, that more than doubles the CPU time of a drawing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [INSIDE, os.environ.get("PYTHONPATH")]))

@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.gradio.patches import pass_value_through
+from pipeline.devices.memory_plans import RESIDENT
+from pipeline.parameters import PARAMETERS, SPECIAL, parameters
 
 if TYPE_CHECKING:
+    from pipeline.catalog.spec import ModelSpec
+    from pipeline.devices.memory_plans import Plan
     from pipeline.weights.requirements import Requirement
 
+SLIDERS = tuple(parameter.name for parameter in parameters(but=SPECIAL))
+"""The parameters that are nothing but a slider."""
 ASPECTS = {"1:1": (1, 1), "3:2": (3, 2), "2:3": (2, 3), "16:9": (16, 9), "9:16": (9, 16)}
 MUCH_MORE = 1.5
 """A model that can draw so many times its usual area has presets for its largest one, too."""
@@ -28,42 +34,61 @@ LINKS = {
 """What the link behind each kind of need is called."""
 
 
-def model_slider(label: str, **bounds: Any) -> gr.Slider:
-    """A slider whose bounds are the chosen model's. The browser changes them without asking the server, which
-    would go on comparing with those of the first model (Gradio 6.31): it passes the value on, and the engine
-    checks it. Without Gradio's reset button, which goes back to the first model's value."""
-    slider = gr.Slider(label=label, buttons=[], **bounds)
+def model_slider(name: str, **bounds: Any) -> gr.Slider:
+    """A parameter's slider, whose bounds are the chosen model's. The browser changes them without asking the
+    server, which would go on comparing with those of the first model (Gradio 6.31): it passes the value on,
+    and the engine checks it. Without Gradio's reset button, which goes back to the first model's value."""
+    slider = gr.Slider(label=PARAMETERS[name].label, elem_id=name, buttons=[], **bounds)
     pass_value_through(slider)
     return slider
 
 
 def controls(
-    model: dict[str, Any], guidance_off: float, about: str, needs: list[Requirement]
+    model: dict[str, Any], negative_read: bool, about: str, needs: list[Requirement]
 ) -> dict[str, dict[str, Any]]:
     """For each setting by name: its value and properties for this model.
 
     Args:
         model: one of /models.
-        guidance_off: guidance up to which the model ignores a negative prompt.
+        negative_read: whether the model reads a negative prompt with its default settings.
         about: the model in one sentence.
         needs: what the model needs of this machine.
     """
     limits, defaults, areas = model["limits"], model["defaults"], list(sizes(model))
 
-    def bounded(name: str, bounds: list[float], step: float) -> dict[str, Any]:
-        return {"value": defaults[name], "minimum": bounds[0], "maximum": bounds[1], "step": step}
+    def bounded(name: str) -> dict[str, Any]:
+        parameter = PARAMETERS[name]
+        low, high = parameter.bounds_of(limits) or (None, None)
+        value, step = parameter.default_of(defaults), parameter.increment
+        return {"value": value, "minimum": low, "maximum": high, "step": step}
 
     return {
         "about": {"value": _about(model, about, needs)},
         "aspect": {"value": aspect_of(defaults["width"], defaults["height"])},
         "area": {"choices": [(name, name) for name in areas], "value": areas[0], "visible": len(areas) > 1},
-        "width": bounded("width", limits["side"], limits["multiple"]),
-        "height": bounded("height", limits["side"], limits["multiple"]),
-        "steps": bounded("steps", limits["steps"], 1),
-        "guidance": bounded("guidance", limits["guidance"], 0.1),
-        "images": {"value": 1, "minimum": limits["images"][0], "maximum": limits["images"][1]},
-        "negative_prompt": {"visible": defaults["guidance"] > guidance_off},
+        "width": bounded("width") | {"step": limits["multiple"]},
+        "height": bounded("height") | {"step": limits["multiple"]},
+        **{name: bounded(name) for name in SLIDERS},
+        "images": bounded("images"),
+        "negative_prompt": {"visible": negative_read},
     }
+
+
+def summary(spec: ModelSpec, plan: Plan | None) -> str:
+    """The model in a sentence, how a small GPU holds it, where the prompt goes if it leaves this machine."""
+    if not spec.drawn_by:
+        if plan is None or plan is RESIDENT:
+            return spec.about
+        return f"{spec.about} Here with {plan.words}.".strip()
+    return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
+
+
+def choices(models: dict[str, Any]) -> list[tuple[str, str]]:
+    """The models of the dropdown as (what it says, id)."""
+    return [
+        (model["name"] if model["available"] else f"{model['name']} (can’t run here)", name)
+        for name, model in models.items()
+    ]
 
 
 def sizes(model: dict[str, Any]) -> dict[str, dict[str, tuple[int, int]]]:

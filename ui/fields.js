@@ -2,12 +2,10 @@
 // head, so before its parts.
 (() => {
   const page = (window.stepwise ??= {});
-  const AT = {
-    prompt: "#prompt", model: "#model", negative_prompt: "#negative", seed: "#seed .block", width: "#width",
-    height: "#height", steps: "#steps", guidance: "#guidance", images: "#images",
-  };
+  const AT = { negative_prompt: "#negative", seed: "#seed .block" };
+  const at = (name) => AT[name] ?? `#${name}`;  // the others' ids are their names
   const FRAMES = 60;  // for which a fold may take to open
-  const control = (name) => document.querySelector(`${AT[name]} :is(textarea, input:not([type=range]))`);
+  const control = (name) => document.querySelector(`${at(name)} :is(textarea, input:not([type=range]))`);
   let last = {};
 
   const clear = (name) => {
@@ -21,7 +19,7 @@
     const field = control(name), note = document.createElement("p");
     note.className = "problem"; note.id = `problem-${name}`; note.textContent = words;
     if (name === "prompt") document.querySelector("#ask").after(note);  // its box has no room for them
-    else document.querySelector(AT[name]).append(note);
+    else document.querySelector(at(name)).append(note);
     field.setAttribute("aria-invalid", "true");
     field.setAttribute("aria-describedby", note.id);
   };
@@ -42,13 +40,13 @@
   page.fields = {
     // By the parameter's name; a new answer takes the words of the one before away.
     tell: (problems) => {
-      for (const name of Object.keys(AT)) clear(name);
-      last = Object.fromEntries(Object.entries(problems ?? {}).filter(([name]) => name in AT));
+      for (const name of Object.keys(last)) clear(name);
+      last = { ...problems };
       place(last, FRAMES);
     },
   };
 
   document.addEventListener("input", ({ target }) => {
-    for (const name of Object.keys(last)) if (target.closest?.(AT[name])) clear(name);
+    for (const name of Object.keys(last)) if (target.closest?.(at(name))) clear(name);
   });
 })();

@@ -8,7 +8,7 @@ from typing import Any
 
 from api.pictures import PictureFiles
 from pipeline.errors import roughly
-from pipeline.events import Event
+from pipeline.events import DRAWN, Event
 
 PHASES = {
     "queued": "Waiting for a turn",
@@ -140,22 +140,11 @@ def _progress(event: Event) -> float | None:
 def _item(event: Event, pictures: list[str]) -> dict[str, Any]:
     """What this visit's history keeps of a drawing: its previews, pictures and settings."""
     job = event.job
-    settings = (
-        "model",
-        "prompt",
-        "negative_prompt",
-        "width",
-        "height",
-        "steps",
-        "guidance",
-        "seed",
-        "images",
-    )
     return {
         "previews": [_data(preview) for preview in event.previews],
         "pictures": [picture for picture in pictures if not picture.startswith("data:")],
         "line": _line(event),
-        "settings": {name: getattr(job, name) for name in settings},
+        "settings": {name: getattr(job, name) for name in DRAWN},
     }
 
 

@@ -21,19 +21,17 @@ from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
 from api.gradio.patches import pass_value_through
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
-from pipeline.devices.memory_plans import RESIDENT
 from pipeline.errors import InvalidRequest, StepwiseError
 from pipeline.families import FAMILIES
+from pipeline.parameters import PARAMETERS, parameters
 from ui.coming import coming, still_coming
-from ui.controls import ASPECTS, controls, model_slider, sizes
+from ui.controls import ASPECTS, SLIDERS, choices, controls, model_slider, sizes, summary
 from ui.live import live_value, refused, unknown
 from ui.setup_card import setup_card
 from ui.theme import THEME
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
-    from pipeline.catalog.spec import ModelSpec
-    from pipeline.devices.memory_plans import Plan
 
 log = logging.getLogger("stepwise")
 
@@ -53,7 +51,7 @@ HISTORY = """<h2>Your pictures</h2><ul aria-label="Your pictures"></ul>
 <p class="none">What you draw on this visit is kept here.
 Click a picture to use its prompt, settings and seed again.</p>"""
 WHO = """<b></b> <form action="logout" method="post"><button>Log out</button></form>"""
-SETTINGS = ("job", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed", "images")
+SETTINGS = tuple(parameter.name for parameter in parameters(but={"prompt", "job"}))
 LONGEST_SEED = 100
 _WHOLE = re.compile(r"-?\d+")
 LOOK = 2.0
@@ -72,8 +70,9 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
     specs = {spec.id: spec for spec in engine.catalogue}
     off = {name: FAMILIES[spec.family].guidance_threshold for name, spec in specs.items()}
     needs = {name: engine.requirements(spec) for name, spec in specs.items()}
+    words = {name: summary(spec, engine.plan(spec)) for name, spec in specs.items()}
     by_model = {
-        name: controls(model, off[name], _about(specs[name], engine.plan(specs[name])), needs[name])
+        name: controls(model, model["defaults"]["guidance"] > off[name], words[name], needs[name])
         for name, model in models.items()
     }
     first = engine.default_model
@@ -81,6 +80,9 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
 
     def of(name: str) -> dict[str, Any]:
         return by_model[first][name]
+
+    def label(name: str) -> str:
+        return PARAMETERS[name].label
 
     with gr.Blocks(title="Stepwise") as demo:
         with gr.Row(elem_id="top"):
@@ -100,7 +102,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
         with gr.Row(elem_id="ask"):
             prompt = gr.Textbox(
                 EXAMPLES[0],
-                label="Prompt",
+                label=label("prompt"),
                 show_label=False,
                 container=False,
                 placeholder="What do you want to see?",
@@ -122,7 +124,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                 )
             with gr.Column(scale=5, min_width=300, elem_id="side"):
                 model = gr.Dropdown(
-                    _choices(models), value=first, label="Model", filterable=False, elem_id="model"
+                    choices(models), value=first, label=label("model"), filterable=False, elem_id="model"
                 )
                 # The engine says of an unknown one which there are; Gradio would say it in its own words.
                 pass_value_through(model)
@@ -130,7 +132,7 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                 ready = gr.HTML("", visible=False, apply_default_css=False, elem_id="coming")
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
                     negative_prompt = gr.Textbox(
-                        label="Negative prompt",
+                        label=label("negative_prompt"),
                         placeholder="What the picture should not show",
                         elem_id="negative",
                         **of("negative_prompt"),
@@ -138,15 +140,16 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
                     aspect = gr.Radio(list(ASPECTS), label="Aspect", elem_id="aspect", **of("aspect"))
                     area = gr.Radio(label="Area", elem_id="area", **of("area"))
                     with gr.Row():
-                        width = model_slider("Width", elem_id="width", **of("width"))
-                        height = model_slider("Height", elem_id="height", **of("height"))
-                    steps = model_slider("Steps", elem_id="steps", **of("steps"))
-                    guidance = model_slider("Guidance", elem_id="guidance", **of("guidance"))
+                        width = model_slider("width", **of("width"))
+                        height = model_slider("height", **of("height"))
+                    sliders = {name: model_slider(name, **of(name)) for name in SLIDERS}
                     with gr.Row(elem_id="seed"):
                         # Text, not a number: an empty gr.Number turns into 0 once shown (Gradio 6.31).
-                        seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120)
+                        seed = gr.Textbox(
+                            label=label("seed"), placeholder="random", max_lines=1, min_width=120
+                        )
                         dice = gr.Button("🎲 Roll", elem_id="dice", size="sm", min_width=92)
-                    images = model_slider("Images", step=1, elem_id="images", **of("images"))
+                    images = model_slider("images", **of("images"))
                 with gr.Column(elem_id="examples"):
                     gr.Examples(EXAMPLES, prompt, label="Try", api_visibility="private")
                 history = gr.HTML(
@@ -163,15 +166,16 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
         add_endpoints(demo, queue)
 
         part = {
-            "about": about, "aspect": aspect, "area": area, "width": width, "height": height, "steps": steps,
-            "guidance": guidance, "images": images, "negative_prompt": negative_prompt,
+            "about": about, "aspect": aspect, "area": area, "width": width, "height": height, **sliders,
+            "images": images, "negative_prompt": negative_prompt,
         }  # fmt: skip
         files = PictureFiles(queue.folder.logs)
         started = gr.Textbox(visible=False)  # the id of the drawing, which the browser makes
-        values = (started, model, negative_prompt, width, height, steps, guidance, seed, images)
+        widgets = part | {"model": model, "seed": seed}
+        values = [started, *(widgets[name] for name in SETTINGS)]
 
         async def run(prompt: str, *settings: Any) -> AsyncIterator[dict[str, Any]]:
-            values = {"prompt": prompt, **dict(zip(SETTINGS, settings, strict=True))}
+            values = {"prompt": prompt, **dict(zip(("job", *SETTINGS), settings, strict=True))}
             async for value in _draw(queue, files, values, off):
                 yield value
 
@@ -222,9 +226,9 @@ def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
             )
         for side in (width, height):
             side.input(None, None, [aspect, area], js="() => [null, null]", api_visibility="private")
-        guidance.input(
+        sliders["guidance"].input(
             None,
-            [guidance, model],
+            [sliders["guidance"], model],
             negative_prompt,
             js="(guidance, model) => window.stepwise.settings.negative(guidance, model)",
             api_visibility="private",
@@ -312,22 +316,6 @@ def _request(values: dict[str, Any], off: dict[str, float]) -> dict[str, Any]:
         "seed": int(seed[:LONGEST_SEED]) if _WHOLE.fullmatch(seed) else seed or None,
         "negative_prompt": None if hidden else values["negative_prompt"],
     }
-
-
-def _about(spec: ModelSpec, plan: Plan | None) -> str:
-    """The model in a sentence, how a small GPU holds it, where the prompt goes if it leaves this machine."""
-    if not spec.drawn_by:
-        if plan is None or plan is RESIDENT:
-            return spec.about
-        return f"{spec.about} Here with {plan.words}.".strip()
-    return f"{spec.about} Drawn by {spec.drawn_by}, which is sent the prompt; without previews.".strip()
-
-
-def _choices(models: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (model["name"] if model["available"] else f"{model['name']} (can’t run here)", name)
-        for name, model in models.items()
-    ]
 
 
 def _settings(first: str, models: dict[str, Any], by_model: dict[str, Any], off: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ API's default. Their names, parameters and outputs are a contract (README, "Use 
 # No `from __future__ import annotations`: gr.api (6.31) reads the signature's annotations as they stand.
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,17 @@ from api.visitor import asking
 from jobs.store.models import Lifetime
 from jobs.store.models import describe as describe_job
 from pipeline.errors import InvalidRequest, ModelUnavailable, StepwiseError
+from pipeline.parameters import PARAMETERS, parameters
 from pipeline.request import job_id
 
 if TYPE_CHECKING:
     from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
 
-PARAMETERS = {
-    "prompt": "What to draw; at most 10,000 characters.",
-    "model": "A model's id, see /models. Null: the best that can run here.",
-    "negative_prompt": "What to keep out of the picture; read only where guidance is on.",
-    "width": "Pixels; snapped to the model's multiple. Null: the model's default.",
-    "height": "Pixels; snapped to the model's multiple. Null: the model's default.",
-    "steps": "Denoising steps. Null: the model's default.",
-    "guidance": "Classifier-free guidance scale. Null: the model's default.",
-    "seed": "0 to 2^53 - 1. Null or -1: a random one. Image k uses seed + k.",
-    "images": "How many pictures. Null: one.",
-    "job": "A UUID of your own, to stop this job by. Null: one is made.",
-}
+TYPES = {"text": str, "whole": int, "number": float, "seed": int, "id": str}
+"""What Gradio is told that a parameter is, by kind."""
+YIELDED = tuple[list[dict[str, Any]], dict[str, Any]]
+"""One yield of /generate's: gr.api wants its type instead of the iterator's."""
 GENERATE = """Draws pictures and streams every step: each yield is (images, info), the last one has the
 finished PNGs. Bounds and defaults differ between models: /models has them."""
 MODELS = "Every model with its defaults and limits, whether it can run here, and if not, why."
@@ -55,20 +49,8 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     """Adds the endpoints to the page; called in its context."""
     files = PictureFiles(queue.folder.logs)
 
-    async def generate(  # type: ignore[misc]  # gr.api wants the type of one yield
-        prompt: str,
-        model: str | None = None,
-        negative_prompt: str | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        seed: int | None = None,
-        images: int | None = None,
-        job: str | None = None,
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        values = {name: value for name, value in locals().items() if name in PARAMETERS}
-        async for pictures, info in draw(queue, values, files):
+    async def generate(*values: Any) -> AsyncIterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        async for pictures, info in draw(queue, dict(zip(PARAMETERS, values, strict=False)), files):
             yield pictures, info
 
     async def follow(job: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # type: ignore[misc]
@@ -89,6 +71,7 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
         problems = await asyncio.to_thread(_problems, queue, dict(zip(PARAMETERS, values, strict=False)))
         return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
 
+    _declare(generate)
     gr.api(generate, api_name="generate", api_description=GENERATE, concurrency_limit=None)
     gr.api(follow, api_name="job", api_description=JOB, concurrency_limit=None)
     gr.api(jobs, api_name="jobs", api_description=JOBS, queue=False)
@@ -97,7 +80,7 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
 
     functions = {function.api_name: function for function in demo.fns.values()}
     set_validator(functions["generate"], refusals)
-    describe(functions["generate"], PARAMETERS, ["images", "info"], EXAMPLES)
+    describe(functions["generate"], words_of_parameters(), ["images", "info"], EXAMPLES)
     describe(functions["job"], {"job": ID}, ["images", "info"], {"job": NO_JOB})
     describe(functions["jobs"], {}, ["jobs"], {})
     describe(functions["models"], {}, ["models"], {})
@@ -105,6 +88,27 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
     correct_snippets()
     for name in ("generate", "job"):
         keep_file_paths(functions[name].outputs[0], FOLDER)
+
+
+def _declare(generate: Any) -> None:
+    """Gives /generate's function the signature that the declarations mean: gr.api reads the parameters
+    there."""
+    declared = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if one.required else None,
+            annotation=TYPES[one.kind] if one.required else TYPES[one.kind] | None,
+        )
+        for one in parameters()
+    ]
+    generate.__signature__ = inspect.Signature(declared, return_annotation=YIELDED)
+    generate.__annotations__ = {one.name: one.annotation for one in declared} | {"return": YIELDED}
+
+
+def words_of_parameters() -> dict[str, str]:
+    """What the API page says of /generate's parameters, by name."""
+    return {one.name: one.about if one.required else f"{one.about} {one.null}" for one in parameters()}
 
 
 async def draw(

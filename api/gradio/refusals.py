@@ -11,9 +11,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from api.gradio.endpoints import PARAMETERS
 from pipeline.errors import quoted
-from pipeline.parameter_names import instead
+from pipeline.parameters import PARAMETERS, instead
 from pipeline.request import NAMES
 
 ENDPOINTS = {"generate": tuple(PARAMETERS), "job": ("job",), "jobs": (), "models": (), "stop": ("job",)}

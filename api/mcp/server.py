@@ -29,14 +29,14 @@ from PIL import Image
 from starlette.requests import Request
 
 from api.gradio.endpoints import AGAIN
-from api.mcp.tools import INSTRUCTIONS, tools
+from api.mcp.tools import INSTRUCTIONS, TAKEN, tools
 from api.pictures import PictureFiles
 from api.start_job import start_job
 from api.visitor import set_asking_request
 from pipeline import __version__
 from pipeline.errors import InvalidRequest, StepwiseError, quoted
 from pipeline.events import Event
-from pipeline.parameter_names import instead
+from pipeline.parameters import instead
 
 if TYPE_CHECKING:
     from jobs.lifecycle.subscription import Subscription
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stepwise")
 
-PARAMETERS = ("prompt", "model", "negative_prompt", "width", "height", "steps", "guidance", "seed")
-"""What `draw` takes: one picture a call, so no `images`; and MCP has its own way to stop, so no `job`."""
+PARAMETERS = tuple(parameter.name for parameter in TAKEN)
 NAMES = {name: name for name in PARAMETERS} | {
     "size": "width and height",
     "images": "a call for each picture",
@@ -179,13 +178,7 @@ def _drawn(event: Event, files: PictureFiles, root: str) -> CallToolResult:
     picture, kind = fitted(png)
     info = {
         "png": address,
-        "model": job.model,
-        "seed": job.seed,
-        "width": job.width,
-        "height": job.height,
-        "steps": job.steps,
-        "guidance": job.guidance,
-        "negative_prompt": job.negative_prompt,
+        **{name: getattr(job, name) for name in PARAMETERS if name != "prompt"},
         "seconds": round(event.seconds, 2),
         "warnings": list(event.warnings),
     }

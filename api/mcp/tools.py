@@ -13,17 +13,22 @@ from mcp.types import Tool, ToolAnnotations
 
 from pipeline.catalog.spec import ModelSpec
 from pipeline.families import FAMILIES, Family
-from pipeline.request import MAX_PROMPT, MAX_SEED
+from pipeline.parameters import MAX_PROMPT, SPECIAL, Kind, Parameter, parameters
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+
+TAKEN = parameters(but={"images", "job"})
+"""What `draw` takes: one picture a call, so no `images`; and MCP has its own way to stop, so no `job`."""
+TYPES: dict[Kind, str] = {"text": "string", "whole": "integer", "number": "number", "seed": "integer"}
+"""JSON Schema's name for each kind."""
 
 INSTRUCTIONS = (
     "Stepwise draws pictures from words. Call `draw` with a prompt; the other parameters have good defaults. "
     "Call `list_models` only to choose between models or to learn their bounds."
 )
 DRAW = """Draws one picture from a description in words. Returns the picture itself and, as JSON, how it was \
-drawn (model, seed, size, steps, guidance, warnings) and `png`, the address of the finished file: give it to \
+drawn (model, seed, size, all settings, warnings) and `png`, the address of the finished file: give it to \
 the user, to download.
 
 Use it when somebody wants a picture made. Leave out every parameter that you have no reason to set. For \
@@ -87,57 +92,36 @@ def _draw_schema(engine: Engine) -> dict[str, Any]:
     them takes stands with `model`, and is checked when it is called."""
     specs = [spec for spec in engine.catalogue if not engine.reason(spec)] or list(engine.catalogue)
 
-    def bounds(kind: str, limit: str) -> dict[str, Any]:
-        pairs = [getattr(spec.limits, limit) for spec in specs]
-        return {
-            "type": kind,
-            "minimum": min(low for low, _ in pairs),
-            "maximum": max(high for _, high in pairs),
-        }
-
+    limits = [dict(spec.limits) for spec in specs]
+    properties = {parameter.name: _schema(parameter, limits) for parameter in TAKEN}
     languages = _by_family(specs, lambda family: family.languages)
     threshold = _by_family(specs, lambda family: f"above {family.guidance_threshold:g}")
     models = "\n".join(f"- {_in_words(spec)}" for spec in specs)
-    side = "Snapped to the model's multiple. Left out: the model's default."
+    properties["prompt"]["description"] += f" In {languages}."
+    properties["negative_prompt"]["description"] += f" Guidance is on {threshold}."
+    properties["model"] |= {
+        "enum": [spec.id for spec in specs],
+        "description": f"Which model draws. Left out: {engine.default_model}.\n{models}",
+    }
     return {
         "type": "object",
-        "properties": {
-            "prompt": {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": MAX_PROMPT,
-                "description": f"What to draw, in {languages}: the subject, what surrounds it, the style.",
-            },
-            "model": {
-                "type": "string",
-                "enum": [spec.id for spec in specs],
-                "description": f"Which model draws. Left out: {engine.default_model}.\n{models}",
-            },
-            "negative_prompt": {
-                "type": "string",
-                "maxLength": MAX_PROMPT,
-                "description": "What to keep out of the picture. Read only where guidance is on: "
-                f"{threshold}.",
-            },
-            "width": bounds("integer", "side") | {"description": f"In pixels. {side}"},
-            "height": bounds("integer", "side") | {"description": f"In pixels. {side}"},
-            "steps": bounds("integer", "steps")
-            | {"description": "Denoising steps: more take longer. Left out: the model's default."},
-            "guidance": bounds("number", "guidance")
-            | {
-                "description": "How closely the picture follows the prompt; too much makes it harsh. "
-                "Left out: the model's default."
-            },
-            "seed": {
-                "type": "integer",
-                "minimum": 0,
-                "maximum": MAX_SEED,
-                "description": "The same seed and settings draw the same picture. Left out: random.",
-            },
-        },
-        "required": ["prompt"],
+        "properties": properties,
+        "required": [parameter.name for parameter in TAKEN if parameter.required],
         "additionalProperties": False,
     }
+
+
+def _schema(parameter: Parameter, limits: list[dict[str, Any]]) -> dict[str, Any]:
+    left_out = "" if parameter.required else f" Left out: {parameter.without}."
+    schema: dict[str, Any] = {
+        "type": TYPES[parameter.kind],
+        "description": f"{parameter.about}{left_out}",
+    }
+    if parameter.kind == "text":
+        schema |= {"maxLength": MAX_PROMPT} | ({"minLength": 1} if parameter.required else {})
+    if bounds := parameter.widest(limits):
+        schema |= dict(zip(("minimum", "maximum"), bounds, strict=True))
+    return schema
 
 
 def _by_family(specs: list[ModelSpec], words: Callable[[Family], str]) -> str:
@@ -150,9 +134,13 @@ def _by_family(specs: list[ModelSpec], words: Callable[[Family], str]) -> str:
 
 def _in_words(spec: ModelSpec) -> str:
     defaults, limits = spec.defaults, spec.limits
+    numbers = []
+    for parameter in parameters(but=SPECIAL):
+        if bounds := parameter.bounds_of(dict(limits)):
+            default = parameter.default_of(dict(defaults))
+            numbers.append(f"{parameter.name} {bounds[0]:g} to {bounds[1]:g}, default {default:g}")
     return (
         f"{spec.id} ({spec.name}): {spec.about} Sides of {limits.side[0]} to {limits.side[1]} pixels, "
         f"{limits.pixels[0]:,} to {limits.pixels[1]:,} in all, default {defaults.width} × {defaults.height}; "
-        f"{limits.steps[0]} to {limits.steps[1]} steps, default {defaults.steps}; "
-        f"guidance {limits.guidance[0]:g} to {limits.guidance[1]:g}, default {defaults.guidance:g}."
+        f"{'; '.join(numbers)}."
     )

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
-from api.openai.request import Format, ImageRequest, Quality
+from api.openai.request import THEIRS, Format, ImageRequest, Quality
 from api.pictures import QUALITY, PictureFiles, converted
 from pipeline.catalog.spec import Defaults, License, Limits, ModelSpec
 from pipeline.events import Event
-from pipeline.request import MAX_SEED
+from pipeline.parameters import MAX_SEED, parameters
 
 Addresses = Callable[[dict[str, Any]], str]
 """The absolute address of one of PictureFiles' files, for whoever sent this request."""
@@ -40,13 +40,18 @@ class Usage(BaseModel):
     total_tokens: int = 0
 
 
-class Recipe(BaseModel):
+OURS = parameters(but={*THEIRS, "seed", "job"})
+"""The parameters that only our answers have, of the whole drawing."""
+_DRAWN: dict[str, Any] = {"text": str, "whole": int, "number": float}
+_drawn_fields: dict[str, Any] = {
+    parameter.name: (_DRAWN[parameter.kind], Field(description=parameter.about)) for parameter in OURS
+}
+_Drawn: Any = create_model("_Drawn", model=(str, ...), **_drawn_fields)
+
+
+class Recipe(_Drawn):
     """As it was drawn: all defaults filled in, so that the same values draw the same picture again."""
 
-    model: str
-    negative_prompt: str
-    steps: int = Field(ge=1)
-    guidance: float
     seed: int = Field(ge=0, le=MAX_SEED, description="Of this picture; of the first one of several.")
     job: str = Field(description="The drawing's id.")
     warnings: list[str] = Field(description="What was not done as asked, such as a size snapped.")
@@ -191,11 +196,8 @@ def encoded(png: bytes, asked: ImageRequest) -> bytes:
 
 def _recipe(event: Event, index: int) -> dict[str, Any]:
     job = event.job
-    return {
+    return {parameter.name: getattr(job, parameter.name) for parameter in OURS} | {
         "model": job.model,
-        "negative_prompt": job.negative_prompt,
-        "steps": job.steps,
-        "guidance": job.guidance,
         "seed": job.seed + index,
         "job": job.id,
         "warnings": list(event.warnings),

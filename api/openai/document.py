@@ -13,7 +13,8 @@ from pydantic.json_schema import models_json_schema
 from api.guard.access import LARGE
 from api.openai.answer import CompletedImage, PartialImage
 from api.openai.errors import ErrorAnswer, ErrorEvent, Refusal
-from api.openai.request import MOST_PARTIALS, OPENAIS_MODEL
+from api.openai.request import MOST_PARTIALS, OPENAIS_MODEL, THEIRS
+from pipeline.parameters import parameters
 
 ABOUT = """Drawing, and the list of models, in the shape of OpenAI's image API: its clients need this address
 as their base URL and nothing else. Nothing is billed or moderated, no tokens are counted."""
@@ -163,10 +164,9 @@ def _bound(properties: dict[str, Any], models: list[dict[str, Any]], ids: list[s
     openais = {"type": "string", "pattern": f"^{OPENAIS_MODEL}$"}
     text, null = properties["model"]["anyOf"]
     properties["model"]["anyOf"] = [text | {"enum": ids}, openais, null]
-    for parameter, name in (("steps", "steps"), ("guidance", "guidance"), ("n", "images")):
-        bounds = [model["limits"][name] for model in models]
-        properties[parameter] |= {
-            "minimum": min(low for low, _ in bounds),
-            "maximum": max(high for _, high in bounds),
-        }
+    limits = [model["limits"] for model in models]
+    for parameter in parameters(but={"prompt", "model", "width", "height", "seed", "job"}):
+        if bounds := parameter.widest(limits):
+            name = THEIRS.get(parameter.name, parameter.name)
+            properties[name] |= dict(zip(("minimum", "maximum"), bounds, strict=True))
     properties["partial_images"]["maximum"] = max(MOST_PARTIALS, properties["steps"]["maximum"])

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from pipeline.catalog.catalogue import Catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.errors import InvalidRequest, quoted
-from pipeline.parameter_names import instead
-from pipeline.request import MAX_PROMPT, MAX_SEED, JobId, Number, Prompt, Seed, Text, Whole
+from pipeline.parameters import MAX_PROMPT, MAX_SEED, PARAMETERS, Parameter, instead, parameters
+from pipeline.request import VALUES, Prompt
 
 MOST_PARTIALS = 3
 """That OpenAI's clients allow; ours may be as many as a model's steps."""
@@ -50,8 +50,15 @@ def _refusal(words: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{words}", {"words": words})
 
 
-class ImageRequest(BaseModel):
-    """The body of POST /v1/images/generations. Only `prompt` is required; null means the default."""
+Text: Any = VALUES["text"]
+Whole: Any = VALUES["whole"]
+
+THEIRS = {"prompt": "prompt", "model": "model", "images": "n", "width": "size", "height": "size"}
+"""What OpenAI's API calls those of our parameters that it has, too. The others are ours."""
+
+
+class _TheirBody(BaseModel):
+    """OpenAI's own parameters."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -67,7 +74,7 @@ class ImageRequest(BaseModel):
     )
 
     prompt: Prompt = Field(
-        description="What to draw.",
+        description=PARAMETERS["prompt"].about,
         json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT, "pattern": r"\S"},
     )
     model: Text = Field(
@@ -114,27 +121,35 @@ class ImageRequest(BaseModel):
     style: Literal["vivid", "natural"] | None = Field(None, description="Has no effect.")
     user: Text = Field(None, description="Has no effect, and isn't stored.")
     safety_identifier: Text = Field(None, description="Has no effect, and isn't stored.")
-    # Ours.
-    negative_prompt: Text = Field(
-        None, description="What to keep out; read only where guidance is on. Not an OpenAI parameter."
-    )
-    steps: Whole = Field(
-        None, description="Denoising steps. What `quality` says where null. Not an OpenAI parameter."
-    )
-    guidance: Number = Field(
-        None,
-        description="Classifier-free guidance scale; the model's where null. Not an OpenAI parameter.",
-    )
-    seed: Seed = Field(
-        None,
-        description="Random where null or -1. Not an OpenAI parameter.",
-        json_schema_extra={"minimum": -1, "maximum": MAX_SEED},
-    )
-    job: JobId = Field(
-        None,
-        description="A UUID of your own, to stop the drawing by. Not an OpenAI parameter.",
-        json_schema_extra={"format": "uuid"},
-    )
+
+
+OURS = parameters(but=THEIRS)
+"""The parameters that OpenAI's API hasn't."""
+
+
+def _field(parameter: Parameter) -> tuple[Any, Any]:
+    null = "Null: what `quality` says." if parameter.name == "steps" else parameter.null
+    more: dict[str, Any] = {"minimum": -1, "maximum": MAX_SEED} if parameter.kind == "seed" else {}
+    if parameter.kind == "id":
+        more = {"format": "uuid"}
+    words = f"{parameter.about} {null} Not an OpenAI parameter."
+    return VALUES[parameter.kind], Field(None, description=words, json_schema_extra=more)
+
+
+_our_fields: dict[str, Any] = {parameter.name: _field(parameter) for parameter in OURS}
+_Body: Any = create_model("_Body", __base__=_TheirBody, **_our_fields)
+
+
+class ImageRequest(_Body):
+    """The body of POST /v1/images/generations. Only `prompt` is required; null means the default."""
+
+    if TYPE_CHECKING:  # those that the code names
+        model: str | None
+        size: str | None
+        quality: str | None
+        output_format: Format | None
+        output_compression: int | None
+        partial_images: int | None
 
     def names_openais(self, catalogue: Catalogue) -> bool:
         """Whether it asks for a model of OpenAI's, which isn't here."""
@@ -162,17 +177,14 @@ class ImageRequest(BaseModel):
         steps = round(spec.defaults.steps * STEPS[self.drawn_quality])
         size = re.fullmatch(SIZE, self.size or "")
         width, height = (int(size[1]), int(size[2])) if size else (None, None)
-        return {
+        ours = {parameter.name: getattr(self, parameter.name) for parameter in OURS}
+        return ours | {
             "prompt": self.prompt,
             "model": spec.id,
-            "negative_prompt": self.negative_prompt,
             "width": width,
             "height": height,
             "steps": min(max(steps, low), high) if self.steps is None else self.steps,
-            "guidance": self.guidance,
-            "seed": self.seed,
             "images": self.n,
-            "job": self.job,
         }
 
     def _check(self, spec: ModelSpec) -> None:

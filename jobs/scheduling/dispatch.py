@@ -15,8 +15,9 @@ from jobs.lifecycle.attempt import Attempt
 from jobs.lifecycle.tracked_job import TrackedJob
 from jobs.limits import Limits
 from jobs.scheduling.downloads import Downloads
+from jobs.scheduling.fair_share import policy_for
 from jobs.scheduling.preloads import Preloads
-from jobs.store.models import Choice, QueueSnapshot, Record
+from jobs.store.models import Choice, Policy, QueueSnapshot, Record
 from jobs.telemetry.metrics import Metrics
 from jobs.workers.executors import lost_for_good
 from pipeline.catalog.catalogue import Catalogue
@@ -89,9 +90,15 @@ class Dispatch:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _policy(self, waiting: Sequence[Record], snapshot: QueueSnapshot) -> Choice | None:
-        here = [record for record in waiting if not self._downloads.is_coming(record.job.model)]
-        return self._limits.policy(here, snapshot)
+    def _policy(self, line: str) -> Policy:
+        """Return who is next in this line of those whose model is here."""
+        policy = policy_for(line, self._limits.running_each)
+
+        def of_those_here(waiting: Sequence[Record], snapshot: QueueSnapshot) -> Choice | None:
+            here = [record for record in waiting if not self._downloads.is_coming(record.job.model)]
+            return policy(here, snapshot)
+
+        return of_those_here
 
 
 class _Serving:
@@ -106,6 +113,7 @@ class _Serving:
     def run(self) -> None:
         """Draws and loads until nothing more is begun."""
         jobs, dispatch = self._dispatch._jobs, self._dispatch
+        policy = dispatch._policy(self._line)
         while True:
             with jobs.changed:
                 if jobs.closing:
@@ -116,7 +124,7 @@ class _Serving:
                     jobs.changed.wait(NOT_READY)
                     continue
             try:
-                tracked = jobs.claim(self._line, dispatch._policy, capabilities.resident)
+                tracked = jobs.claim(self._line, policy, capabilities.resident)
                 dispatch._broken = ""
             except Exception as error:  # the disk, most likely: what waits goes on waiting
                 if jobs.closing:

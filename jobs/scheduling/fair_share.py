@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.store.models import Choice, QueueSnapshot, Record
+from jobs.store.models import WITH_VISITOR, Choice, QueueSnapshot, Record
 
 
 def fair(waiting: Sequence[Record], snapshot: QueueSnapshot) -> list[Record]:
@@ -34,7 +34,7 @@ class Fair:
     it may still be. Who goes first is overtaken only by others who do.
     """
 
-    running_each: int = 1
+    running_each: float = 1
     most_overtaken: int = 2
     most_seconds: float = 30.0
 
@@ -61,6 +61,12 @@ class Fair:
     def _may_be_overtaken(self, record: Record, now: float) -> bool:
         early = record.since is None or now - record.since <= self.most_seconds
         return record.overtaken < self.most_overtaken and early
+
+
+def policy_for(line: str, running_each: int) -> Fair:
+    """Return who is next in a line. Where jobs are drawn inside their visitors' own calls, the quota that
+    each pays with bounds how many of one person's are drawn at once."""
+    return Fair(math.inf if line == WITH_VISITOR else running_each)
 
 
 def _turns(waiting: Sequence[Record], served: Mapping[str | tuple[str, str], float]) -> Iterator[Record]:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 from zlib import crc32
 
-from pydantic import ValidationError
-
 from jobs.data_dir.private_files import open_file
+from jobs.store.job_json import migrated, to_json
 from pipeline.events import Event, Phase
 from pipeline.request import Job
 
@@ -93,7 +92,7 @@ class LogWriter:
         fields = {name: getattr(event, name) for name in _FIELDS}
         fields |= {name: [pictures[picture] for picture in getattr(event, name)] for name in _PICTURES}
         if event.job != self._job:
-            fields["job"] = event.job.model_dump(mode="json")
+            fields["job"] = to_json(event.job)
         # A path's name, which an error may quote, can hold what UTF-8 can't: it passes as it is.
         text = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
         lengths = _LENGTHS.pack(sum(map(len, new)), len(text))
@@ -232,8 +231,8 @@ class LogReader:
                 return
             if not isinstance(fields, dict):
                 return
-            with contextlib.suppress(ValidationError):  # another version's, which this one can't draw anyway
-                job = Job.model_validate(fields["job"]) if "job" in fields else job
+            with contextlib.suppress(ValueError):  # another version's, which this one can't draw anyway
+                job = _job(fields["job"]) if "job" in fields else job
             if job is None:
                 return
             yield _Frame(job, fields, end)
@@ -261,6 +260,13 @@ class LogReader:
         assert self._file is not None
         self._file.seek(offset)
         return self._file.read(size)
+
+
+def _job(values: object) -> Job:
+    """Raises ValueError: another version's, which this one can't read."""
+    if not isinstance(values, dict):
+        raise ValueError
+    return Job.model_validate(migrated(values))
 
 
 def _places(frame: _Frame) -> list[_Picture]:

@@ -12,8 +12,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from jobs.states import State
+from jobs.store.job_json import UnknownVersion, migrated
 from jobs.store.models import Ended, Lifetime, Owner, Record
 from pipeline.errors import quoted
+from pipeline.parameters import Kind, parameters
 from pipeline.request import Job
 
 COLUMNS = (
@@ -22,16 +24,9 @@ COLUMNS = (
 )
 _MOST = 2**31
 """What no count of ours comes near; a larger one could not be counted on in SQLite's 64 bits."""
-_UNKNOWN: dict[str, Any] = {
+_OF_KIND: dict[Kind, Any] = {"text": "", "whole": 1, "number": 0.0, "seed": 0}
+_UNKNOWN: dict[str, Any] = {one.name: _OF_KIND[one.kind] for one in parameters(but={"job"})} | {
     "model": "unknown",
-    "prompt": "",
-    "negative_prompt": "",
-    "width": 1,
-    "height": 1,
-    "steps": 1,
-    "guidance": 0.0,
-    "seed": 0,
-    "images": 1,
     "warnings": (),
 }
 """What stands for a job's fields that can't be read."""
@@ -96,18 +91,21 @@ def _job(text: object, id_: str) -> tuple[Job, str]:
         found = None
     if not isinstance(found, dict):
         return Job(id=id_, **_UNKNOWN), "its settings"
+    wrong: list[str] = []
+    try:
+        found = migrated(found)
+    except UnknownVersion as error:
+        wrong.append(str(error))
+        found = {name: value for name, value in found.items() if name != "version"}
     known = {name: value for name, value in found.items() if name in Job.model_fields} | {"id": id_}
     # What another version knows besides and leaves empty changes nothing; the rest would be left out unsaid.
-    wrong = sorted(name for name, value in found.items() if value and name not in Job.model_fields)
+    wrong += sorted(name for name, value in found.items() if value and name not in Job.model_fields)
     try:
         job = Job.model_validate(known)
     except ValidationError as error:
         names = {str(one["loc"][0]) for one in error.errors()}
         wrong += sorted(names)
         job = Job.model_validate(_UNKNOWN | known | {name: _UNKNOWN[name] for name in names})
-    if not math.isfinite(job.guidance):
-        wrong.append("guidance")
-        job = job.model_copy(update={"guidance": 0.0})
     return job, ", ".join(wrong)
 
 

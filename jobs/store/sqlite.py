@@ -4,6 +4,7 @@ Each call is one transaction. Who is next is the policy's to say; the file itsel
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from jobs.states import CLAIM, FINISH, REFUSE, REQUEUE, STOP, State, Transition
 from jobs.store.database import Database
+from jobs.store.job_json import to_json
 from jobs.store.models import MOST_LISTED, Ended, Lifetime, Owner, Policy, QueueSnapshot, Record
 from jobs.store.rows import COLUMNS, ended_of, fault, record_of
 from pipeline.errors import Busy, StoreError
@@ -73,7 +75,7 @@ class SqliteStore:
                     "server takes.",
                     self._seconds_each(line, 1),
                 )
-            now, text = self._clock(), job.model_dump_json()
+            now, text = self._clock(), json.dumps(to_json(job), ensure_ascii=False)
             self._database.run(
                 "INSERT INTO jobs (id, line, person, session, first, lifetime, state, created, job) "
                 "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests import python_path
+from tests.support import programs
 from tests.support.tiny import ROOT
 
 CLI = (sys.executable, "-m", "cli")
@@ -35,22 +36,30 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def run(
-    folder: Path, *words: str, text: bytes = b"", command: Sequence[str] = CLI, **options: Any
+    folder: Path,
+    *words: str,
+    text: bytes = b"",
+    command: Sequence[str] = CLI,
+    env: Mapping[str, str] | None = None,
+    check: bool = False,
+    start: programs.Start = programs.start,
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command in this folder, with this standard input, to its end."""
-    return subprocess.run(
-        [*command, *words],
-        cwd=folder,
-        input=text,
-        capture_output=True,
-        timeout=TIMEOUT,
-        **{"env": environment(), **options},
-    )
+    """The command in this folder, with this standard input, to its end, as subprocess.run gives it."""
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with start([*command, *words], cwd=folder, env=env or environment(), **pipes) as process:
+        try:
+            printed, said = process.communicate(text, timeout=TIMEOUT)
+        finally:
+            process.kill()
+    ended = subprocess.CompletedProcess(process.args, process.returncode, printed, said)
+    if check:
+        ended.check_returncode()
+    return ended
 
 
 def start(folder: Path, *words: str, command: Sequence[str] = CLI) -> subprocess.Popen[bytes]:
     """The command in this folder, its output in pipes."""
-    return subprocess.Popen(
+    return programs.start(
         [*command, *words], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
@@ -80,7 +89,7 @@ class Terminal:
     def __init__(self, folder: Path, command: Sequence[str], **changes: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
-        self.process = subprocess.Popen(
+        self.process = programs.start(
             command,
             cwd=folder,
             env=environment(**changes),
@@ -88,7 +97,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=programs.take_terminal,
         )
         os.close(theirs)
         self.shown = ""

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -183,10 +184,11 @@ def test_a_folder_without_permission_is_said_before_drawing(tmp_path: Path) -> N
 
 def test_a_full_disk_is_said_before_drawing(tmp_path: Path) -> None:
     """A limit on a file's size stands in for the disk's end: the same call fails, at the same place."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
     ended = run(
         tmp_path,
         *("draw", "a fox", "-o", "fox.png", "--server", NOWHERE),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        start=partial(subprocess.Popen, preexec_fn=limit),
     )
     assert ended.returncode == 1
     assert ended.stderr.decode() == "stepwise: fox.png can't be written: File too large.\n"

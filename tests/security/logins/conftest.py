@@ -44,9 +44,10 @@ def hub(running: OpenIdProvider) -> OpenIdProvider:
 
 
 @pytest.fixture
-def browser(hub: OpenIdProvider) -> TestClient:
+def browser(hub: OpenIdProvider) -> Iterator[TestClient]:
     """A browser in front of an app that knows nobody yet."""
-    return browser_of(login_at(hub))
+    with browser_of(login_at(hub)) as browser:  # one event loop for all its requests
+        yield browser
 
 
 @pytest.fixture(scope="module")

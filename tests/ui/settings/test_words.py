@@ -14,7 +14,7 @@ from pipeline.errors import Busy
 from pipeline.events import Event
 from pipeline.request import Job
 from tests.support.tiny import catalogue, entry, stand_in_gpu
-from ui import page
+from ui import controls
 from ui.live import live_value, refused
 
 JOB = Job(
@@ -71,7 +71,7 @@ def test_the_page_says_how_a_small_gpu_holds_a_model(
         for plan in ("resident", "offload")
     ]
     engine = Engine(catalogue(tmp_path, *entries))
-    about = {spec.id: page._about(spec, engine.plan(spec)) for spec in engine.catalogue}
+    about = {spec.id: controls.summary(spec, engine.plan(spec)) for spec in engine.catalogue}
     assert about == {
         "resident": "A tiny model.",
         "offload": "A tiny model. Here with blocks visiting the GPU one by one.",

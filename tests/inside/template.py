@@ -1,0 +1,185 @@
+"""The process behind tests.support.programs: it imports the libraries once, and forks for each program it is
+asked for. Nothing of ours is imported here: a fork runs all of our code anew, in its own environment.
+
+Libraries read some environment variables while they are imported; those are the template's. So are
+/proc/PID/cmdline and /proc/PID/environ. All else of a fork is as of a process that Python started.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import termios
+import time
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+import sitecustomize
+
+LIBRARIES: dict[str, Sequence[str]] = {
+    "gradio": (),
+    "gradio.mcp": (),
+    "gradio_client": (),
+    "torch": (),
+    "accelerate": (),
+    "diffusers": (
+        "AutoencoderKL",
+        "FlowMatchEulerDiscreteScheduler",
+        "SD3Transformer2DModel",
+        "StableDiffusion3Pipeline",
+    ),
+    "diffusers.hooks": ("HookRegistry", "apply_group_offloading"),
+    "diffusers.hooks.group_offloading": (),
+    "diffusers.loaders.single_file_model": (),
+    "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "T5EncoderModel", "T5Tokenizer"),
+    "huggingface_hub": ("AsyncInferenceClient", "get_token", "snapshot_download", "whoami"),
+    "authlib.integrations.starlette_client": (),
+    "limits.storage": (),
+    "limits.strategies": (),
+    "mcp.server.lowlevel": (),
+    "mcp.server.streamable_http_manager": (),
+    "prometheus_client": (),
+    "pydantic_settings": (),
+    "ruamel.yaml": (),
+    "uvicorn.protocols.http.h11_impl": (),
+    "uvicorn.protocols.http.httptools_impl": (),
+}
+"""What our programs import, and which names of those that import lazily."""
+_NAMED = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+LIBRARIES_PATH = [folder for folder in sys.path[1:] if folder not in _NAMED]
+_SPARE = 200
+"""File descriptors from here on are free in the template."""
+
+
+def serve(descriptor: int) -> None:
+    """Forks as the socket of this number asks, until its other end is closed. Doesn't return: the template
+    ends here, and each fork with its program."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who run the tests
+    for name, attributes in LIBRARIES.items():
+        with contextlib.suppress(ModuleNotFoundError):  # authlib, httptools: where they are installed
+            module = importlib.import_module(name)
+            for attribute in attributes:
+                getattr(module, attribute)
+    gc.collect()
+    gc.freeze()  # for good: a collection in a fork doesn't write to what all of them share
+    with socket.socket(fileno=descriptor) as requests:
+        asked = _until_forked(requests)
+    if asked is None:
+        os._exit(0)
+    run(asked["program"])
+
+
+def _until_forked(requests: socket.socket) -> dict[str, Any] | None:
+    """Answers each request with the process id of its fork.
+
+    Returns:
+        In a fork: what was asked of it. In the template: None, at the end.
+    """
+    while length := requests.recv(8, socket.MSG_WAITALL):
+        message, files = _receive(requests, int.from_bytes(length, "big"))
+        asked = json.loads(message)
+        ours, its = os.pipe()
+        # Forked twice: a process whose parent has ended is the child of the nearest subreaper above, which is
+        # the one that asks.
+        if (between := os.fork()) == 0:
+            parent = os.getpid()
+            if (pid := os.fork()) != 0:
+                os.write(its, pid.to_bytes(8, "big"))
+                os._exit(0)
+            while os.getppid() == parent:
+                time.sleep(0.001)
+            os.close(ours)
+            os.close(its)
+            become(asked, files)
+            return asked
+        os.waitpid(between, 0)
+        requests.sendall(os.read(ours, 8))
+        for file in (ours, its, *files):
+            os.close(file)
+    return None
+
+
+def _receive(requests: socket.socket, length: int) -> tuple[bytes, list[int]]:
+    """One message and the open files that came with it."""
+    files = array.array("i")
+    message, ancillary, _, _ = requests.recvmsg(length, socket.CMSG_SPACE(64 * files.itemsize))
+    for _, _, data in ancillary:
+        files.frombytes(data)
+    while len(message) < length:
+        message += requests.recv(length - len(message), socket.MSG_WAITALL)
+    return message, list(files)
+
+
+def _keep_current(event: str, values: tuple[Any, ...]) -> None:
+    """An audit hook: Gradio and its client copy this variable while they are imported, which in a program
+    that Python started comes after it was set."""
+    if event == "os.putenv" and os.fsdecode(values[0]) == "GRADIO_TEMP_DIR":
+        for module in list(sys.modules.values()):
+            if "DEFAULT_TEMP_DIR" in vars(module):
+                module.DEFAULT_TEMP_DIR = os.fsdecode(values[1])  # type: ignore[attr-defined]
+
+
+def become(asked: dict[str, Any], files: list[int]) -> None:
+    """Gives this fork the files, session, folder and environment that Popen gives its child."""
+    for at, file in enumerate(files):
+        os.dup2(file, _SPARE + at)
+        os.close(file)
+    for at, number in enumerate(asked["files"]):
+        os.dup2(_SPARE + at, number)
+        os.close(_SPARE + at)
+    if asked["session"]:
+        os.setsid()
+    if asked["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.chdir(asked["folder"])
+    sys.addaudithook(_keep_current)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    unbuffered = sys.stdout.write_through  # as PYTHONUNBUFFERED says
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, name)
+        how = ("wb", 0 if unbuffered else -1) if number else ("rb", -1)
+        stream = io.TextIOWrapper(
+            io.open(number, *how, closefd=False),  # type: ignore[call-overload]  # noqa: SIM115, UP020
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
+            write_through=unbuffered and number > 0,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def run(program: Sequence[str]) -> None:
+    """Runs what follows `python` on a command line, a file or -m and a module, in the module `__main__`;
+    raises what it raises, with which Python then ends as it does."""
+    first, *words = program
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folder = str(Path.cwd() if first == "-m" else Path(first).resolve().parent)
+    sys.path[:] = [*([] if sys.flags.safe_path else [folder]), *filter(None, named), *LIBRARIES_PATH]
+    sys.argv[:] = [first, *words]
+    sys.orig_argv[:] = [sys.executable, *program]
+    sitecustomize.begin()
+    main = sys.modules["__main__"].__dict__
+    for name in set(main) - {"__name__", "__builtins__", "__doc__", "__package__", "__loader__", "__spec__"}:
+        del main[name]
+    if first == "-m":
+        module, *sys.argv[1:] = words
+        runpy._run_module_as_main(module)  # type: ignore[attr-defined]  # what Python itself calls for -m
+    else:
+        main |= {"__file__": first, "__cached__": None, "__loader__": SourceFileLoader("__main__", first)}
+        exec(compile(Path(first).read_bytes(), first, "exec"), main)
+    sys.exit()

@@ -1,0 +1,114 @@
+"""What makes the tests quick leaves them what they are: a forked program does what a started one does, and a
+test that needs a process, a browser or a training is known as one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import conftest, python_path
+from tests.support import programs
+from tests.support.kinds import needs
+from tests.support.tiny import ROOT
+
+PRINTS = "import os, sys; print(sys.argv, os.getcwd(), os.environ['STEPWISE_GRACE'], __name__, sys.path[0])"
+
+
+def ended(start: programs.Start, program: Path, *words: str, **options: Any) -> tuple[Any, ...]:
+    """What a program leaves: its status, and what it wrote."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "STEPWISE_GRACE": "7", "PYTHONPATH": python_path()}
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, str(program), *words]
+    with start(command, env=environment, cwd=program.parent, **pipes, **options) as process:
+        written = process.communicate(b"a line\n", timeout=120)
+    return process.returncode, *written
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        PRINTS,
+        "import sys; print(sys.stdin.readline()); sys.exit('a reason')",
+        "import sys; sys.exit(3)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+        "import atexit, os; atexit.register(print, 'at exit'); print(os.getsid(0) == os.getpid())",
+        "import sys; print([(one.encoding, one.errors, one.line_buffering, one.write_through)"
+        " for one in (sys.stdin, sys.stdout, sys.stderr)])",
+        "import signal; print([signal.getsignal(one) for one in (2, 13, 15)])",
+        "import os; print(sorted(os.listdir('/proc/self/fd'))[:3], os.umask(0))",
+    ],
+)
+def test_a_forked_program_is_as_one_that_python_started(
+    tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PROGRAMS", [(str(tmp_path / "it.py"),)])
+    (tmp_path / "it.py").write_text(code, encoding="utf-8")
+    for options in ({}, {"start_new_session": True}):
+        found = [
+            ended(start, tmp_path / "it.py", "a", "ü", **options) for start in (forked, subprocess.Popen)
+        ]
+        assert found[0] == found[1]
+
+
+def forked(command: list[str], **options: Any) -> subprocess.Popen[Any]:
+    process = programs.start(command, **options)
+    assert isinstance(process, programs.Forked) or not programs.POSSIBLE
+    return process
+
+
+def test_an_unhandled_interrupt_ends_it_as_the_signal_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PROGRAMS", [(str(tmp_path / "it.py"),)])
+    (tmp_path / "it.py").write_text("import os; os.kill(os.getpid(), 2)", encoding="utf-8")
+    status, _, said = ended(forked, tmp_path / "it.py")
+    assert status == -signal.SIGINT and said.endswith(b"KeyboardInterrupt\n")
+
+
+def test_where_a_library_would_have_read_another_environment_python_starts_it() -> None:
+    as_it_is = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    assert programs.would_fork([sys.executable, "app.py"], as_it_is) == programs.POSSIBLE
+    for other in (
+        {"HF_HOME": "/tmp"},
+        {"HF_HUB_OFFLINE": "0"},
+        {"GRADIO_TEMP_DIR": "/tmp"},
+        {"https_proxy": "x"},
+    ):
+        assert not programs.would_fork([sys.executable, "app.py"], as_it_is | other), other
+    assert not programs.would_fork([sys.executable, "-c", "pass"], as_it_is)
+    assert not programs.would_fork(["/usr/bin/python3", "app.py"], as_it_is)
+
+
+def test_what_a_test_needs_is_read_off_its_code() -> None:
+    def starts(tmp_path: Path) -> None:
+        with conftest.serve(tmp_path):
+            pass
+
+    def looks(tmp_path: Path) -> None:
+        assert tmp_path.exists() and subprocess.PIPE
+
+    assert needs(starts) == {"process"}
+    assert needs(looks) == frozenset()
+
+
+def test_a_process_in_a_test_that_isnt_marked_fails_it_in_words() -> None:
+    start = getattr(subprocess, "check" + "_call")  # what reads the code doesn't see
+    with pytest.raises(AssertionError, match=r"mark it with @pytest\.mark\.process"):
+        start([sys.executable, "-c", "pass"])
+    with pytest.raises(AssertionError, match=r"mark it with @pytest\.mark\.process"):
+        conftest.GUARD.end()
+    conftest.GUARD.forgive()
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = makefile.partition(".PHONY: ")[2].splitlines()[0].split()
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0] for line in said.splitlines()} == set(named) - {"programs", "python"}
