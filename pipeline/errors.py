@@ -128,6 +128,19 @@ class StoreError(StepwiseError):
     code = "store_error"
 
 
+class InputTooLarge(StepwiseError):
+    """A file that a request brings along is larger than it may be: says how large that is."""
+
+    code = "input_too_large"
+
+
+class InputNotFound(StepwiseError):
+    """A request names a file that isn't here for whoever asks, is no longer, or is damaged: says which, and
+    to send it again."""
+
+    code = "input_not_found"
+
+
 class WorkerDied(StepwiseError):
     """What drew is gone, the process or its hold of the device, and the drawing with it: says of what, and
     what to do."""

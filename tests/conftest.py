@@ -23,6 +23,7 @@ import pytest
 
 from tests import ROOT
 from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
+from tests.inside.sitecustomize import EVENT_LOOPS
 from tests.support import kinds, programs
 from tests.support.node import node  # noqa: F401
 from tests.support.steps import Steps
@@ -142,20 +143,22 @@ def running(
     start: programs.Start = programs.start,
     **settings: str,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """As `serve`, with the process, for a test that ends it. Its drawings can be held by STEPS.
+    """As `serve`, with the process, for a test that ends it. Its drawings can be held by STEPS. Where one of
+    its event loops waited for a disk, that is an error when it has ended.
 
     Args:
         start: subprocess.Popen, where the start itself is what is tested.
     """
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    log, steps = folder / "server.log", Steps(folder / "steps")
+    log, steps, waited = folder / "server.log", Steps(folder / "steps"), folder / "event-loops"
     STEPS[url] = steps
     environment = {
         **{name: value for name, value in os.environ.items() if name != "HF_TOKEN"},
         "GRADIO_SERVER_PORT": str(port),
         "STEPWISE_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
+        EVENT_LOOPS: str(waited),
         **steps.environment,
         **settings,
     }
@@ -180,6 +183,7 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+    assert not waited.exists(), waited.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ public API is added to the same Blocks, but shares none of the page's widgets.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -264,7 +265,8 @@ async def _draw(
     queue: Queue, files: PictureFiles, values: dict[str, Any], off: dict[str, float]
 ) -> AsyncIterator[dict[str, Any]]:
     try:
-        following = await start_job(queue, queue.check(_request(values, off)), "page")
+        job = await asyncio.to_thread(queue.check, _request(values, off))
+        following = await start_job(queue, job, "page")
     except InvalidRequest as error:
         yield refused(values["job"], str(error), error.problems)
         return

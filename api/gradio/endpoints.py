@@ -62,13 +62,13 @@ def add_endpoints(demo: gr.Blocks, queue: "Queue") -> None:
         return [describe_job(record) for record in records]
 
     async def models() -> list[dict[str, Any]]:
-        return queue.models()
+        return await asyncio.to_thread(queue.models)
 
     async def stop(job: str) -> dict[str, Any]:
         return await stop_job(queue, job)
 
     async def refusals(*values: Any) -> list[dict[str, Any]]:
-        problems = _problems(queue, dict(zip(PARAMETERS, values, strict=False)))
+        problems = await asyncio.to_thread(_problems, queue, dict(zip(PARAMETERS, values, strict=False)))
         return [gr.validate(name not in problems, problems.get(name, "")) for name in PARAMETERS]
 
     _declare(generate)
@@ -122,7 +122,7 @@ async def draw(
     """
     lifetime: Lifetime = "detached" if values.get("job") else "attached"
     try:
-        following = await start_job(queue, queue.check(values), lifetime)
+        following = await start_job(queue, await asyncio.to_thread(queue.check, values), lifetime)
     except StepwiseError as error:
         raise gr.Error(str(error), print_exception=False) from None
     async for event in following.events(repeat_after=AGAIN):
@@ -168,7 +168,8 @@ def _known_id(job: Any) -> str | None:
 
 
 def _problems(queue: "Queue", values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with these parameters, by name: asked before the queue, so total."""
+    """What is wrong with these parameters, by name: asked before the queue, so total. Looks at the disk: not
+    for an event loop."""
     try:
         queue.check(values)
     except InvalidRequest as error:

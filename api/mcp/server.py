@@ -70,7 +70,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
 
     @server.list_tools()
     async def list_tools() -> list[Tool]:
-        return tools(queue.engine)
+        return await asyncio.to_thread(tools, queue.engine)
 
     async def call_tool(request: CallToolRequest) -> ServerResult:
         return ServerResult(await called(request.params.name, request.params.arguments or {}))
@@ -81,7 +81,7 @@ def mcp_server(queue: Queue, files: PictureFiles, root_url: RootUrl) -> Server[A
                 return await draw(queue, files, root_url, server, arguments)
             if name == "list_models":
                 _only((), arguments, name)
-                return _listed(queue)
+                return await asyncio.to_thread(_listed, queue)
             return _refusal(f"There is no tool {quoted(name)}; there are draw and list_models.")
         except StepwiseError as error:
             return _refusal(str(error))
@@ -112,7 +112,7 @@ async def draw(
     _only(PARAMETERS, arguments, "draw")
     context = server.request_context
     assert context.request is not None  # over HTTP there always is one
-    job = queue.check(arguments)
+    job = await asyncio.to_thread(queue.check, arguments)
     set_asking_request(context.request)  # the session's task has the context of its first request
     drawing = await start_job(queue, job)
     context.request.state.visit.on_leaving(drawing.stop)

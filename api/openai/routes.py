@@ -27,6 +27,7 @@ from pipeline.events import Event
 if TYPE_CHECKING:
     from jobs.lifecycle.subscription import Subscription
     from jobs.queue import Queue
+    from pipeline.request import Job
 
 PREFIX = "/v1"
 GONE = 499
@@ -62,18 +63,11 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
 
         Bounds differ between models: /v1/models has them. A client that disconnects ends its drawing.
         """
-        openais = asked.names_openais(engine.catalogue)
-        wanted = None if openais else asked.model
-        spec = engine.catalogue[engine.default_model if wanted is None else wanted]
-        job = queue.check(asked.values(spec))
-        if openais:
-            words = f"Drawn with {spec.name} ({spec.id}): {quoted(asked.model)} is a model of OpenAI's."
-            job = job.model_copy(update={"warnings": (words, *job.warnings)})
-        known = await asyncio.to_thread(queue.find, job.id)
+        job, known = await asyncio.to_thread(_checked, queue, asked)
         drawing = await start_job(queue, job)
 
         def done() -> None:
-            if known is None:
+            if not known:
                 drawing.stop()
 
         if asked.stream:
@@ -98,14 +92,16 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
     @app.get("/models", response_model=ModelList, responses=errors(401, 413, 500))
     async def list_models() -> ModelList:
         """Every model, those that can run here first, with its defaults and limits."""
-        cards = [card(engine.catalogue[model["id"]], model) for model in queue.models()]
+        models = await asyncio.to_thread(queue.models)
+        cards = [card(engine.catalogue[model["id"]], model) for model in models]
         return ModelList(data=sorted(cards, key=lambda one: not one.available))
 
     @app.get("/models/{model:path}", response_model=ModelCard, responses=errors(401, 404, 413, 500))
     async def retrieve_model(model: str) -> ModelCard:
         """One model."""
         spec = engine.catalogue[model]
-        return card(spec, next(one for one in queue.models() if one["id"] == spec.id))
+        models = await asyncio.to_thread(queue.models)
+        return card(spec, next(one for one in models if one["id"] == spec.id))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> JSONResponse:
@@ -113,6 +109,24 @@ def openai_app(queue: Queue, files: PictureFiles, root_url: Callable[[Request], 
 
     described = describe(app.openapi(), queue.models(), keys)
     return app
+
+
+def _checked(queue: Queue, asked: ImageRequest) -> tuple[Job, bool]:
+    """Return the job that a request means, and whether it is known already. Looks at the disk: not for an
+    event loop.
+
+    Raises:
+        InvalidRequest, ModelUnavailable, StoreError.
+    """
+    engine = queue.engine
+    openais = asked.names_openais(engine.catalogue)
+    wanted = None if openais else asked.model
+    spec = engine.catalogue[engine.default_model if wanted is None else wanted]
+    job = queue.check(asked.values(spec))
+    if openais:
+        words = f"Drawn with {spec.name} ({spec.id}): {quoted(asked.model)} is a model of OpenAI's."
+        job = job.model_copy(update={"warnings": (words, *job.warnings)})
+    return job, queue.find(job.id) is not None
 
 
 UNPREFIXED = (

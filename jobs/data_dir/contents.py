@@ -26,13 +26,14 @@ BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite appends to the file's name for those that it keeps beside it, with the modes of the file."""
 EVENTS = "events"
 GRADIO = "gradio"
+INPUTS = "inputs"
 TEMPORARY = "tmp"
 PACE = "pace.json"
 LOCK = "lock"
 """The file that the folder's server holds locked."""
 OWNER = "pid"
 """The file that says which process has the folder, or had it last."""
-FOLDERS = (EVENTS, GRADIO, TEMPORARY)
+FOLDERS = (EVENTS, INPUTS, GRADIO, TEMPORARY)
 FILES = (LOCK, OWNER, PACE, DATABASE, *(f"{DATABASE}{end}" for end in BESIDE))
 
 
@@ -91,10 +92,10 @@ def close_contents(path: Path) -> None:
     """
     for one in (*(path / name for name in FILES), *path.glob(f"{PACE}.*")):
         close_file(one)
-    events, gradio, temporary = (path / name for name in FOLDERS)
-    for folder in (events, gradio, temporary):
-        if folder != temporary or os.path.lexists(folder):
+    for name in FOLDERS:
+        folder = path / name
+        if name != TEMPORARY or os.path.lexists(folder):
             close_folder(folder)
             close_below(folder)
-    if events.stat().st_mode & OTHERS:
+    if (path / EVENTS).stat().st_mode & OTHERS:
         log.warning("Other accounts of this machine may look into %s: its disk knows no modes.", path)

@@ -19,6 +19,7 @@ from jobs.data_dir.contents import (
     DATABASE,
     EVENTS,
     GRADIO,
+    INPUTS,
     LOCK,
     OWNER,
     PACE,
@@ -84,6 +85,11 @@ class DataFolder:
     def logs(self) -> Path:
         """The folder of the jobs' events."""
         return self.path / EVENTS
+
+    @property
+    def inputs(self) -> Path:
+        """The folder of the pictures and weights that requests bring along."""
+        return self.path / INPUTS
 
     @property
     def pace(self) -> Path:

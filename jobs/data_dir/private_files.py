@@ -13,8 +13,8 @@ import errno
 import os
 import stat
 import tempfile
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 _POSIX = os.name == "posix"
 OTHERS = 0o077 if _POSIX else 0
@@ -104,7 +104,7 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> FileIO:
     """Opens a file of ours for reading, without a buffer.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -86,8 +87,9 @@ class Reader:
     async def __aiter__(self) -> AsyncIterator[Event]:
         self._come()
         try:
-            for event in self._past():
-                yield event
+            if self._from_start:  # in a thread, for an event loop waits for no disk
+                for event in await asyncio.to_thread(list, self._past()):
+                    yield event
             async for event in self._events:
                 yield event
         finally:

@@ -13,6 +13,8 @@ TESTS_AVX512_BF16=on or off: which way bitsandbytes (0.50.2) takes on a CPU, wha
 TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so
 (tests/support/steps.py writes it).
 
+TESTS_EVENT_LOOPS: a file that is told where an event loop waits for a disk (event_loops.py).
+
 TESTS_DECLARED: one more parameter of a drawing, as JSON, that is declared beside those of
     pipeline/parameters.py before anything is made from them (tests/test_one_schema.py).
 """
@@ -31,7 +33,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-AVX512_BF16, HELD_STEPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS"
+AVX512_BF16, HELD_STEPS, EVENT_LOOPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS", "TESTS_EVENT_LOOPS"
 DECLARED = "TESTS_DECLARED"
 POLL = 0.005
 """Seconds between two looks at the file of held steps."""
@@ -200,6 +202,10 @@ def begin() -> None:
         changes["bitsandbytes.functional"] = lambda functional: take_way(way == "on", functional)
     if file := os.environ.get(HELD_STEPS):
         changes |= Held(Path(file)).changes()
+    if file := os.environ.get(EVENT_LOOPS):
+        from event_loops import watch_into  # beside this file, where Python has found this one
+
+        watch_into(Path(file))
     if parameter := os.environ.get(DECLARED):
         changes["pipeline.parameters"] = lambda module: declare(parameter, module)
     for name, change in changes.items():

@@ -1,13 +1,11 @@
-"""The event loop that serves everyone never waits for the store's disk; a stop of what has ended writes
-nothing, so that a full disk takes no finished picture from anyone."""
+"""The event loop that serves everyone never waits for SQLite or another file of ours; a stop of what has
+ended writes nothing, so that a full disk takes no finished picture from anyone."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +17,10 @@ from diffusers import SD3Transformer2DModel
 
 from api.routes import app_options
 from jobs.queue import Queue
-from jobs.store.database import Database
 from jobs.store.sqlite import SqliteStore
 from pipeline.errors import DiskFull
 from tests.conftest import free_port
+from tests.inside.event_loops import watch
 from tests.support.mcp import connected
 from tests.support.rest import TIMEOUT, call, post, stream
 from tests.support.tiny import hold
@@ -54,22 +52,14 @@ def server(tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         demo.close(verbose=False)
 
 
-@pytest.fixture
-def on_loop(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """From where the store was used by a thread that runs an event loop."""
+@pytest.fixture(autouse=True)
+def on_loop() -> Iterator[list[str]]:
+    """From where SQLite or another file was waited for by a thread that runs an event loop; none may be."""
     found: list[str] = []
-    transaction = Database._transaction
-
-    @contextlib.contextmanager
-    def noted(database: Database, *kind: str) -> Iterator[None]:
-        with contextlib.suppress(RuntimeError):  # there is none in this thread
-            asyncio.get_running_loop()
-            found.append("".join(traceback.format_stack(limit=12)))
-        with transaction(database, *kind):
-            yield
-
-    monkeypatch.setattr(Database, "_transaction", noted)
-    return found
+    end = watch(found.append)
+    yield found
+    end()
+    assert found == [], "\n".join(found)
 
 
 def generate(server: str, **values: Any) -> httpx.Response:
@@ -85,11 +75,13 @@ def events(server: str, **values: Any) -> list[str]:
 
 async def by_mcp(server: str) -> Any:
     async with connected(server) as session:
+        await session.list_tools()
+        await session.call_tool("list_models", {})
         return await session.call_tool("draw", {"prompt": "a fox"})
 
 
 def test_no_route_has_the_event_loop_wait_for_the_store(
-    tiny_queue: Queue, server: str, on_loop: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_queue: Queue, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert generate(server).status_code == 200
     assert events(server)[-1] == "image_generation.completed"
@@ -98,7 +90,7 @@ def test_no_route_has_the_event_loop_wait_for_the_store(
     assert call(server, "generate", TINY | {"job": job})[1]["phase"] == "finished"
     for endpoint, body in (("job", {"job": job}), ("stop", {"job": job}), ("jobs", {}), ("models", {})):
         assert call(server, endpoint, body)
-    for path in ("livez", "readyz", "metrics"):
+    for path in ("livez", "readyz", "metrics", "v1/models", "v1/models/tiny"):
         assert httpx.get(f"{server}/{path}", timeout=TIMEOUT).status_code == 200
 
     # Whoever leaves or stops in the middle.
@@ -123,7 +115,6 @@ def test_no_route_has_the_event_loop_wait_for_the_store(
 
     monkeypatch.setattr("ui.page.live_value", lambda event, _: event.info())
     assert [value.get("phase") for value in asyncio.run(page())] == ["finished", None]
-    assert on_loop == [], "\n".join(on_loop)
 
 
 def test_a_disk_that_is_full_when_a_picture_is_finished_takes_it_from_nobody(

@@ -1,28 +1,24 @@
-"""However many have been here, and whatever they called themselves: the file stays small, gets small again
-when they are forgotten, and what a claim costs depends on who waits alone."""
+"""However many have been here, and whatever they called themselves: the file stays small, and gets small
+again when they are forgotten."""
 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bench import strangers
 from jobs.lifecycle.ended_jobs import EndedJobs
-from jobs.scheduling.fair_share import Fair, fair
 from jobs.store.database import LOG_BYTES
 from jobs.store.log_names import log_path
-from jobs.store.models import Choice, Owner, QueueSnapshot
+from jobs.store.models import Owner
 from jobs.store.owner_names import person_of, session_of
 from jobs.store.sqlite import SqliteStore
 from pipeline.engine import Engine
@@ -31,10 +27,9 @@ from tests.conftest import ROOT
 from tests.jobs.queueing import ANN, Make, until
 from tests.jobs.queueing import job as asked
 from tests.jobs.store.old_store import SECOND, make_old
-from tests.jobs.waiting import LINE, Clock, job, owner
+from tests.jobs.store.stored_jobs import ROOMY, stopped
+from tests.jobs.waiting import LINE, job, owner
 
-ROOMY = (10**6, 10**6)
-SEVERAL = Fair(running_each=1000)
 HOUR = 3600.0
 LONG = "s" * 200_000
 """A session of an older version."""
@@ -60,26 +55,6 @@ def ended_jobs(store: SqliteStore, tmp_path: Path) -> EndedJobs:
 def size(path: Path) -> int:
     """Bytes of the file and its log."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*") if "-shm" not in file.name)
-
-
-def stopped(store: SqliteStore, jobs: int, prompt: str = "a" * 9000) -> list[str]:
-    """So many jobs of as many persons that left while they waited: no file is written for them."""
-    ids = []
-    for number in range(jobs):
-        one = job(prompt=prompt)
-        store.add(one, LINE, owner(str(number)), "page", *ROOMY)
-        store.stop(one.id)
-        ids.append(one.id)
-    return ids
-
-
-def drawn(store: SqliteStore, persons: int) -> None:
-    """As many turns, each another person's, in the same line."""
-    for number in range(persons):
-        one = job()
-        store.add(one, LINE, owner(f"stranger {number}", str(number)), "attached", *ROOMY)
-        assert store.claim(LINE, lambda waiting, sight, one=one: Choice(one.id)) is not None  # type: ignore[misc]
-        store.finish(one.id, 1, "finished")
 
 
 # Size.
@@ -314,123 +289,6 @@ def test_an_id_that_names_no_file_keeps_nothing_from_being_kept(
     assert [one.job for one in store.ended()] == ["../../etc/passwd", second]
     ended_jobs.delete_old(1, HOUR, ())
     assert store.ended() == []
-
-
-# What it costs.
-
-
-def steps(store: SqliteStore, do: Callable[[], object]) -> int:
-    """Instructions of SQLite's virtual machine that this takes: for each row that it looks at a few."""
-    count = 0
-
-    def one() -> None:
-        nonlocal count
-        count += 1
-
-    store._database._connection.set_progress_handler(one, 1)
-    try:
-        do()
-    finally:
-        store._database._connection.set_progress_handler(None, 0)
-    return count
-
-
-def test_what_a_claim_costs_does_not_grow_with_strangers(store: SqliteStore) -> None:
-    def costs() -> dict[str, int]:
-        for number in range(20):
-            store.add(job(), LINE, owner(str(number), "s"), "page", *ROOMY)
-        store.claim(LINE, SEVERAL)  # those that wait are read once
-        waiting = store.waiting(LINE)
-        found = {
-            "claim": steps(store, lambda: store.claim(LINE, SEVERAL)),
-            "waiting": steps(store, lambda: store.waiting(LINE)),
-            "sight": steps(store, lambda: store.snapshot(waiting, ["sketch"])),
-            "add": steps(store, lambda: store.add(job(), LINE, owner("A"), "page", *ROOMY)),
-            "refused": steps(store, lambda: refused(store)),
-            "running": steps(store, store.running),
-            "of": steps(store, lambda: store.listed_for(owner("0", "s"))),
-            "lines": steps(store, store.lines),
-        }
-        for record in [*store.waiting(LINE), *store.running()]:
-            store.stop(record.job.id)
-            store.finish(record.job.id, record.attempt, "stopped")
-        store.forget([one.job for one in store.ended()][-100:])
-        return found
-
-    drawn(store, 25)
-    few = costs()
-    drawn(store, 300)
-    stopped(store, 300, "a fox")
-    many = costs()
-    assert {name: number for name, number in many.items() if number > few[name] + 50} == {}
-
-
-def refused(store: SqliteStore) -> None:
-    with pytest.raises(Exception, match="waiting already"):
-        store.add(job(), LINE, owner("B"), "page", 1, 1)
-
-
-def test_every_query_of_a_claim_uses_an_index(store: SqliteStore) -> None:
-    drawn(store, 5)
-    asked_for: list[str] = []
-    connection = store._database._connection
-    for _ in range(3):
-        store.add(job(), LINE, owner(), "page", *ROOMY)
-    connection.set_trace_callback(asked_for.append)
-    record = store.claim(LINE, SEVERAL)
-    assert record is not None
-    refused(store)
-    store.listed_for(owner("A", "s"))
-    store.listed_for(Owner("user:ann"))
-    store.finish(record.job.id, 1, "finished")
-    connection.set_trace_callback(None)
-    seen = [one for one in asked_for if re.match("SELECT|UPDATE|INSERT|DELETE", one)]
-    assert len(seen) > 10
-    for statement in seen:
-        for *_, plan in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
-            # A scan of the few that wait or run, which have an index of their own, is none of all.
-            whole = re.match("SCAN (jobs|served)", plan) and not re.search("INDEX (waiting|running)", plan)
-            assert not whole and "TEMP B-TREE FOR ORDER" not in plan, (statement, plan)
-
-
-def test_only_so_many_of_ones_own_jobs_are_listed_the_newest(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.store.sqlite.MOST_LISTED", 3)
-    for one in (owner("A", "s"), Owner("user:ann", "s")):
-        added = [store.add(job(), LINE, one, "page", *ROOMY) for _ in range(5)]
-        assert store.listed_for(one) == added[:1:-1]
-
-
-TURNS = st.lists(
-    st.tuples(st.sampled_from("ABCD"), st.sampled_from(("", "1", "2")), st.integers(0, 2)), max_size=40
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(turns=TURNS)
-def test_those_who_wait_come_in_the_order_that_all_turns_ever_had_would_give(
-    tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[str, str, int]]
-) -> None:
-    clock = Clock()
-    store = SqliteStore(tmp_path_factory.mktemp("turns") / "jobs.sqlite", clock)
-    ever: dict[str | tuple[str, str], float] = {}
-    for person, session, claims in turns:
-        store.add(job(), LINE, owner(person, session), "page", *ROOMY)
-        for _ in range(claims):
-            clock.now += 1
-            waiting = store.waiting(LINE)
-            sight = store.snapshot(waiting, ())
-            keys = {
-                key for one in waiting for key in (one.owner.person, (one.owner.person, one.owner.session))
-            }
-            assert sight.served == {key: at for key, at in ever.items() if key in keys}
-            order = fair(waiting, QueueSnapshot(ever, [], (), clock.now))
-            record = store.claim(LINE, SEVERAL)
-            assert [one.job.id for one in order[:1]] == ([record.job.id] if record else [])
-            if record is not None:
-                ever[record.owner.person] = ever[record.owner.person, record.owner.session] = clock.now
-    store.close()
 
 
 def test_the_benchmark_says_what_strangers_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
-"""The login with Hugging Face against a provider that lies, and against links that strangers make. What the
-libraries (authlib, joserfc) check is tested through the app's own routes.
+"""The login with Hugging Face against a provider that lies. What the libraries (authlib, joserfc) check is
+tested through the app's own routes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import hmac
@@ -12,89 +11,22 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import httpx
-import httpx2
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from api.auth import hub_login, hub_tokens
+from api.auth import hub_login
 from api.auth.hub_login import HubLogin, Provider
-from api.auth.login import LoginRefused
+from tests.security.support.hub_logins import HERE, assert_nobody, browser_of, kept, log_in, login_at, reach
 from tests.support.openid import CLIENT, DISCOVERY, LEFT_OUT, SECRET, Answer, OpenIdProvider, serve_openid
-from tests.support.rest import TIMEOUT
 from ui.login_page import login_page, logout_page
 
-HERE = "http://testserver"
 LONG = 10 * 2**20
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenIdProvider]:
-    with serve_openid() as provider:
-        provider.callback = f"{HERE}/login/callback"
-        yield provider
-
-
-@pytest.fixture
-def hub(running: OpenIdProvider) -> OpenIdProvider:
-    """The provider, which tells the truth."""
-    running.lies, running.sign, running.answers, running.person = {}, None, {}, "ann"
-    running.requests.clear()
-    return running
-
-
-@pytest.fixture
-def browser(hub: OpenIdProvider) -> Iterator[TestClient]:
-    """A browser in front of an app that knows nobody yet."""
-    with browser_of(login_at(hub)) as browser:  # one event loop for all its requests
-        yield browser
-
-
-def login_at(hub: OpenIdProvider, **options: Any) -> HubLogin:
-    return HubLogin(Provider(CLIENT, SECRET, hub.url, **options), (), login_page, logout_page)
-
-
-def browser_of(login: HubLogin, address: str = HERE) -> TestClient:
-    return TestClient(Starlette(routes=login.routes()), address, follow_redirects=False)
-
-
-def go(browser: TestClient) -> str:
-    """The way to the provider, and where it leads back."""
-    there = browser.get("/login/huggingface")
-    assert there.status_code == 302, there.text
-    page = httpx.get(there.headers["location"], timeout=TIMEOUT).text
-    found = re.search(r'href="([^"]+)">Authorize', page)
-    assert found, page
-    return found[1].replace("&amp;", "&")
-
-
-def log_in(browser: TestClient) -> httpx2.Response:
-    return browser.get(go(browser))
-
-
-def reach(path: str, browser: TestClient) -> httpx2.Response:
-    """The answer of the step of a login that asks the provider for this."""
-    return browser.get("/login/huggingface") if path == DISCOVERY else log_in(browser)
-
-
-def kept(answer: httpx2.Response) -> list[str]:
-    """The logins that the browser is told to keep."""
-    cookies = [one for one in answer.headers.get_list("set-cookie") if "-state" not in one]
-    return [one for one in cookies if not re.match(r'[\w-]+=(""|null)?;', one)]
-
-
-def assert_nobody(answer: httpx2.Response, *statuses: int) -> None:
-    assert answer.status_code in (statuses or (401,)), (answer.status_code, answer.text[:300])
-    assert not kept(answer)
-    assert 'role="alert"' in answer.text  # a page, in words
-    assert len(answer.text) < 20_000
 
 
 def forged(alg: str, key: Any, kid: str = "own", **headers: Any) -> Callable[[dict[str, Any]], str]:
@@ -398,149 +330,3 @@ def test_what_a_discovery_says_beside_its_endpoints_changes_nothing(
     assert log_in(browser).status_code == 303
     hub.sign = forged("RS256", own)
     assert_nobody(log_in(browser))
-
-
-# The way there and back.
-
-
-def test_a_strangers_link_back_logs_nobody_in_as_the_stranger(hub: OpenIdProvider) -> None:
-    login = login_at(hub)
-    stranger, victim = browser_of(login), browser_of(login)
-    link = go(stranger)
-    assert_nobody(victim.get(link), 400)
-    go(victim)  # nor one who has begun a login of their own
-    assert_nobody(victim.get(link), 400)
-    mixed = re.sub(r"state=[^&]*", f"state={parse_qs(urlsplit(go(victim)).query)['state'][0]}", link)
-    assert_nobody(victim.get(mixed), 401)  # the code isn't of this login (PKCE)
-    assert log_in(stranger).status_code == 303
-
-
-@pytest.mark.parametrize(
-    "query", ["", "?code=x", "?state=", "?state=x&code=x", "?error=access_denied", "?state=%00"]
-)
-def test_links_back_that_strangers_make_count_as_nobodys_guess(browser: TestClient, query: str) -> None:
-    for _ in range(12):  # an address has five guesses a minute
-        assert_nobody(browser.get(f"/login/callback{query}"), 400)
-    assert log_in(browser).status_code == 303
-
-
-def test_a_way_back_leads_in_once(hub: OpenIdProvider, browser: TestClient) -> None:
-    link = go(browser)
-    assert browser.get(link).status_code == 303
-    assert_nobody(browser.get(link), 400)
-
-
-def test_of_two_logins_that_were_begun_the_later_leads_in_and_the_other_is_said(browser: TestClient) -> None:
-    first, second = go(browser), go(browser)
-    refused = browser.get(first)
-    assert_nobody(refused, 400)
-    assert "in another tab" in refused.text
-    assert browser.get(second).status_code == 303
-
-
-def test_an_answer_of_another_provider_leads_nobody_in(hub: OpenIdProvider, browser: TestClient) -> None:
-    assert_nobody(browser.get(f"{go(browser)}&iss=https%3A%2F%2Fevil.example"))
-    assert browser.get(f"{go(browser)}&iss={hub.url}").status_code == 303
-
-
-def test_a_refusal_there_is_said_here_without_its_words(hub: OpenIdProvider, browser: TestClient) -> None:
-    state = parse_qs(urlsplit(go(browser)).query)["state"][0]
-    answer = browser.get(f"/login/callback?error=%3Cb%3E&error_description=%3Ci%3Ecall+me&state={state}")
-    assert_nobody(answer)
-    assert "call me" not in answer.text
-
-
-@pytest.mark.parametrize(
-    "address, root, name, flags",
-    [("http://testserver", "", "stepwise-login-state", {"path=/"}),
-     ("https://testserver", "", "__Host-stepwise-login-state", {"path=/", "secure"}),
-     ("https://testserver", "/sd", "__Secure-stepwise-login-state", {"path=/sd", "secure"})],
-)  # fmt: skip
-def test_the_state_is_kept_in_one_small_cookie_that_goes_with_links_alone(
-    hub: OpenIdProvider, address: str, root: str, name: str, flags: set[str]
-) -> None:
-    login = HubLogin(Provider(CLIENT, SECRET, hub.url), (), login_page, logout_page, root)
-    with browser_of(login, address) as browser:
-        for _ in range(100 if not root and "https" in address else 3):  # each state has 30 bytes and more
-            begun = browser.get("/login/huggingface")
-    (line,) = begun.headers.get_list("set-cookie")
-    first, *found = line.lower().split("; ")
-    assert first.startswith(f"{name.lower()}=")
-    assert set(found) == flags | {"httponly", "samesite=lax", "max-age=600"}
-    assert len(line) < 2_000  # a browser keeps 4,096
-    assert begun.headers["cache-control"] == "no-store"
-    assert SECRET not in base64.b64decode(line.partition("=")[2].partition(".")[0] + "==").decode()
-
-
-@pytest.mark.parametrize(
-    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x"]
-)
-def test_no_request_says_where_a_login_leads(hub: OpenIdProvider, browser: TestClient, target: str) -> None:
-    named = {"next": target, "_target_url": target, "redirect_uri": target, "return_to": target}
-    there = browser.get("/login/huggingface", params=named)
-    asked = parse_qs(urlsplit(there.headers["location"]).query)
-    assert there.headers["location"].startswith(f"{hub.url}/oauth/authorize?")
-    assert asked["redirect_uri"] == [hub.callback]
-    assert "evil" not in there.headers["location"]
-    entered = browser.get(go(browser) + "&next=" + quote(target))
-    assert entered.headers["location"] == "../"
-
-
-def test_a_host_that_the_request_names_isnt_led_back_to(hub: OpenIdProvider) -> None:
-    evil = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
-    # Where an address is set, it holds, whatever a request says.
-    space = HubLogin(Provider(CLIENT, SECRET, hub.url, host="me-it.hf.space"), (), login_page, logout_page)
-    proxy = HubLogin(
-        Provider(CLIENT, SECRET, hub.url), (), login_page, logout_page, "https://draw.example.org/sd"
-    )
-    for login, back in ((space, "https://me-it.hf.space"), (proxy, "https://draw.example.org/sd")):
-        there = browser_of(login).get("/login/huggingface", headers=evil).headers["location"]
-        assert parse_qs(urlsplit(there).query)["redirect_uri"] == [f"{back}/login/callback"]
-    # Elsewhere the provider refuses what isn't the app's.
-    there = browser_of(login_at(hub)).get("/login/huggingface", headers=evil).headers["location"]
-    assert httpx.get(there, timeout=TIMEOUT).status_code == 400
-
-
-# Programs' tokens.
-
-TOKEN = "hf_" + "a" * 30
-ACCESS = {"type": "user", "auth": {"type": "access_token"}}
-WHO: dict[str, Any] = {
-    "a list": [],
-    "text": "ann",
-    "nothing": None,
-    "no name": ACCESS,
-    "a number": ACCESS | {"name": 7},
-    "a line break": ACCESS | {"name": "ann\n"},
-    "markup": ACCESS | {"name": "<b>"},
-    "a homoglyph": ACCESS | {"name": "\u0430nn"},
-    "organisations that are none": ACCESS | {"name": "ann", "orgs": 7},
-    "an organisation that is none": ACCESS | {"name": "ann", "orgs": ["foxes"]},
-}
-
-
-@pytest.mark.parametrize("answer", WHO.values(), ids=WHO.keys())
-def test_a_hub_that_lies_about_a_token_lets_nobody_in(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_tokens, "whoami", lambda _: answer)
-    assert_unknown()
-
-
-@pytest.mark.parametrize(
-    "error",
-    [httpx2.ConnectError("x"), httpx2.ReadTimeout("x"), RecursionError(), ValueError("x"), OSError()],
-    ids=repr,
-)
-def test_a_hub_that_fails_is_said_to_who_sends_a_token(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(_: str) -> None:
-        raise error
-
-    monkeypatch.setattr(hub_tokens, "whoami", fails)
-    assert_unknown()
-
-
-def assert_unknown() -> None:
-    with pytest.raises(LoginRefused) as away:
-        asyncio.run(hub_tokens.HubTokens().person(TOKEN, "here"))
-    assert away.value.status == 503 and "try again" in away.value.words

@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +16,6 @@ import pytest
 from gradio.route_utils import API_PREFIX
 from gradio_client import Client
 from playwright.sync_api import Page, expect, sync_playwright
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -27,44 +23,15 @@ from api.auth import browser_login
 from api.auth.browser_login import Logins, Site
 from api.auth.hub_login import HubLogin
 from api.auth.passwords import Accounts
-from pipeline.errors import RateLimited, SettingError
-from tests.api.conftest import SHORT, Keyed
-from tests.conftest import STEPS, serve
+from tests.api.conftest import Keyed
+from tests.conftest import STEPS
+from tests.security.support.local_logins import ANN, BOB, PERSON, accounts, browser
 from tests.support.browser import launch_chromium
 from tests.support.node import Node
 from tests.support.rest import TIMEOUT
-from tests.support.tiny import entry, models_yaml
 from tests.ui.studio import Studio
-from ui.login_page import logout_page, password_page
 
-ANN, BOB = ("ann", "a horse: battery"), ("bób", "стапле")
-PERSON = {"accept": "text/html,application/xhtml+xml", "sec-fetch-mode": "navigate"}
 HTTPS = {"x-forwarded-proto": "https"}
-
-
-@pytest.fixture(scope="module")
-def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    folder = tmp_path_factory.mktemp("sessions")
-    models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
-    login = f"{':'.join(ANN)},{':'.join(BOB)}"
-    with serve(
-        folder, STEPWISE_MODELS=str(models), STEPWISE_LOGIN=login, STEPWISE_PROXIES="127.0.0.1"
-    ) as url:
-        yield Keyed(url, folder / "server.log")
-
-
-@contextlib.contextmanager
-def browser(closed: Keyed, who: tuple[str, str] | None = ANN, **headers: str) -> Iterator[httpx.Client]:
-    """One that is logged in; or, without a name, not yet."""
-    with httpx.Client(base_url=closed.url, timeout=TIMEOUT, headers=headers) as client:
-        if who:
-            answer = client.post("/login", data={"username": who[0], "password": who[1]})
-            assert answer.json() == {"success": True}
-        yield client
-
-
-def accounts(*logins: str, site: Site | None = None) -> Accounts:
-    return Accounts([SecretStr(login) for login in logins], password_page, logout_page, site)
 
 
 def app_of(login: Accounts | HubLogin, address: str = "http://testserver") -> TestClient:
@@ -227,88 +194,6 @@ def test_a_login_ends_in_its_time_and_what_is_within_it_too() -> None:
             assert session.over and logins.name(token) is None
 
     asyncio.run(last())
-
-
-# Passwords.
-
-
-def test_a_long_password_of_accents_takes_no_time(closed: Keyed) -> None:
-    accents = "a" + "\u0301\u0316" * 80_000
-    known = accounts(":".join(ANN))
-    began = time.process_time()
-    for number, (name, password) in enumerate([(accents, "x"), ("ann", accents), ("x" * 10**6, "y" * 10**6)]):
-        assert known.check(name, password, f"from {number}") is None
-    assert time.process_time() - began < 10  # it was 20 s for each
-    for form in ({"username": "ann", "password": "\u0301\u0316" * 1_000}, {"username": "ann"}, {}):
-        answer = httpx.post(
-            f"{closed.url}/login", data=form, headers={"x-forwarded-for": "8.9.2.1"}, timeout=TIMEOUT
-        )
-        assert answer.status_code == 400 and "detail" in answer.json()
-    with pytest.raises(SettingError, match="login 2 has a name or a password of more than 1,000") as refusal:
-        accounts("ann:one", f"bob:{'secret' * 200}")
-    assert "secret" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "\x00", "ann\x00", "user:ann", "\u0430nn", "\uff41nn", "ANN", "a\u200bnn", "\ud800", "ann:a horse"],
-)
-def test_no_other_name_is_taken_for_a_users(name: str) -> None:
-    known = accounts(":".join(ANN))
-    for password in (ANN[1], "", "\x00", ANN[1] + "\x00"):
-        assert known.check(name, password, f"from {password}") is None
-
-
-def test_a_refusal_doesnt_say_whether_there_is_such_a_name() -> None:
-    known = accounts(":".join(ANN))
-    refusals = []
-    for name in ("ann", "nobody"):
-        for _ in range(5):
-            assert known.check(name, "wrong", name) is None
-        with pytest.raises(RateLimited) as refusal:
-            known.check(name, ANN[1], name)
-        refusals.append(str(refusal.value))
-    assert refusals[0] == refusals[1]
-
-
-def test_form_posts_of_every_kind_are_answered_in_words(closed: Keyed) -> None:
-    kinds = {
-        "application/x-www-form-urlencoded": [
-            b"",
-            b"%",
-            b"username",
-            b"username=%ff&password=%00",
-            b"&" * 5000,
-        ],
-        "multipart/form-data; boundary=x": [b"", b"--x", b"--x--", b"--y\r\n\r\n", b"--x\r\n" * 500],
-        "multipart/form-data": [b"--x--"],
-        "application/json": [b'{"username": "ann"}'],
-        "text/plain": [b"username=ann"],
-    }
-    upload = b'--x\r\nContent-Disposition: form-data; name="username"; filename="a"\r\n\r\nann\r\n--x--\r\n'
-    kinds["multipart/form-data; boundary=x"].append(upload)
-    number = 0
-    for kind, bodies in kinds.items():
-        for body in bodies:
-            number += 1
-            headers = {"content-type": kind, "x-forwarded-for": f"8.9.3.{number}"}
-            answer = httpx.post(f"{closed.url}/login", content=body, headers=headers, timeout=TIMEOUT)
-            assert 400 <= answer.status_code < 500, (kind, body[:40], answer.status_code, answer.text[:200])
-    assert "Traceback" not in closed.log.read_text()
-
-
-def test_another_sites_form_neither_logs_in_nor_out(closed: Keyed) -> None:
-    form = {"username": BOB[0], "password": BOB[1]}
-    with browser(closed) as http:
-        for site in ("cross-site", "same-site"):
-            elsewhere = PERSON | {"sec-fetch-site": site, "origin": "https://evil.example"}
-            entered = http.post("/login", data=form, headers=elsewhere)
-            assert entered.status_code == 403 and "set-cookie" not in entered.headers
-            out = http.post("/logout", headers=elsewhere)
-            assert "set-cookie" not in out.headers
-        for path in ("/logout", "/logout/", "/logout?all_session=true"):
-            http.get(path)
-        assert http.get("/config").json()["username"] == ANN[0]
 
 
 # Logging out.
