@@ -348,10 +348,10 @@ def test_a_login_ends_with_its_time_and_names_are_the_hubs() -> None:
     assert (logins.name(past), logins.name(token), logins.name("\ud800")) == (None, "ann", None)
     logins.end(token)
     assert logins.name(token) is None
-    assert Members(()).let_in(Person("whoever")) == "whoever"
-    assert Members(("ANN", "foxes")).let_in(Person("Ann")) == "Ann"
+    assert Members(()).admit(Person("whoever")) == "whoever"
+    assert Members(("ANN", "foxes")).admit(Person("Ann")) == "Ann"
     with pytest.raises(LoginRefused):
-        Members(("ann",)).let_in(Person("anna", frozenset({"wolves"})))
+        Members(("ann",)).admit(Person("anna", frozenset({"wolves"})))
     assert "<i>" not in login_page("x", "<i>who</i>")
 
 
