@@ -22,6 +22,8 @@ from jobs.queue import Queue
 from jobs.store.models import Owner
 from jobs.workers.executors import executors
 from jobs.workers.process import WorkerProcess
+from pipeline.devices.threads import start_thread
+from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.request import Job
@@ -86,7 +88,7 @@ def queue(
     (worker,) = several["cuda"]
     assert isinstance(worker, WorkerProcess)
     made = Queue(engine, DataFolder(tmp_path_factory.mktemp("data")), several, Limits())
-    until(lambda: worker.ready)
+    until(lambda: ready(worker))
     yield made, worker
     made.close()
 
@@ -100,6 +102,17 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.02)
+
+
+def ready(worker: WorkerProcess) -> bool:
+    return not worker.capabilities().reason
+
+
+def drawn_by(worker: WorkerProcess, job: Job) -> Drawing:
+    """Has the worker draw, in a thread of its own."""
+    drawing = Drawing(job)
+    start_thread("draws for a test", worker.run, job, drawing.publish, drawing.cancel)
+    return drawing
 
 
 def undisturbed(engine: Engine, **values: Any) -> np.ndarray:
@@ -127,8 +140,8 @@ def test_a_job_whose_worker_dies_or_loses_its_gpu_is_drawn_again_by_a_new_one(
     queue: tuple[Queue, WorkerProcess], engine: Engine, lose_gpu: Lose, how: str
 ) -> None:
     made, worker = queue
-    until(lambda: worker.ready)
-    restarts = worker.restarts
+    until(lambda: ready(worker))
+    restarts = worker.capabilities().restarts
     following = made.start(job(engine, steps=LONG), ANN, "detached")
     next(event for event in following.events() if event.step >= 5)
     if how == "killed":
@@ -137,15 +150,15 @@ def test_a_job_whose_worker_dies_or_loses_its_gpu_is_drawn_again_by_a_new_one(
         lose_gpu(worker)
     last = following.result()
     assert last.phase == "finished", last.error
-    assert worker.restarts == restarts + 1
+    assert worker.capabilities().restarts == restarts + 1
     assert np.array_equal(pixels(last.images[0]), undisturbed(engine, steps=LONG))
 
 
 def test_a_lost_gpu_is_told_by_its_name(spec: EngineSpec, engine: Engine, lose_gpu: Lose) -> None:
     worker = WorkerProcess(spec)
     try:
-        until(lambda: worker.ready)
-        drawing = worker.start(job(engine, steps=LONG))
+        until(lambda: ready(worker))
+        drawing = drawn_by(worker, job(engine, steps=LONG))
         next(event for event in drawing.events() if event.step)
         lose_gpu(worker)
         last = drawing.result()
@@ -170,7 +183,7 @@ spec = EngineSpec(Path(sys.argv[1]))
 engine = spec.engine()
 several = executors(engine, spec, 1)
 queue = Queue(engine, DataFolder(Path(sys.argv[2])), several, Limits())
-while not several["cuda"][0].ready:
+while several["cuda"][0].capabilities().reason:
     time.sleep(0.02)
 values = {"prompt": "a fox", "model": "on-gpu", "seed": 1}
 print(queue.start(engine.check(values), Owner("user:ann")).result().phase, flush=True)
@@ -243,8 +256,8 @@ def test_each_worker_has_a_gpu_of_its_own(spec: EngineSpec, engine: Engine) -> N
     before = [torch.cuda.mem_get_info(number)[0] for number in range(2)]
     worker = WorkerProcess(spec, number=1)
     try:
-        until(lambda: worker.ready)
-        assert worker.start(job(engine)).result().phase == "finished"
+        until(lambda: ready(worker))
+        assert drawn_by(worker, job(engine)).result().phase == "finished"
         after = [torch.cuda.mem_get_info(number)[0] for number in range(2)]
         assert before[1] - after[1] > 100 * 2**20
         assert abs(before[0] - after[0]) < 10 * 2**20
