@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.clients import CLIENTS, LOCKED_JS, Client, make_python, modules_of, npm, python_of
 from tests.docs.server import small_server
 from tests.docs.snippets import Programs, run
-from tests.support.node import PROGRAM
+from tests.support.services.node import PROGRAM
 
 
 def install(client: Client, folder: Path) -> Programs:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clients import PAGES, Client, NewestClients, newer
 from tests.docs.snippets import Programs, Snippet, run, snippets
-from tests.support.node import Node
+from tests.support.services.node import Node
 
 SNIPPETS = list(snippets(*PAGES))
 

@@ -20,7 +20,7 @@ from pipeline.weights.model import find
 from pipeline.weights.patches import NO_PATCHES
 from pipeline.weights.profile import STOCK
 from pipeline.weights.residency import Residency
-from tests.support.hub import Repository, serve_hub, use_hub
+from tests.support.services.hub import Repository, serve_hub, use_hub
 from tests.support.tiny import SKETCH, catalogue, draw, entry, pixels, stand_in_gpu, variant
 
 SHARED = ["text_encoder", "text_encoder_2", "text_encoder_3", "vae"]

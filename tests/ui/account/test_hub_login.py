@@ -1,5 +1,6 @@
 """With STEPWISE_LOGIN=huggingface every route but health asks for a Hugging Face account: people log in
-through a browser, programs with a Hub token. The Hub is a stand-in on this machine (tests/support/openid.py).
+through a browser, programs with a Hub token. The Hub is a stand-in on this machine
+(tests/support/services/openid.py).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from settings import Settings
 from tests.api.auth.test_login import paths
 from tests.api.conftest import SHORT
 from tests.conftest import free_port, serve
-from tests.support.openid import SECRET, OpenIdProvider, serve_openid
 from tests.support.rest import TIMEOUT
+from tests.support.services.openid import SECRET, OpenIdProvider, serve_openid
 from tests.support.tiny import entry, models_yaml
 from tests.ui.conftest import LAPTOP, PHONE
 from tests.ui.studio import Studio
