@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from tests.clients import CLIENTS, LOCKED_JS, Client, make_python, modules_of, npm, python_of
-from tests.docs.server import small_server
-from tests.docs.snippets import Programs, run
+from tests.docs.support.server import small_server
+from tests.docs.support.snippets import Programs, run
 from tests.support.services.node import PROGRAM
 
 
