@@ -46,7 +46,7 @@ FIRST = (
     *("test_browser.py", "test_training.py", "test_shutdown.py", "test_python.py", "test_snippets.py"),
     *("test_nginx.py", "test_account.py", "test_fullsize.py", "test_bodies.py", "test_unread.py"),
     *("test_zerogpu_space.py", "test_chaos.py", "test_worker.py", "test_hub_login_attacks.py"),
-    *("security", "logins", "docs", "jobs", "workers", "server", "gradio", "api", "cli", "weights"),
+    *("security", "logins", "sites", "docs", "jobs", "workers", "server", "gradio", "api", "cli", "weights"),
 )
 """Files and folders whose tests take the most CPU time, so that the processes end at about the same time."""
 GUARD = kinds.Guard()
