@@ -29,14 +29,13 @@ from jobs.workers.executors import executors
 from jobs.workers.launch import launch
 from jobs.workers.process import WorkerProcess
 from pipeline.devices.threads import start_thread
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.events import Event
 from pipeline.executors.executor import Executor
 from pipeline.library_errors import explained
 from pipeline.request import Job
-from pipeline.run import Cancel
+from pipeline.run import Cancel, Drawing
 from tests import python_path
 from tests.support.steps import Steps
 from tests.support.tiny import ROOT, SMALL, entry, models_yaml, pixels, tiny_sd3

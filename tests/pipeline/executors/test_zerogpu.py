@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.catalog.spec import ModelSpec
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.errors import NonFiniteLatents, QuotaExceeded, ZeroGpuError
 from pipeline.events import Event
@@ -28,7 +27,7 @@ from pipeline.executors.service_errors import zerogpu_error
 from pipeline.executors.zerogpu import AT_ONCE, Draw, Started, ZeroGpu
 from pipeline.request import GenerationRequest, Job
 from pipeline.resolve import resolve
-from pipeline.run import Cancel, Emit, Run
+from pipeline.run import Cancel, Drawing, Emit, Run
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
