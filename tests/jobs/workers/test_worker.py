@@ -396,6 +396,7 @@ def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worke
     until(lambda: ill.pid not in (None, lost))  # the test of the killed one shows that it then draws
 
 
+@pytest.mark.process
 def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path: Path) -> None:
     good, bad = tiny_sd3(tmp_path / "good"), tiny_sd3(tmp_path / "bad")
     for file in (bad / "transformer").glob("*.safetensors"):
