@@ -146,7 +146,7 @@ class Queue:
             if lost := lost_for_good(self._executors[line]):
                 self.metrics.refused("device_lost")
                 raise Busy(lost, 60)
-            self._rate.check(owner.person)
+            self._rate.hit(owner.person)
             room, each = self.limits.room, self.limits.each
             # There the platform that lends a GPU finds who asked for the picture.
             context = contextvars.copy_context() if line == WITH_VISITOR else None

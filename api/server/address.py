@@ -73,7 +73,7 @@ class Address:
             "" if named is None else PORT if port is None else "--port",
         )
 
-    def check(self) -> None:
+    def ensure_free(self) -> None:
         """Listen there for a moment; on any port where none is named.
 
         Raises:

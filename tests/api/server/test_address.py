@@ -59,7 +59,7 @@ BAD = {
 def test_what_cant_be_used_is_said_before_anything_is_imported(name: str) -> None:
     variable, value, *words = BAD[name]
     with pytest.raises(SettingError) as refusal:
-        Address.from_environment(environment={variable: value}).check()
+        Address.from_environment(environment={variable: value}).ensure_free()
     assert all(one in str(refusal.value) for one in words)
 
 
@@ -110,7 +110,7 @@ def test_a_port_of_the_systems_own_is_refused_in_words(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "create_server", denied)  # root may listen everywhere
     with pytest.raises(SettingError, match="below 1024 are the system's own: name a larger one in GRADIO"):
-        Address.from_environment(environment={"GRADIO_SERVER_PORT": "80"}).check()
+        Address.from_environment(environment={"GRADIO_SERVER_PORT": "80"}).ensure_free()
 
 
 def test_empty_variables_are_as_good_as_none_and_the_command_line_goes_first() -> None:
