@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -204,3 +205,12 @@ def test_the_server_starts_behind_all_that_an_environment_may_have_and_draws(tmp
     assert "“fd00::/8” can't be read" in log
     assert "secret" not in log
     assert "Traceback" not in log
+
+
+def test_what_is_sent_of_a_stream_does_not_wait_for_more() -> None:
+    address = Address.from_environment(environment={PORT: str(free_port())})
+    with contextlib.ExitStack() as open_:
+        listening, *_ = [open_.enter_context(one) for one in address.listen()]
+        open_.enter_context(socket.create_connection(listening.getsockname()[:2]))
+        accepted = open_.enter_context(listening.accept()[0])
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
