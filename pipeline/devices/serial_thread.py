@@ -50,10 +50,6 @@ class SerialThread:
         self._given.put((future, work, args))
         return future
 
-    def run(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Waits for it, and returns or raises what it does."""
-        return self.submit(work, *args).result()
-
     def wait_idle(self, seconds: float) -> None:
         """Waits until all that was given before is done: so many seconds at most."""
         if self._thread is not None:

@@ -82,7 +82,7 @@ def test_a_serial_thread_whose_thread_did_not_start_begins_with_the_next_call(re
     with pytest.raises(Busy):
         thread.submit(done.append, 1)
     refuse("")
-    thread.run(done.append, 2)
+    thread.submit(done.append, 2).result()
     assert done == [2], "what its caller was refused isn't done later"
 
 

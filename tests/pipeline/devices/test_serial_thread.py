@@ -43,8 +43,8 @@ def test_what_it_was_given_is_done_in_order_and_an_error_reaches_the_caller() ->
     assert done == [1, 2]
     assert first.done()
     with pytest.raises(ZeroDivisionError):
-        thread.run(lambda: 1 // 0)
-    assert thread.run(lambda: "still there") == "still there"
+        thread.submit(lambda: 1 // 0).result()
+    assert thread.submit(lambda: "still there").result() == "still there"
 
 
 def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
@@ -63,7 +63,7 @@ def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
     gc.disable()
     try:
         with pytest.raises(MemoryError) as caught:
-            thread.run(fails)
+            thread.submit(fails).result()
         del caught
         assert held[0]() is None
     finally:
@@ -85,7 +85,7 @@ def test_it_is_busy_until_what_it_was_given_is_done_and_whoever_waits_for_that_f
     assert first.result(60)
     assert isinstance(second.exception(60), ZeroDivisionError)
     for _ in range(200):
-        thread.run(lambda: None)
+        thread.submit(lambda: None).result()
         assert not thread.busy
     thread.wait_idle(60)
     assert not thread.busy
@@ -96,4 +96,4 @@ def test_work_that_failed_leaves_it_idle_and_waiting_for_it_raises_nothing() -> 
     failing = thread.submit(lambda: 1 // 0)
     thread.wait_idle(60)
     assert failing.done()
-    assert thread.run(lambda: "still there") == "still there"
+    assert thread.submit(lambda: "still there").result() == "still there"
