@@ -47,7 +47,7 @@ class Cancel:
     def is_set(self) -> bool:
         return self._set.is_set()
 
-    def check(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raises Stopped once the flag is set."""
         if self._set.is_set():
             raise Stopped
@@ -86,9 +86,9 @@ class Progress(abc.ABC):
     def update(self, **changes: Any) -> None:
         """How far it is: phase, with done and total in bytes while downloading, in networks while loading."""
 
-    def check(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raises Stopped once it was cancelled."""
-        self.cancel.check()
+        self.cancel.raise_if_cancelled()
 
     def on_abandon(self, abandon: Callable[[], None]) -> None:
         """abandon: ends the wait of whoever waits for this, as of `abandonable`; it mustn't wait itself."""

@@ -185,7 +185,7 @@ def test_a_name_and_a_password_are_compared_with_every_one_whatever_they_are(
 ) -> None:
     two = accounts("ann:a horse", "bob:a much longer password")
     compared = Compared(monkeypatch)
-    two.check(name, password, "8.8.8.8")
+    two.verify(name, password, "8.8.8.8")
     assert compared.take() == [(32, 32)] * 4
 
 
