@@ -16,6 +16,7 @@ from pipeline.run import Cancel, Preparation
 from pipeline.sampling import sample
 from pipeline.weights import download
 from pipeline.weights.residency import Residency
+from tests.jobs.queueing import until
 from tests.pipeline.executors.callers import TINY, Caller, executor
 from tests.support.tiny import catalogue, entry, hold, stand_in_gpu
 
@@ -191,6 +192,7 @@ def test_closing_ends_what_draws_what_waits_and_what_is_fetched_and_waits_for_al
 
     load = threading.Thread(target=prepare, daemon=True)
     load.start()
+    until(lambda: len(executor(engine)._turns._cancels) == 4)
     closing = threading.Thread(target=engine.close, args=(60,))
     closing.start()
     assert callers[1].end().phase == callers[2].end().phase == "stopped"
