@@ -192,8 +192,8 @@ def test_a_name_and_a_password_are_compared_with_every_one_whatever_they_are(
 def test_beyond_the_limit_no_password_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     one, compared = accounts("ann:a horse"), Compared(monkeypatch)
     for number in range(5):
-        one.check("ann", f"{number}", "8.8.8.8")
+        one.verify("ann", f"{number}", "8.8.8.8")
     compared.take()
     with pytest.raises(RateLimited):
-        one.check("ann", "a horse", "8.8.8.8")
+        one.verify("ann", "a horse", "8.8.8.8")
     assert compared.take() == []
