@@ -167,14 +167,14 @@ def _parts(engine: Any, job: Any, previews: float, steps: int) -> Rows:
     from pipeline.sampling.preview import Estimate, render
     from pipeline.sampling.sample import Memory, _encode, _made_with, bring
     from pipeline.sampling.thumbnail import jpeg
-    from pipeline.weights.model import find
+    from pipeline.weights.model import find_weights
     from pipeline.weights.patches import NO_PATCHES
     from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec = engine.catalogue[job.model]
     run = Run(job, EventStream(Event(job)).publish, Cancel())
-    weights = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
+    weights = find_weights(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES)
     memory = Memory(Residency(processor()), SerialThread("previews"))
     picture = Image.open(io.BytesIO(engine.start(job).result().images[0])).convert("RGB")
     noise = torch.randn(1, 16, job.height // 8, job.width // 8)

@@ -85,13 +85,13 @@ def steps() -> dict[str, Any]:
     lap("weights, and the classes that read them")
     from pipeline.devices.hardware import processor
     from pipeline.devices.memory_plans import RESIDENT
-    from pipeline.weights.model import find
+    from pipeline.weights.model import find_weights
     from pipeline.weights.patches import NO_PATCHES
     from pipeline.weights.profile import STOCK
     from pipeline.weights.residency import Residency
 
     spec = engine.catalogue[model]
-    networks = find(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES).networks
+    networks = find_weights(spec, Path(spec.layout), processor(), RESIDENT, STOCK, NO_PATCHES).networks
     Residency(processor()).bring(networks, room=0, report=lambda *_: None)
     lap("weights alone")
     folder = tempfile.TemporaryDirectory(prefix="bench-")

@@ -37,7 +37,7 @@ def draw(options: argparse.Namespace) -> int:
     images = values.get("images") or 1
     target = Target(options.output, images)
     GenerationRequest.parse(values)  # what is wrong whatever the model is said before anything is loaded
-    target.check(images)
+    target.ensure_writable(images)
     if not options.verbose:
         warnings.simplefilter("ignore")  # libraries' remarks to programmers, in the middle of our bar
     with Bar(_terminal(options)) as bar:

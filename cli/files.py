@@ -55,7 +55,7 @@ class Target:
         if not self.folder and self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"--output {output} must end in {', '.join(FORMATS)} or be a folder.")
 
-    def check(self, images: int) -> None:
+    def ensure_writable(self, images: int) -> None:
         """Writes a file there and removes it, and looks at those that it would replace.
 
         Raises:

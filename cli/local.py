@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pipeline.drawing
+import pipeline.run
 from settings import Settings
 
 
@@ -37,7 +37,7 @@ class Local:
 class LocalDrawing:
     """A drawing of this process."""
 
-    def __init__(self, drawing: pipeline.drawing.Drawing) -> None:
+    def __init__(self, drawing: pipeline.run.Drawing) -> None:
         self._drawing = drawing
 
     def events(self) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:

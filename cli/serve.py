@@ -21,7 +21,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
 
     try:
         address = Address.from_environment(options.host, options.port)
-        address.check()  # before the seconds that the imports take
+        address.ensure_free()  # before the seconds that the imports take
     except SettingError as error:
         raise UsageError(str(error)) from error
     started = start(address)

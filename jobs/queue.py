@@ -125,14 +125,16 @@ class Queue:
         """Writes a job down and returns at once. A job whose id is known already is that job, as far as it
         has come.
 
+        Args:
+            job: as of `check`, which is the one place where it is validated.
+
         Raises:
-            InvalidRequest, ModelUnavailable: as of `Engine.check`.
+            ModelUnavailable: nothing here draws with its model.
             Busy: no room, too many of this person's, too many a minute, or the server is ending or has to be
                 restarted.
             StoreError, DiskFull.
         """
         with self.metrics.refusals():
-            job = self.engine.checked(job)
             if (known := self.find(job.id)) is not None:
                 return known
             if self._jobs.closing:
@@ -144,7 +146,7 @@ class Queue:
             if lost := lost_for_good(self._executors[line]):
                 self.metrics.refused("device_lost")
                 raise Busy(lost, 60)
-            self._rate.check(owner.person)
+            self._rate.hit(owner.person)
             room, each = self.limits.room, self.limits.each
             # There the platform that lends a GPU finds who asked for the picture.
             context = contextvars.copy_context() if line == WITH_VISITOR else None

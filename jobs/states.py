@@ -5,7 +5,7 @@ changes a job's state.
 A job is `queued` from the moment that it is written down until an executor begins it, `running` during each
 attempt, and then has ended. Readers are told of a state only after it was written down.
 
-Locks are taken in this order, and no other: `ActiveJobs.changing` (one change of a state at a time, from the
+Locks are taken in this order, and no other: `ActiveJobs._changing` (one change of a state at a time, from the
 transaction to what this process has in memory), the database's, `ActiveJobs.changed` (what is in memory), an
 event stream's. While holding one, nothing waits for a drawing, a reader or a network.
 """

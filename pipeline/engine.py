@@ -20,7 +20,6 @@ from pipeline.devices.hardware import ANY, Wanted, device_for, plan_for
 from pipeline.devices.memory_plans import Plan
 from pipeline.devices.threads import start_thread
 from pipeline.devices.zerogpu_sizes import ON_ZEROGPU, GpuSize
-from pipeline.drawing import Drawing
 from pipeline.errors import ModelUnavailable
 from pipeline.events import Event, Phase
 from pipeline.executors.executor import Executor
@@ -29,7 +28,7 @@ from pipeline.executors.local import LocalExecutor
 from pipeline.executors.zerogpu import ZeroGpu
 from pipeline.request import GenerationRequest, Job
 from pipeline.resolve import resolve
-from pipeline.run import Cancel, Emit, Preparation, Progress
+from pipeline.run import Cancel, Drawing, Emit, Preparation, Progress
 from pipeline.weights.requirements import Requirement, requirements
 from pipeline.weights.residency import Resident
 

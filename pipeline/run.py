@@ -1,4 +1,6 @@
-"""One run of a job: its events as they come to be, and the flag that ends it. What an executor draws with."""
+"""One run of a job: its events as they come to be, and the flag that ends it: what an executor draws with,
+and what `Engine.start` gives to whoever reads along.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import DrawingFailed, StepwiseError, Stopped
+from pipeline.event_stream import EventStream
 from pipeline.events import Event, Phase
 from pipeline.library_errors import explained
 from pipeline.request import Job
@@ -44,7 +47,7 @@ class Cancel:
     def is_set(self) -> bool:
         return self._set.is_set()
 
-    def check(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raises Stopped once the flag is set."""
         if self._set.is_set():
             raise Stopped
@@ -83,9 +86,9 @@ class Progress(abc.ABC):
     def update(self, **changes: Any) -> None:
         """How far it is: phase, with done and total in bytes while downloading, in networks while loading."""
 
-    def check(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raises Stopped once it was cancelled."""
-        self.cancel.check()
+        self.cancel.raise_if_cancelled()
 
     def on_abandon(self, abandon: Callable[[], None]) -> None:
         """abandon: ends the wait of whoever waits for this, as of `abandonable`; it mustn't wait itself."""
@@ -167,3 +170,16 @@ class Run(Progress):
     def finish(self, phase: Phase, error: str | None = None, code: str | None = None) -> None:
         """Emits the last event. error, code: why it failed, in words and for programs."""
         self.update(phase=phase, error=error, code=code, eta=0.0 if phase == "finished" else None)
+
+
+class Drawing(EventStream):
+    """A job that `Engine.start` draws in a thread of its own: its events, for its readers, and `stop`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(Event(job, warnings=job.warnings))
+        self.job = job
+        self.cancel = Cancel()
+
+    def stop(self) -> None:
+        """Ends the drawing within one step; returns at once. Its last preview stays in the last event."""
+        self.cancel.set()

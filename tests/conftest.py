@@ -25,7 +25,7 @@ from tests import ROOT
 from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
 from tests.inside.sitecustomize import EVENT_LOOPS
 from tests.support import kinds, programs
-from tests.support.node import node  # noqa: F401
+from tests.support.services.node import node  # noqa: F401
 from tests.support.steps import Steps
 
 # torch and gradio are imported by what needs them: xdist's first process, which runs no test, does without.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from jobs.queue import Queue
     from pipeline.engine import Engine
-    from tests.support.provider import Far
+    from tests.support.services.provider import Far
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background, and so would begin what the tests start: deaf to Ctrl-C.
@@ -46,7 +46,7 @@ FIRST = (
     *("test_browser.py", "test_training.py", "test_shutdown.py", "test_python.py", "test_snippets.py"),
     *("test_nginx.py", "test_account.py", "test_fullsize.py", "test_bodies.py", "test_unread.py"),
     *("test_zerogpu_space.py", "test_chaos.py", "test_worker.py", "test_hub_login_attacks.py"),
-    *("security", "logins", "docs", "jobs", "workers", "server", "gradio", "api", "cli", "weights"),
+    *("security", "logins", "sites", "docs", "jobs", "workers", "server", "gradio", "api", "cli", "weights"),
 )
 """Files and folders whose tests take the most CPU time, so that the processes end at about the same time."""
 GUARD = kinds.Guard()
@@ -199,7 +199,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def far_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     """One app that the whole session shares, whose models a stand-in for an Inference Provider draws."""
-    from tests.support.provider import FakeProvider, Far
+    from tests.support.services.provider import FakeProvider, Far
     from tests.support.tiny import models_yaml
 
     folder = tmp_path_factory.mktemp("far")

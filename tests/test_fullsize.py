@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.fullsize import growth, switch
-from bench.fullsize.cards import cards
 from bench.fullsize.make import count, make
+from bench.fullsize.measures import growth, switch
+from bench.fullsize.measures.cards import cards
 from bench.fullsize.report import ROWS, report
 from bench.fullsize.run import run
 from bench.fullsize.shapes import FULL, SHAPES, TINY

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.support.node import PACKAGES, Node
+from tests.support.services.node import PACKAGES, Node
 
 IMPORTS = """
 import OpenAI from "openai";

@@ -114,7 +114,7 @@ def test_the_command_line_has_an_option_for_it(sharp: str, tmp_path: Path) -> No
 def test_the_docs_tables_have_it() -> None:
     script = """
 from pipeline.catalog.catalogue import read_catalogue
-from tests.docs.bounds import bounds_table, drawn_row, meanings_table, names_table
+from tests.docs.support.bounds import bounds_table, drawn_row, meanings_table, names_table
 from tests.support.tiny import ROOT
 tables = meanings_table(), bounds_table(read_catalogue(ROOT / "models.yaml")), names_table(), drawn_row()
 print(*tables, sep="\\n")

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-HERE = Path(__file__).parent
-PAGE = Template((HERE / "login.html").read_text(encoding="utf-8"))
-LOGO = (HERE / "favicon.svg").read_text(encoding="utf-8")
+ASSETS = Path(__file__).parent / "assets"
+PAGE = Template((ASSETS / "login.html").read_text(encoding="utf-8"))
+LOGO = (ASSETS / "favicon.svg").read_text(encoding="utf-8")
 
 HUGGING_FACE = Template("""\
   <a class="button" href="$link" target="_blank" rel="noopener">Sign in with Hugging Face</a>

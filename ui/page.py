@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stepwise")
 
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).parent / "assets"
 EXAMPLES = [
     "a fox on a blue background",
     "a red apple",
@@ -244,7 +244,7 @@ def launch_options() -> dict[str, Any]:
         "css": _read("style.css"),
         "js": _read("page.js"),
         "head": ICON + "".join(f"<script>{_read(name)}</script>" for name in IN_HEAD),
-        "favicon_path": HERE / "favicon.svg",
+        "favicon_path": ASSETS / "favicon.svg",
         "allowed_paths": [FOLDER],
         "footer_links": ["api", "settings"],
         "run_history": False,
@@ -333,4 +333,4 @@ def _settings(first: str, models: dict[str, Any], by_model: dict[str, Any], off:
 
 
 def _read(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")

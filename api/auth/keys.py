@@ -105,7 +105,7 @@ class AskForKey:
             RateLimited: too many wrong ones came from this address; this one isn't counted.
         """
         if self._keys and _bearer(scope):
-            self._guesses.check(_guesser(scope))
+            self._guesses.hit(_guesser(scope))
 
 
 def _guesser(scope: Scope) -> str:

@@ -74,7 +74,7 @@ class Accounts:
         self._guesses = RateLimit(GUESSES, doing="wrong passwords")
         self.who = f"one of the {len(parts)} in STEPWISE_LOGIN: people on the page, programs as HTTP Basic"
 
-    def check(self, name: str, password: str, address: str) -> str | None:
+    def verify(self, name: str, password: str, address: str) -> str | None:
         """Return which user this is, by the name that the owner wrote, or None. There is no await in it, so
         of guesses that come at once each counts.
 
@@ -99,7 +99,7 @@ class Accounts:
         if given is None:
             return None
         try:
-            name = self.check(*given, address)
+            name = self.verify(*given, address)
         except RateLimited as error:
             raise too_many_guesses(error) from None
         if name is None:
@@ -133,7 +133,7 @@ class Accounts:
         async with request.form(max_files=0, max_fields=20) as form:
             name, password = (str(form.get(field, "")) for field in ("username", "password"))
         try:
-            known = self.check(name.strip(), password, address_of(request.scope))
+            known = self.verify(name.strip(), password, address_of(request.scope))
         except RateLimited as error:
             away = too_many_guesses(error)
             return self._refused(person, away.status, away.words, away.headers)

@@ -64,7 +64,7 @@ class StrictBodies:
         if message["type"] == "http.request":
             kind = Headers(scope=scope).get("content-type", "")
             try:
-                check(path, kind, message.get("body", b""), scope["app"].get_blocks())
+                check_body(path, kind, message.get("body", b""), scope["app"].get_blocks())
             except UnusableBody as wrong:
                 await self._refuse(wrong.status, str(wrong), {})(scope, receive, send)
                 return
@@ -86,7 +86,7 @@ def _is_page(scope: Scope) -> bool:
     return names.issuperset(QueryParams(scope["query_string"]).getlist("page"))
 
 
-def check(path: str, kind: str, body: bytes, blocks: Blocks) -> None:
+def check_body(path: str, kind: str, body: bytes, blocks: Blocks) -> None:
     """Check that Gradio can read this body.
 
     Args:

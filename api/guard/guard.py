@@ -142,7 +142,7 @@ class AllowListed:
                 app = scope[REFUSE](405, words, {"Allow": allowed})
             elif (limit := self._counted.get(access.often)) is not None:
                 try:
-                    limit.check(owner_of(Request(scope)).person)
+                    limit.hit(owner_of(Request(scope)).person)
                 except RateLimited as error:
                     app = scope[REFUSE](429, str(error), waiting(error))
         await app(scope, receive, send)

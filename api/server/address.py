@@ -73,7 +73,7 @@ class Address:
             "" if named is None else PORT if port is None else "--port",
         )
 
-    def check(self) -> None:
+    def ensure_free(self) -> None:
         """Listen there for a moment; on any port where none is named.
 
         Raises:
@@ -134,6 +134,10 @@ class Address:
                         raise self._refused(error, where) from error
                     missing = error  # a name may have an address of a network that isn't there, as ::1
                     continue
+                # A stream's small messages go at once, not with the next one or after 40 ms. asyncio (3.12)
+                # sees to that only where the socket names its protocol, which this one and those it accepts
+                # don't.
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sockets.append(opened.enter_context(one))
                 port = port or one.getsockname()[1]
             if not sockets and missing is not None:

@@ -50,7 +50,7 @@ def start(address: Address | None = None) -> Started:
     try:
         if address is None:
             address = Address.from_environment()
-            address.check()  # now, not after all else is done
+            address.ensure_free()  # now, not after all else is done
         for words in use_proxies(address.host):  # Gradio asks itself there whether it has started
             print(words, file=sys.stderr, flush=True)
         from jobs.data_dir.folder import DataFolder, ensure_temporary

@@ -20,9 +20,9 @@ from PIL import Image
 from pipeline.catalog.catalogue import Catalogue, read_catalogue
 from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.hardware import Wanted
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.run import Drawing
 
 PROMPT = 'a red fox in the snow beside a sign that says "STEPWISE", late evening light'
 SEED = 20261124

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import torch
 
-from bench.fullsize.cold import STARTED
+from bench.fullsize.measures.cold import STARTED
 from bench.fullsize.sections import MARK, SECTIONS
 from bench.support.table import ROOT, setting
 

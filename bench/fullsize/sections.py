@@ -17,8 +17,9 @@ MARK = "found: "
 
 @dataclass(frozen=True)
 class Section:
-    """module, function: where it is. parts: the module's name for its parts: a tuple, or a function of the
-    folder and the chosen models. gpu: what it needs a CUDA GPU for; empty where it runs without."""
+    """module, function: where in `measures` it is. parts: the module's name for its parts: a tuple, or a
+    function of the folder and the chosen models. gpu: what it needs a CUDA GPU for; empty where it runs
+    without."""
 
     module: str
     function: str
@@ -26,7 +27,7 @@ class Section:
     gpu: str = ""
 
     def load(self, name: str) -> Any:
-        return getattr(importlib.import_module(f"bench.fullsize.{self.module}"), name)
+        return getattr(importlib.import_module(f"bench.fullsize.measures.{self.module}"), name)
 
 
 SECTIONS = {

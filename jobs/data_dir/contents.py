@@ -37,7 +37,7 @@ FOLDERS = (EVENTS, INPUTS, GRADIO, TEMPORARY)
 FILES = (LOCK, OWNER, PACE, DATABASE, *(f"{DATABASE}{end}" for end in BESIDE))
 
 
-def look_at(path: Path, ours: bool = False) -> None:
+def secure_folder(path: Path, ours: bool = False) -> None:
     """Closes a folder where it may be closed, and looks who else can put something in the place of what is
     kept in it. A place where a disk is mounted is as whoever runs this machine, or container, has it.
 

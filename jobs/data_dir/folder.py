@@ -25,7 +25,7 @@ from jobs.data_dir.contents import (
     PACE,
     TEMPORARY,
     close_contents,
-    look_at,
+    secure_folder,
 )
 from jobs.data_dir.private_files import (
     NotOurs,
@@ -151,7 +151,7 @@ def ensure_temporary(data: Path | None) -> None:
     try:
         folder = followed(folder) / TEMPORARY
         make_folder(folder.parent)
-        look_at(folder.parent, ours=data is None)
+        secure_folder(folder.parent, ours=data is None)
         close_folder(folder)
         os.environ["TMPDIR"] = str(folder)
         tempfile.gettempdir()
@@ -203,7 +203,7 @@ def _locked(named: Path, patience: float, ours: bool = False) -> tuple[Path, Fil
     try:
         path = followed(named)
         make_folder(path)
-        look_at(path, ours)
+        secure_folder(path, ours)
         for name in (LOCK, OWNER):
             check_file(path / name)
         lock = FileLock(path / LOCK, mode=0o600, thread_local=False)  # whichever thread closes it

@@ -64,7 +64,7 @@ class Costs(BaseModel):
             seconds *= forwards if guided else 1 / forwards
         return seconds
 
-    def start(self, loaded: bool) -> float:
+    def seconds_to_start(self, loaded: bool) -> float:
         """Seconds from a drawing's turn to its first step; 0 for what was never seen."""
         if loaded:
             return typical(self.ready or self.cold)

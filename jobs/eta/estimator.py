@@ -60,7 +60,7 @@ class Estimator:
             image = self._image(job, "")
             if image is None:
                 return None
-            return self._models(job, "")[self._kind(job)].start(loaded) + job.images * sum(image)
+            return self._models(job, "")[self._kind(job)].seconds_to_start(loaded) + job.images * sum(image)
 
     def remaining(self, event: Event, loaded: bool = True, age: float = 0.0) -> float | None:
         """Seconds that are left of a job whose turn has come: the drawing's own estimate while there is one,
@@ -103,7 +103,7 @@ class Estimator:
             if event.phase == "decoding":
                 return (decode if len(event.images) < event.image else 0.0) + later
             costs = self._models(job, event.device)[self._kind(job)]
-            start = costs.start(loaded and event.phase != "loading")
+            start = costs.seconds_to_start(loaded and event.phase != "loading")
             return max(0.0, start - event.seconds) + (job.images - len(event.images)) * (steps + decode)
 
     def _image(self, job: Job, device: str) -> tuple[float, float] | None:

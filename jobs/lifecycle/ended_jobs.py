@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.store.log_names import name_of
 from jobs.store.models import Store
-from jobs.store.retention import keep
+from jobs.store.retention import delete_old_files
 from pipeline.errors import StepwiseError
 
 log = logging.getLogger("stepwise")
@@ -48,7 +48,7 @@ class EndedJobs:
 
         ends = {name: at for name, (_, at) in ended.items()}
         busy = [name_of(job) for job in active]
-        gone = keep(self.logs, most_bytes, most_seconds, busy, ends, self._store.size(), forget)
+        gone = delete_old_files(self.logs, most_bytes, most_seconds, busy, ends, self._store.size(), forget)
         if gone:
             self._tidy()
         oldest, left = time.time() - most_seconds, ends.keys() - set(gone)

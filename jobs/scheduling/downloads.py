@@ -107,7 +107,7 @@ class _ForAll(Progress):
         super().__init__(Cancel())
         self._downloads, self._model = downloads, model
 
-    def check(self) -> None:
+    def raise_if_cancelled(self) -> None:
         if not self._downloads._is_wanted(self._model):
             raise Stopped
 

@@ -36,7 +36,7 @@ class RateLimit:
         self._forgot = time.monotonic()
         self._lock = threading.Lock()
 
-    def check(self, person: str) -> None:
+    def hit(self, person: str) -> None:
         """Counts one more of this person's.
 
         Raises:

@@ -33,7 +33,7 @@ def size(folder: Path) -> int:
     return sum(files.size for files in _jobs(folder).values())
 
 
-def keep(
+def delete_old_files(
     folder: Path,
     most_bytes: int,
     most_seconds: float,

@@ -1,5 +1,10 @@
 """How a worker process (worker.py) is started and ended, as far as the operating system goes: its pipe, its
 GPU, its environment.
+
+multiprocessing's fork server isn't used. It would have to import the libraries before it forks, to save
+anything, and then has threads: NumPy's OpenBLAS starts one for each further core when it is imported. It also
+hands on its own environment, from which a worker must be without the server's secrets and with its GPU's
+number before anything is imported. What it would save, a worker's successor that stands by saves too.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class WorkerProcess:
         self._ask(self._loads, model, load, LoadModel(model))
         with progress.cancel.calling(lambda: self._tell(CancelLoad(model))):
             loaded = load.over.result()
-        progress.check()
+        progress.raise_if_cancelled()
         if loaded.error is not None:
             raise WorkerDied(loaded.error) if loaded.code == WorkerDied.code else StepwiseError(loaded.error)
 

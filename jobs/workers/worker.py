@@ -83,10 +83,10 @@ class Worker:
             match message := self._connection.recv():
                 case RunJob(job):
                     self._cancels[job.id] = Cancel()
-                    self._thread.start(self._run, job)
+                    self._thread.submit(self._run, job)
                 case LoadModel(model):
                     self._cancels[model] = Cancel()
-                    self._thread.start(self._load, model)
+                    self._thread.submit(self._load, model)
                 case CancelJob(name) | CancelLoad(name):
                     if (cancel := self._cancels.get(name)) is not None:
                         cancel.set()

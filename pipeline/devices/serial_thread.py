@@ -36,7 +36,7 @@ class SerialThread:
         """Whether something that it was given isn't done yet."""
         return self._unfinished > 0
 
-    def start(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
         """Has it done when what was given before is; returns at once.
 
         Raises:
@@ -50,15 +50,11 @@ class SerialThread:
         self._given.put((future, work, args))
         return future
 
-    def do(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Waits for it, and returns or raises what it does."""
-        return self.start(work, *args).result()
-
     def wait_idle(self, seconds: float) -> None:
         """Waits until all that was given before is done: so many seconds at most."""
         if self._thread is not None:
             with contextlib.suppress(TimeoutError):
-                self.start(lambda: None).result(max(0.0, seconds))
+                self.submit(lambda: None).result(max(0.0, seconds))
 
     def _run(self) -> None:
         while True:

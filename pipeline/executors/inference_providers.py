@@ -104,7 +104,7 @@ def _draw(run: Run, spec: ModelSpec) -> None:
         if image.size != (job.width, job.height):
             _warn_of_size(run, image, spec)
         png = to_png(image, job, index, made_with)
-        run.check()
+        run.raise_if_cancelled()
         event = run.latest
         run.update(
             step=job.steps, images=(*event.images, png), previews=(*event.previews[:index], jpeg(image))

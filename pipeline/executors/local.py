@@ -26,7 +26,7 @@ from pipeline.request import Job
 from pipeline.run import Cancel, Emit, Progress, Run
 from pipeline.sampling.sample import Memory, bring, draw
 from pipeline.weights.download import fetch
-from pipeline.weights.model import Weights, find
+from pipeline.weights.model import Weights, find_weights
 from pipeline.weights.patches import NO_PATCHES, Patches, patches_of
 from pipeline.weights.profile import Profile, profile_of
 from pipeline.weights.residency import Residency, Resident
@@ -74,7 +74,7 @@ class LocalExecutor:
         network is there."""
         spec, run = self._specs[job.model], Run(job, emit, cancel)
         with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
-            run.check()
+            run.raise_if_cancelled()
             self.fetch(spec, run)
             self._in_turn(run, lambda: self.draw(run, spec))
         return run.latest
@@ -83,7 +83,7 @@ class LocalExecutor:
         spec = self._specs[model]
         with self._turns.entered(progress.cancel), explained(spec.name, spec.license.url):
             self.plan(spec)
-            progress.check()
+            progress.raise_if_cancelled()
             self.fetch(spec, progress)
             self._in_turn(progress, lambda: self.load_here(spec, progress))
 
@@ -108,7 +108,7 @@ class LocalExecutor:
 
         def turn() -> None:
             waiting.close()
-            progress.check()
+            progress.raise_if_cancelled()
             if self._lost:
                 raise WorkerDied(self._lost)
             try:
@@ -122,7 +122,7 @@ class LocalExecutor:
         waiting.enter_context(progress.abandonable())
         if self._thread.busy:
             progress.update(phase="queued")
-        done = self._thread.start(turn)
+        done = self._thread.submit(turn)
         done.add_done_callback(lambda _: over.set())
         over.wait()
         try:
@@ -146,7 +146,7 @@ class LocalExecutor:
         """
 
         def report(phase: Phase, done: int, total: int) -> None:
-            progress.check()
+            progress.raise_if_cancelled()
             progress.update(phase=phase, done=done, total=total)
 
         if spec.id not in self._folders:
@@ -226,7 +226,7 @@ class LocalExecutor:
         key = (spec.id, plan.name, profile, patches)
         if key not in self._weights:
             folder, device = self._folders[spec.id], self._device(spec)
-            self._weights[key] = find(spec, folder, device, plan, profile, patches)
+            self._weights[key] = find_weights(spec, folder, device, plan, profile, patches)
         return self._weights[key]
 
     @contextlib.contextmanager

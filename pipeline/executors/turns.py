@@ -41,7 +41,7 @@ class Turns:
         """
         with cancel.calling(self._wake), self._changed:
             self._changed.wait_for(lambda: cancel.is_set or self._cancels.index(cancel) < self._at_once)
-        cancel.check()
+        cancel.raise_if_cancelled()
 
     def close(self) -> None:
         """Cancels all of them; returns at once."""

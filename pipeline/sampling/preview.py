@@ -123,7 +123,7 @@ class Previewer:
 
     def __enter__(self) -> Previewer:
         try:
-            self._running = self._thread.start(self._run)
+            self._running = self._thread.submit(self._run)
         except Busy as error:  # no thread for them
             log.warning("No previews of this picture: %s", error)
             self._factors = None

@@ -72,7 +72,7 @@ def draw(run: Run, weights: Weights, memory: Memory) -> None:
             png = to_png(image, job, index, made_with)
             decode_seconds = time.monotonic() - began
             memory.decode_pace[kind] = decode_seconds / (job.width * job.height)
-            run.check()
+            run.raise_if_cancelled()
             event = run.latest
             run.update(images=(*event.images, png), previews=(*event.previews[:index], jpeg(image)))
 
@@ -91,7 +91,7 @@ def bring(
     """
 
     def report(done: int, total: int) -> None:
-        progress.check()
+        progress.raise_if_cancelled()
         progress.update(phase="loading", done=done, total=total)
 
     spec = weights.spec
@@ -125,7 +125,7 @@ def _encode(run: Run, own: JobComponents, memory: Memory) -> Embeddings:
     ]
     cuts += artefact_warnings(spec, encoders[-1], tokenizers, prompts)
     run.update(warnings=tuple(dict.fromkeys((*run.latest.warnings, *cuts))))
-    run.check()
+    run.raise_if_cancelled()
     needed = weights.encoders if weights.plan.staged else weights.networks
     negative_prompt = job.negative_prompt if guided else None
     keys = tuple(network.key for network in weights.encoders.values())
@@ -136,7 +136,7 @@ def _encode(run: Run, own: JobComponents, memory: Memory) -> Embeddings:
         run.update(phase="encoding")
         embeds = family.encode(pipe, job.prompt, negative_prompt, tokens)
         memory.embeddings.put(key, embeds)
-    run.check()
+    run.raise_if_cancelled()
     return embeds
 
 
@@ -164,7 +164,7 @@ def _denoise(
         each = (time.monotonic() - began) / (step + 1)
         steps_left = job.steps - step - 1 + (job.images - index - 1) * job.steps
         progress.update(step=step + 1, eta=each * steps_left + decode_seconds * (job.images - index))
-        run.check()
+        run.raise_if_cancelled()
         previewer.offer(dict(progress), estimate())
         return tensors
 

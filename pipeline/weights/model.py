@@ -116,7 +116,7 @@ class JobComponents:
         return pipe
 
 
-def find(
+def find_weights(
     spec: ModelSpec, folder: Path, device: Device, plan: Plan, profile: Profile, patches: Patches
 ) -> Weights:
     """Looks what a model's parts are; networks are read later.

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.support.provider import SECRET, Answer, Far
 from tests.support.rest import TIMEOUT, call, post, stream
+from tests.support.services.provider import SECRET, Answer, Far
 
 FOX = {"prompt": "a fox", "model": "far", "seed": 7}
 

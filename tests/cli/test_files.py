@@ -78,7 +78,7 @@ def test_a_symbolic_links_file_is_replaced_and_not_the_link(folder: Path, pngs: 
     (folder / "elsewhere").mkdir()
     (folder / "fox.png").symlink_to("elsewhere/real.png")
     target = Target("fox.png", 1)
-    target.check(1)
+    target.ensure_writable(1)
     target.save(pngs[:1], "a fox", 7)
     assert (folder / "fox.png").is_symlink()
     assert (folder / "elsewhere" / "real.png").read_bytes() == pngs[0]

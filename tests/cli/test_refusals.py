@@ -208,7 +208,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_half_picture(
         check(self, images)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
 
-    monkeypatch.setattr(Target, "check", check_and_fill)
+    monkeypatch.setattr(Target, "ensure_writable", check_and_fill)
     try:
         code = draw(
             parser().parse_args(["draw", "a fox", *SMALL, "--server", server, "-o", "fox.png", "--json"])

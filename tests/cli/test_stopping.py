@@ -22,7 +22,7 @@ from cli.__main__ import parser
 from cli.draw import draw
 from cli.errors import Interrupted
 from cli.terminal import listen
-from pipeline.drawing import Drawing
+from pipeline.run import Drawing
 from tests.cli.command import CLI, LONG, SMALL, Terminal, events, files, run, start
 from tests.support.steps import Steps
 from tests.support.tiny import hold

@@ -24,7 +24,7 @@ import pytest
 from filelock import FileLock
 
 from tests import ROOT
-from tests.docs.snippets import Programs, Snippet, snippets
+from tests.docs.support.snippets import Programs, Snippet, snippets
 
 HERE = Path(__file__).parent
 LOCKED_JS = HERE / "js"

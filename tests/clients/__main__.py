@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 from tests.clients import CLIENTS, LOCKED_JS, Client, make_python, modules_of, npm, python_of
-from tests.docs.server import small_server
-from tests.docs.snippets import Programs, run
-from tests.support.node import PROGRAM
+from tests.docs.support.server import small_server
+from tests.docs.support.snippets import Programs, run
+from tests.support.services.node import PROGRAM
 
 
 def install(client: Client, folder: Path) -> Programs:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.server import small_server
+from tests.docs.support.server import small_server
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.catalog.catalogue import read_catalogue
-from tests.docs import bounds
+from tests.docs.support import bounds
 from tests.support.tiny import ROOT
 
 

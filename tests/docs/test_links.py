@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.links import anchors, relative_links
+from tests.docs.support.links import anchors, relative_links
 from tests.support.tiny import ROOT
 
 PAGES = (

@@ -6,7 +6,7 @@ import re
 
 from environment import FOREIGN
 from settings import Settings
-from tests.docs.settings_table import settings_table
+from tests.docs.support.settings_table import settings_table
 from tests.support.tiny import ROOT
 
 ROW = re.compile(r"^\| `[A-Z_]+`.*\|$", re.MULTILINE)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients import PAGES, Client, NewestClients, newer
-from tests.docs.snippets import Programs, Snippet, run, snippets
-from tests.support.node import Node
+from tests.docs.support.snippets import Programs, Snippet, run, snippets
+from tests.support.services.node import Node
 
 SNIPPETS = list(snippets(*PAGES))
 

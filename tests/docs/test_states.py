@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.docs.states_table import states_table
+from tests.docs.support.states_table import states_table
 from tests.support.tiny import ROOT
 
 

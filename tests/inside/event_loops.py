@@ -82,6 +82,8 @@ def _looked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _look(event: str, values: tuple[Any, ...]) -> None:
     if not _reports or asyncio._get_running_loop() is None:
         return
+    if threading.current_thread().name.startswith("call for "):  # its loop serves one provider's call alone
+        return
     what = values[0] if values else ""
     if getattr(_reporting, "now", False) or str(what).startswith(NO_DISK):
         return

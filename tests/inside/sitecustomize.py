@@ -101,7 +101,7 @@ class Held:
             time.sleep(POLL)
 
     def around_check(self, check: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Of Run.check, which the thread that draws calls at each step and while it loads."""
+        """Of Run.raise_if_cancelled, which the thread that draws calls at each step and while it loads."""
 
         def held(run: Any) -> None:
             self._of_thread.run = run
@@ -139,7 +139,7 @@ class Held:
         """What is to be changed in which module."""
 
         def run(module: Any) -> None:
-            change(module.Run, "check", self.around_check(module.Run.check))
+            change(module.Run, "raise_if_cancelled", self.around_check(module.Run.raise_if_cancelled))
 
         def preview(module: Any) -> None:
             change(module.Previewer, "offer", self.around_offer(module.Previewer.offer))

@@ -157,7 +157,7 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
             encoding=before.encoding,
             errors=before.errors,
             line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
-            write_through=unbuffered and number > 0,
+            write_through=unbuffered,
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -13,7 +13,7 @@ from huggingface_hub import close_session, constants
 from pipeline.devices.hardware import accelerator
 from pipeline.engine import Engine
 from pipeline.events import Event
-from tests.support.provider import FakeProvider
+from tests.support.services.provider import FakeProvider
 from tests.support.tiny import catalogue
 
 FOX = {"prompt": "a fox", "model": "far", "seed": 7}

@@ -18,7 +18,7 @@ from sd_parsers import ParserManager
 from pipeline.errors import InvalidRequest
 from pipeline.recipe import read_recipe, to_png
 from pipeline.request import GenerationRequest, Job
-from tests.support.node import Node
+from tests.support.services.node import Node
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 965400086, Size: 512x512, Model hash: 45dee52b"
 INFOTEXT = f"a girl, (red:1.3)\nNegative prompt: ugly, fat\n{SETTINGS}"

@@ -86,7 +86,7 @@ def test_what_a_flag_calls_is_called_once_and_only_within_its_block() -> None:
         assert calls == ["inside", "late"]
     assert calls == ["inside", "late"]
     with pytest.raises(Stopped):
-        cancel.check()
+        cancel.raise_if_cancelled()
 
 
 def test_a_flag_is_missed_by_nobody_who_begins_to_wait_while_it_is_set() -> None:
@@ -106,4 +106,4 @@ def test_a_flag_may_be_set_from_what_it_calls_and_from_the_thread_that_emits(job
     with cancel.calling(set_again):
         run.update(phase="loading")
     with pytest.raises(Stopped):
-        run.check()
+        run.raise_if_cancelled()

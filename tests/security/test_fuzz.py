@@ -26,9 +26,9 @@ from tests.conftest import serve
 from tests.security.support.requests import Request, ask, requests
 from tests.security.support.routes import every_route
 from tests.support.mcp import ACCEPT, INITIALIZE
-from tests.support.openid import serve_openid
 from tests.support.queues import queued
 from tests.support.rest import TIMEOUT, call
+from tests.support.services.openid import serve_openid
 from tests.support.tiny import catalogue, entry, models_yaml
 from ui.login_page import login_page, logout_page, password_page
 

@@ -44,6 +44,8 @@ LATE = re.compile(
     "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH)|OAUTH_.*|OPENID_PROVIDER_URL|HF_TOKEN"
     # What changes from test to test, and is read by nobody or in each process anew.
     "|PYTHONPATH|PYTEST_.*|PWD|OLDPWD|SHLVL|COLUMNS|LINES|NO_COLOR|_"
+    # Which is "1" by app.py, and "True" once Gradio has made a page in this process.
+    "|HF_HUB_DISABLE_TELEMETRY"
 )
 """Variables that may differ between the template and a fork."""
 _SUBREAPER = 36

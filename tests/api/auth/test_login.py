@@ -239,12 +239,12 @@ def test_the_start_says_it_and_shows_no_password(closed: Keyed) -> None:
 
 def test_a_name_and_a_password_belong_together() -> None:
     accounts = accounts_of("ann:one", "bob:two")
-    assert accounts.check("ann", "one", "here")
+    assert accounts.verify("ann", "one", "here")
     for name, password in (("ann", "two"), ("bob", "one"), ("", ""), ("ann:one", ""), ("ANN", "one")):
-        assert not accounts.check(name, password, name)
+        assert not accounts.verify(name, password, name)
     with pytest.raises(RateLimited):
         for _ in range(6):
-            accounts.check("ann", "\ud800", "there")
+            accounts.verify("ann", "\ud800", "there")
 
 
 def test_a_password_with_a_colon_admits_nobody_by_another_name(closed: Keyed) -> None:
@@ -259,9 +259,9 @@ def test_a_password_with_a_colon_admits_nobody_by_another_name(closed: Keyed) ->
 
 def test_names_and_passwords_are_compared_apart_as_they_are_written() -> None:
     accounts = accounts_of("ann:x:y", "b\u00f3b:caf\u00e9")
-    assert accounts.check("ann", "x:y", "here") == "ann"
+    assert accounts.verify("ann", "x:y", "here") == "ann"
     # However a keyboard composes the letters, and under the one name that the owner wrote.
-    assert accounts.check("bo\u0301b", "cafe\u0301", "here") == "b\u00f3b"
+    assert accounts.verify("bo\u0301b", "cafe\u0301", "here") == "b\u00f3b"
     wrong = [
         ("ann:x", "y"), ("ann:x:y", ""), ("", "ann:x:y"), ("ann", "x"), ("ann", ""), ("ann", "x:y "),
         ("ann ", "x:y"), (" ann", "x:y"), ("Ann", "x:y"), ("ann\x00", "x:y"),
@@ -269,7 +269,7 @@ def test_names_and_passwords_are_compared_apart_as_they_are_written() -> None:
         ("b\u00f3b", "cafe"), ("b\u00f3b", "x:y"), ("ann", "caf\u00e9"), ("\ud800", "\ud800"),
     ]  # fmt: skip
     for number, (name, password) in enumerate(wrong):
-        assert accounts.check(name, password, f"from {number}") is None, (name, password)
+        assert accounts.verify(name, password, f"from {number}") is None, (name, password)
 
 
 def test_who_logs_in_is_the_one_the_owner_named_however_the_name_was_typed(closed: Keyed) -> None:

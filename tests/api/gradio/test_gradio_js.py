@@ -21,8 +21,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from pipeline.recipe import read_recipe
 from tests.support.browser import launch_chromium
-from tests.support.node import Node
 from tests.support.rest import call
+from tests.support.services.node import Node
 from tests.support.steps import JAVASCRIPT, Steps
 from tests.support.tiny import ROOT, SMALL
 

@@ -151,7 +151,7 @@ def test_a_session_keeps_neither_what_its_client_says_of_itself_nor_its_last_mes
         say(one, begin(one), bodies[1])  # what the first call loads isn't growth
         tracemalloc.start()
         try:
-            before, number = kept(), 40
+            before, number = kept(), 80  # so many that what else comes and goes is little of each
             for _ in range(number):
                 answer = one.post("/mcp", content=bodies[0], headers=cookie)
                 assert answer.status_code == 200

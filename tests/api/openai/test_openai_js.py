@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.api.conftest import KEYS, Keyed
-from tests.support.node import Node
+from tests.support.services.node import Node
 from tests.support.steps import JAVASCRIPT, Steps
 
 DRAWS = """

@@ -16,8 +16,8 @@ from api.routes import app_options
 from jobs.queue import Queue
 from tests.conftest import free_port
 from tests.support.mcp import ACCEPT, initialize
-from tests.support.nginx import DEFAULTS, needs_nginx, nginx
 from tests.support.rest import TIMEOUT
+from tests.support.services.nginx import DEFAULTS, needs_nginx, nginx
 from tests.support.tiny import Gate, hold
 from ui.page import build_page, launch_options
 

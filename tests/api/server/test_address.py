@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -59,7 +60,7 @@ BAD = {
 def test_what_cant_be_used_is_said_before_anything_is_imported(name: str) -> None:
     variable, value, *words = BAD[name]
     with pytest.raises(SettingError) as refusal:
-        Address.from_environment(environment={variable: value}).check()
+        Address.from_environment(environment={variable: value}).ensure_free()
     assert all(one in str(refusal.value) for one in words)
 
 
@@ -110,7 +111,7 @@ def test_a_port_of_the_systems_own_is_refused_in_words(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "create_server", denied)  # root may listen everywhere
     with pytest.raises(SettingError, match="below 1024 are the system's own: name a larger one in GRADIO"):
-        Address.from_environment(environment={"GRADIO_SERVER_PORT": "80"}).check()
+        Address.from_environment(environment={"GRADIO_SERVER_PORT": "80"}).ensure_free()
 
 
 def test_empty_variables_are_as_good_as_none_and_the_command_line_goes_first() -> None:
@@ -204,3 +205,12 @@ def test_the_server_starts_behind_all_that_an_environment_may_have_and_draws(tmp
     assert "“fd00::/8” can't be read" in log
     assert "secret" not in log
     assert "Traceback" not in log
+
+
+def test_what_is_sent_of_a_stream_does_not_wait_for_more() -> None:
+    address = Address.from_environment(environment={PORT: str(free_port())})
+    with contextlib.ExitStack() as open_:
+        listening, *_ = [open_.enter_context(one) for one in address.listen()]
+        open_.enter_context(socket.create_connection(listening.getsockname()[:2]))
+        accepted = open_.enter_context(listening.accept()[0])
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -23,9 +23,9 @@ from tests.api.conftest import SHORT
 from tests.conftest import STEPS, serve
 from tests.support.browser import EVERYWHERE, launch_chromium
 from tests.support.mcp import connected, words
-from tests.support.nginx import AT_ROOT, HANDED_ON, UNDER_A_PATH, needs_nginx, nginx
-from tests.support.node import Node
 from tests.support.rest import TIMEOUT
+from tests.support.services.nginx import AT_ROOT, HANDED_ON, UNDER_A_PATH, needs_nginx, nginx
+from tests.support.services.node import Node
 from tests.support.steps import Steps
 from tests.support.tiny import entry, models_yaml
 from tests.ui.studio import SLOW, NamedStudio

@@ -80,9 +80,9 @@ def test_a_serial_thread_whose_thread_did_not_start_begins_with_the_next_call(re
     thread, done = SerialThread("one by one"), []
     refuse("one by one")
     with pytest.raises(Busy):
-        thread.start(done.append, 1)
+        thread.submit(done.append, 1)
     refuse("")
-    thread.do(done.append, 2)
+    thread.submit(done.append, 2).result()
     assert done == [2], "what its caller was refused isn't done later"
 
 

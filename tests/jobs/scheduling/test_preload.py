@@ -19,7 +19,7 @@ from pipeline.devices.hardware import Wanted
 from pipeline.engine import Engine
 from pipeline.weights.residency import Residency
 from tests.jobs.queueing import ANN, BEN, until
-from tests.support.hub import FakeHub, Repository, serve_hub, use_hub
+from tests.support.services.hub import FakeHub, Repository, serve_hub, use_hub
 from tests.support.tiny import catalogue, entry, hold
 
 WEIGHTS = "transformer/diffusion"

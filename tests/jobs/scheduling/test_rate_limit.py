@@ -29,51 +29,51 @@ def test_the_third_of_two_a_minute_is_refused_until_the_first_is_a_minute_old(
     later: Callable[[float], None],
 ) -> None:
     limit = RateLimit("2/minute")
-    limit.check("ann")
+    limit.hit("ann")
     later(40)
-    limit.check("ann")
+    limit.hit("ann")
     with pytest.raises(RateLimited, match="at most 2 a minute") as refusal:
-        limit.check("ann")
+        limit.hit("ann")
     assert refusal.value.retry_after is not None
     assert 15 < refusal.value.retry_after <= 21
     later(21)
-    limit.check("ann")  # a moving window: the second still counts
+    limit.hit("ann")  # a moving window: the second still counts
     with pytest.raises(RateLimited):
-        limit.check("ann")
+        limit.hit("ann")
 
 
 def test_everyone_has_a_limit_of_their_own() -> None:
     limit = RateLimit("1/hour")
     for person in ("user:ann", "address:8.8.8.8", "address:8.8.4.4"):
-        limit.check(person)
+        limit.hit(person)
     with pytest.raises(RateLimited):
-        limit.check("user:ann")
+        limit.hit("user:ann")
 
 
 def test_of_several_rates_each_holds(later: Callable[[float], None]) -> None:
     limit = RateLimit("2/minute, 3/hour")
     for _ in range(3):
-        limit.check("ann")
+        limit.hit("ann")
         later(61)
     with pytest.raises(RateLimited, match="3 an hour") as refusal:
-        limit.check("ann")
+        limit.hit("ann")
     assert (refusal.value.retry_after or 0) > 3000
 
 
 def test_a_refusal_doesnt_count(later: Callable[[float], None]) -> None:
     limit = RateLimit("1/minute")
-    limit.check("ann")
+    limit.hit("ann")
     for _ in range(5):
         with pytest.raises(RateLimited):
-            limit.check("ann")
+            limit.hit("ann")
     later(61)
-    limit.check("ann")
+    limit.hit("ann")
 
 
 def test_an_empty_setting_is_no_limit() -> None:
     limit = RateLimit(" ")
     for _ in range(1000):
-        limit.check("ann")
+        limit.hit("ann")
 
 
 def test_of_a_hundred_at_once_no_more_than_the_limit_pass() -> None:
@@ -81,7 +81,7 @@ def test_of_a_hundred_at_once_no_more_than_the_limit_pass() -> None:
 
     def ask() -> None:
         try:
-            limit.check("ann")
+            limit.hit("ann")
             passed.append(1)
         except RateLimited:
             pass
@@ -99,11 +99,11 @@ def test_persons_who_havent_come_for_a_while_are_forgotten(
 ) -> None:
     limit = RateLimit("5/minute")
     for number in range(200):
-        limit.check(f"address {number}")
+        limit.hit(f"address {number}")
     monkeypatch.setattr(rate_limit, "FORGET", 0.0)
     later(120)
     while len(limit._storage.events) > 5:  # the library's thread takes out what is past
-        limit.check("ann") if limit._storage.events else None
+        limit.hit("ann") if limit._storage.events else None
         later(120)
     assert len(limit._storage.events) <= 5
 

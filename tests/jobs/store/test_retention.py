@@ -14,7 +14,7 @@ import pytest
 
 from jobs.store.event_log import LogReader, LogWriter, last_event
 from jobs.store.log_names import log_path, name_of
-from jobs.store.retention import keep, size
+from jobs.store.retention import delete_old_files, size
 from tests.jobs.events import JOB, life
 
 IDS = {name_of(job): job for job in (str(uuid.UUID(int=number)) for number in range(1, 5))}
@@ -38,14 +38,14 @@ def there(folder: Path) -> set[str]:
 def test_within_both_bounds_everything_stays(tmp_path: Path) -> None:
     for job in (A, B):
         file(tmp_path, job, 10)
-    assert keep(tmp_path, 2000, HOUR, ()) == []
+    assert delete_old_files(tmp_path, 2000, HOUR, ()) == []
     assert len(there(tmp_path)) == 2
 
 
 def test_past_the_size_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     for job, age in ((A, 20), (B, 40), (C, 10), (D, 30)):
         file(tmp_path, job, age)
-    assert keep(tmp_path, 2500, HOUR, ()) == [B, D]
+    assert delete_old_files(tmp_path, 2500, HOUR, ()) == [B, D]
     assert there(tmp_path) == {f"{A}.1.events", f"{C}.1.events"}
     assert size(tmp_path) == 2000
 
@@ -53,7 +53,7 @@ def test_past_the_size_what_was_used_longest_ago_goes_first(tmp_path: Path) -> N
 def test_past_the_age_a_job_goes_however_small_it_is(tmp_path: Path) -> None:
     file(tmp_path, A, 2 * HOUR, length=1)
     file(tmp_path, B, HOUR / 2)
-    assert keep(tmp_path, BYTES, HOUR, ()) == [A]
+    assert delete_old_files(tmp_path, BYTES, HOUR, ()) == [A]
     assert there(tmp_path) == {f"{B}.1.events"}
 
 
@@ -61,9 +61,9 @@ def test_a_busy_job_stays_whatever_its_size_and_age_and_counts(tmp_path: Path) -
     file(tmp_path, A, 3 * HOUR, length=5000)
     file(tmp_path, B, 2 * HOUR)
     file(tmp_path, C, 1)
-    assert keep(tmp_path, 5500, HOUR, [A]) == [B, C]
+    assert delete_old_files(tmp_path, 5500, HOUR, [A]) == [B, C]
     assert there(tmp_path) == {f"{A}.1.events"}
-    assert keep(tmp_path, 0, 0, [A]) == []
+    assert delete_old_files(tmp_path, 0, 0, [A]) == []
 
 
 def test_the_files_of_a_jobs_attempts_go_and_stay_together(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_files_of_a_jobs_attempts_go_and_stay_together(tmp_path: Path) -> No
     file(tmp_path, A, 10, attempt=2)
     file(tmp_path, B, 30)
     file(tmp_path, B, 20, attempt=11)
-    assert keep(tmp_path, 2000, HOUR, ()) == [B]
+    assert delete_old_files(tmp_path, 2000, HOUR, ()) == [B]
     assert there(tmp_path) == {f"{A}.1.events", f"{A}.2.events"}
 
 
@@ -82,7 +82,7 @@ def test_files_of_other_names_stay_and_do_not_count(tmp_path: Path) -> None:
     (tmp_path / f"{B}.1.events").symlink_to(tmp_path / "pace.json")
     file(tmp_path, C, 10)
     assert size(tmp_path) == 1000
-    assert keep(tmp_path, 0, 0, ()) == [C]
+    assert delete_old_files(tmp_path, 0, 0, ()) == [C]
     assert there(tmp_path) == {*others, f"{B}.1.events"}
 
 
@@ -96,14 +96,14 @@ def test_a_job_that_is_looked_at_again_stays_longer(tmp_path: Path) -> None:
     assert last_event(log_path(tmp_path, IDS[A], 1)) is not None
     with LogReader(log_path(tmp_path, IDS[C], 1)) as reader:
         assert reader.read()
-    assert keep(tmp_path, BYTES, HOUR / 2, ()) == [B]
+    assert delete_old_files(tmp_path, BYTES, HOUR / 2, ()) == [B]
 
 
 def test_an_old_job_goes_however_lately_it_was_looked_at_but_not_a_busy_one(tmp_path: Path) -> None:
     for job in (A, B, C):
         file(tmp_path, job, 1)
     long_ago = time.time() - 2 * HOUR
-    assert keep(tmp_path, BYTES, HOUR, [C], {B: long_ago, C: long_ago}) == [B]
+    assert delete_old_files(tmp_path, BYTES, HOUR, [C], {B: long_ago, C: long_ago}) == [B]
     assert there(tmp_path) == {f"{A}.1.events", f"{C}.1.events"}
 
 
@@ -120,7 +120,9 @@ class Records:
         return self.each
 
     def keep(self, folder: Path, most: int, seconds: float = HOUR, busy: Collection[str] = ()) -> list[str]:
-        return keep(folder, most, seconds, busy, self.ended, self.each * len(self.ended), self.forget)
+        return delete_old_files(
+            folder, most, seconds, busy, self.ended, self.each * len(self.ended), self.forget
+        )
 
 
 def ago(**seconds: float) -> dict[str, float]:
@@ -146,7 +148,7 @@ def test_a_record_without_files_goes_in_its_turn(tmp_path: Path) -> None:
 
 
 def test_what_the_records_take_beside_those_that_ended_can_not_be_had_back(tmp_path: Path) -> None:
-    assert keep(tmp_path, 1000, HOUR, [B], ago(A=1, B=2), 5000, lambda _: 0) == [A]
+    assert delete_old_files(tmp_path, 1000, HOUR, [B], ago(A=1, B=2), 5000, lambda _: 0) == [A]
 
 
 def test_only_so_many_jobs_are_kept_however_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +163,7 @@ def test_who_reads_a_file_while_it_goes_reads_it_to_the_end(tmp_path: Path) -> N
     with LogWriter(path) as log, LogReader(path) as reader:
         log.append(events[0])
         assert reader.read() == events[:1]
-        assert keep(tmp_path, 0, 0, ()) == [name_of(JOB.id)]
+        assert delete_old_files(tmp_path, 0, 0, ()) == [name_of(JOB.id)]
         for event in events[1:]:
             log.append(event)
         assert reader.read() == events[1:]
@@ -173,10 +175,10 @@ def test_a_file_that_cannot_be_deleted_is_not_said_to_be_gone(
 ) -> None:
     log_path(tmp_path, IDS[A], 1).mkdir()  # as unlink refuses a folder, also to an account that may do all
     file(tmp_path, B, 10)
-    assert keep(tmp_path, 0, 0, ()) == [B]
+    assert delete_old_files(tmp_path, 0, 0, ()) == [B]
     assert "can't be deleted" in caplog.text
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert size(tmp_path / "none") == 0
-    assert keep(tmp_path / "none", 0, 0, ()) == []
+    assert delete_old_files(tmp_path / "none", 0, 0, ()) == []

@@ -38,13 +38,13 @@ def test_every_drawing_and_every_preview_of_a_device_is_made_in_the_same_two_thr
 
 def test_what_it_was_given_is_done_in_order_and_an_error_reaches_the_caller() -> None:
     thread, done = SerialThread("a thread"), []
-    first, second = (thread.start(done.append, number) for number in (1, 2))
+    first, second = (thread.submit(done.append, number) for number in (1, 2))
     second.result(10)
     assert done == [1, 2]
     assert first.done()
     with pytest.raises(ZeroDivisionError):
-        thread.do(lambda: 1 // 0)
-    assert thread.do(lambda: "still there") == "still there"
+        thread.submit(lambda: 1 // 0).result()
+    assert thread.submit(lambda: "still there").result() == "still there"
 
 
 def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
@@ -63,7 +63,7 @@ def test_an_error_that_is_over_holds_nothing_in_memory() -> None:
     gc.disable()
     try:
         with pytest.raises(MemoryError) as caught:
-            thread.do(fails)
+            thread.submit(fails).result()
         del caught
         assert held[0]() is None
     finally:
@@ -74,8 +74,8 @@ def test_it_is_busy_until_what_it_was_given_is_done_and_whoever_waits_for_that_f
     thread, gate = SerialThread("a thread"), threading.Event()
     assert not thread.busy
     thread.wait_idle(60)  # nothing was given: there is nothing to wait for
-    first = thread.start(gate.wait, 60)
-    second = thread.start(lambda: 1 // 0)
+    first = thread.submit(gate.wait, 60)
+    second = thread.submit(lambda: 1 // 0)
     assert thread.busy
     began = time.monotonic()
     thread.wait_idle(0.05)
@@ -85,7 +85,7 @@ def test_it_is_busy_until_what_it_was_given_is_done_and_whoever_waits_for_that_f
     assert first.result(60)
     assert isinstance(second.exception(60), ZeroDivisionError)
     for _ in range(200):
-        thread.do(lambda: None)
+        thread.submit(lambda: None).result()
         assert not thread.busy
     thread.wait_idle(60)
     assert not thread.busy
@@ -93,7 +93,7 @@ def test_it_is_busy_until_what_it_was_given_is_done_and_whoever_waits_for_that_f
 
 def test_work_that_failed_leaves_it_idle_and_waiting_for_it_raises_nothing() -> None:
     thread = SerialThread("a thread")
-    failing = thread.start(lambda: 1 // 0)
+    failing = thread.submit(lambda: 1 // 0)
     thread.wait_idle(60)
     assert failing.done()
-    assert thread.do(lambda: "still there") == "still there"
+    assert thread.submit(lambda: "still there").result() == "still there"

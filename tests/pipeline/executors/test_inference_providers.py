@@ -26,7 +26,7 @@ from pipeline.errors import ModelUnavailable
 from pipeline.events import Event
 from pipeline.executors.inference_providers import AT_ONCE, MOST_PIXELS
 from tests.pipeline.conftest import FOX
-from tests.support.provider import SECRET, STORE, Answer, FakeProvider, as_asked, picture
+from tests.support.services.provider import SECRET, STORE, Answer, FakeProvider, as_asked, picture
 from tests.support.tiny import ROOT, catalogue, entry, pixels
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import close_session
 
 from pipeline.events import Event
 from pipeline.executors.inference_providers import MOST_PIXELS
-from tests.support.provider import SECRET, Answer, FakeProvider, as_asked, claiming, picture
+from tests.support.services.provider import SECRET, Answer, FakeProvider, as_asked, claiming, picture
 
 
 def refused(draw: Callable[..., Event], caplog: pytest.LogCaptureFixture, **changes: Any) -> str:

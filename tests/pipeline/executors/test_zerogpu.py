@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from pipeline.catalog.catalogue import read_catalogue
 from pipeline.catalog.spec import ModelSpec
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.errors import NonFiniteLatents, QuotaExceeded, ZeroGpuError
 from pipeline.events import Event
@@ -28,7 +27,7 @@ from pipeline.executors.service_errors import zerogpu_error
 from pipeline.executors.zerogpu import AT_ONCE, Draw, Started, ZeroGpu
 from pipeline.request import GenerationRequest, Job
 from pipeline.resolve import resolve
-from pipeline.run import Cancel, Emit, Run
+from pipeline.run import Cancel, Drawing, Emit, Run
 from tests.support.tiny import ROOT
 
 MODELS = read_catalogue(ROOT / "models.yaml")
@@ -115,7 +114,7 @@ def test_a_stop_ends_the_workers_thread_before_the_turn_ends() -> None:
         while True:
             run.update(phase="denoising", step=run.latest.step + 1, previews=(b"shown",))
             cancel.set()
-            run.check()
+            run.raise_if_cancelled()
 
     assert here(draw).run(one, lambda _: None, cancel).phase == "stopped"
     nobody_is_left(one)
@@ -129,7 +128,7 @@ def test_a_stop_is_seen_while_the_worker_has_no_news() -> None:
         threading.Timer(0.1, cancel.set).start()
         with run.cancel.calling(stuck.set):
             assert stuck.wait(60)
-        run.check()
+        run.raise_if_cancelled()
 
     assert drawn(draw, cancel=cancel).phase == "stopped"
 
@@ -149,7 +148,7 @@ def test_so_many_have_a_gpu_at_a_time_and_closing_ends_them_and_those_that_wait(
         began.release()
         with run.cancel.calling(stopped.set):
             assert stopped.wait(60)
-        run.check()
+        run.raise_if_cancelled()
 
     zero = here(draw)
     ends: list[Event] = []

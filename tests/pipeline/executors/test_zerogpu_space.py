@@ -26,9 +26,9 @@ from pipeline.devices import hardware
 from pipeline.engine import Engine
 from tests.conftest import STEPS, serve
 from tests.support.mcp import connected
+from tests.support.services.zerogpu import FakeZeroGpu
 from tests.support.steps import Steps
 from tests.support.tiny import catalogue, draw, entry, models_yaml, pixels
-from tests.support.zerogpu import FakeZeroGpu
 
 APPLE = {"prompt": "a red apple", "model": "tiny", "seed": 7}
 VISITOR = f"e30.{base64.urlsafe_b64encode(b'{}').decode()}.signature"
@@ -75,7 +75,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
             "ZEROGPU_OFFLOAD_DIR": str(folder / "tensors"),
             "LOSE_GPU": str(folder / "lose"),
         }
-        with serve(folder, "-m", "tests.support.zerogpu_space", **settings) as url:
+        with serve(folder, "-m", "tests.support.services.zerogpu_space", **settings) as url:
             yield Space(url, api, folder / "lose")
 
 

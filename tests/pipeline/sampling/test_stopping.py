@@ -9,9 +9,9 @@ import pytest
 from diffusers import AutoencoderKL, SD3Transformer2DModel, ZImageTransformer2DModel
 from transformers import CLIPTextModelWithProjection
 
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.events import Event
+from pipeline.run import Drawing
 from pipeline.sampling import preview
 from pipeline.weights.residency import Residency
 from tests.support.steps import Steps

@@ -16,7 +16,7 @@ from diffusers import SD3Transformer2DModel
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.weights.download import _Download
-from tests.support.hub import FakeHub, Repository, serve_hub, use_hub
+from tests.support.services.hub import FakeHub, Repository, serve_hub, use_hub
 from tests.support.tiny import catalogue, entry, hold, tiny_z_image
 
 MODEL = "me/tiny"

@@ -13,7 +13,7 @@ import pytest
 from pipeline.engine import Engine
 from pipeline.events import Event
 from pipeline.library_errors import hub_address
-from tests.support.hub import COMMIT, FakeHub, Repository, serve_hub, use_hub
+from tests.support.services.hub import COMMIT, FakeHub, Repository, serve_hub, use_hub
 from tests.support.tiny import catalogue, entry
 
 MODEL = "me/tiny"

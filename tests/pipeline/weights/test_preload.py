@@ -17,7 +17,7 @@ from pipeline.errors import ModelUnavailable, SettingError, Stopped, WeightsErro
 from pipeline.run import Cancel, Preparation
 from pipeline.weights.residency import Residency
 from settings import Settings
-from tests.support.hub import FakeHub, Repository, serve_hub, use_hub
+from tests.support.services.hub import FakeHub, Repository, serve_hub, use_hub
 from tests.support.tiny import SKETCH, catalogue, entry, hold, models_yaml
 
 WEIGHTS = "transformer/diffusion"

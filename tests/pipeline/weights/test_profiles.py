@@ -17,7 +17,7 @@ from pipeline.devices.memory_plans import RESIDENT
 from pipeline.engine import Engine
 from pipeline.executors.zerogpu_seconds import GpuSeconds
 from pipeline.families import FAMILIES
-from pipeline.weights.model import Weights, find
+from pipeline.weights.model import Weights, find_weights
 from pipeline.weights.patches import NO_PATCHES, Patch, Patches
 from pipeline.weights.profile import STOCK, Profile
 from pipeline.weights.residency import Residency
@@ -48,7 +48,7 @@ def test_two_profiles_of_one_network_are_two_residents_that_never_mix(
     spec = catalogue(tmp_path, entry(tiny_folder, device=None))["tiny"]
 
     def weights(profile: Profile, patches: Patches = NO_PATCHES) -> Weights:
-        return find(spec, tiny_folder, gpu, RESIDENT, profile, patches)
+        return find_weights(spec, tiny_folder, gpu, RESIDENT, profile, patches)
 
     residency = Residency(gpu)
     read = {

@@ -11,12 +11,11 @@ from collections.abc import Awaitable
 
 import pytest
 
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine
 from pipeline.event_stream import EventStream
 from pipeline.events import Event
 from pipeline.request import Job
-from pipeline.run import Cancel, Run
+from pipeline.run import Cancel, Drawing, Run
 from tests.support.steps import Steps
 from tests.support.tiny import SMALL, draw, pixels
 

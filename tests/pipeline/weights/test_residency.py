@@ -16,11 +16,11 @@ from diffusers import SD3Transformer2DModel
 from pipeline.catalog.spec import PlanName
 from pipeline.devices.memory_plans import RESIDENT
 from pipeline.engine import Engine
-from pipeline.weights.model import find
+from pipeline.weights.model import find_weights
 from pipeline.weights.patches import NO_PATCHES
 from pipeline.weights.profile import STOCK
 from pipeline.weights.residency import Residency
-from tests.support.hub import Repository, serve_hub, use_hub
+from tests.support.services.hub import Repository, serve_hub, use_hub
 from tests.support.tiny import SKETCH, catalogue, draw, entry, pixels, stand_in_gpu, variant
 
 SHARED = ["text_encoder", "text_encoder_2", "text_encoder_3", "vae"]
@@ -136,7 +136,7 @@ def sizes(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tupl
     """Bytes of a variant's transformer, and of what the variants share."""
     gpu = stand_in_gpu(monkeypatch)
     engine = engine_of([folder], tmp_path)
-    networks = find(engine.catalogue[folder.name], folder, gpu, RESIDENT, STOCK, NO_PATCHES)
+    networks = find_weights(engine.catalogue[folder.name], folder, gpu, RESIDENT, STOCK, NO_PATCHES)
     residency = Residency(gpu)
     residency.bring(networks.networks, 0, lambda *_: None)
     known = {one.name: one.size for one in residency.contents()}

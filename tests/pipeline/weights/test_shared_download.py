@@ -19,8 +19,8 @@ from pipeline.events import Phase
 from pipeline.weights import verified_files
 from pipeline.weights.download import discard_damaged, fetch
 from pipeline.weights.verified_files import is_sound
-from tests.support.hub import LARGE, FakeHub, Repository, serve_hub, use_hub
 from tests.support.queues import begin, queued
+from tests.support.services.hub import LARGE, FakeHub, Repository, serve_hub, use_hub
 from tests.support.tiny import ROOT, catalogue, entry, hold
 
 MODEL = "me/tiny"

@@ -15,7 +15,7 @@ from tests.api.conftest import SHORT, Keyed
 from tests.conftest import serve
 from tests.security.support.hub_logins import HERE, browser_of, login_at
 from tests.security.support.local_logins import ANN, BOB
-from tests.support.openid import OpenIdProvider, serve_openid
+from tests.support.services.openid import OpenIdProvider, serve_openid
 from tests.support.tiny import entry, models_yaml
 
 

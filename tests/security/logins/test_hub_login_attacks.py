@@ -23,7 +23,15 @@ from starlette.testclient import TestClient
 from api.auth import hub_login
 from api.auth.hub_login import HubLogin, Provider
 from tests.security.support.hub_logins import HERE, assert_nobody, browser_of, kept, log_in, login_at, reach
-from tests.support.openid import CLIENT, DISCOVERY, LEFT_OUT, SECRET, Answer, OpenIdProvider, serve_openid
+from tests.support.services.openid import (
+    CLIENT,
+    DISCOVERY,
+    LEFT_OUT,
+    SECRET,
+    Answer,
+    OpenIdProvider,
+    serve_openid,
+)
 from ui.login_page import login_page, logout_page
 
 LONG = 10 * 2**20

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from api.auth.hub_login import HubLogin, Provider
 from tests.security.support.hub_logins import assert_nobody, browser_of, go, log_in, login_at
-from tests.support.openid import CLIENT, SECRET, OpenIdProvider
 from tests.support.rest import TIMEOUT
+from tests.support.services.openid import CLIENT, SECRET, OpenIdProvider
 from ui.login_page import login_page, logout_page
 
 

@@ -19,7 +19,7 @@ from jobs.data_dir.folder import DataFolder
 from jobs.eta.cost_model import DeviceCosts, read_costs, write_costs
 from jobs.store.event_log import LogReader, LogWriter, last_event
 from jobs.store.log_names import log_path
-from jobs.store.retention import keep
+from jobs.store.retention import delete_old_files
 from jobs.store.sqlite import SqliteStore
 from pipeline.errors import SettingError, StoreError
 from pipeline.events import Event
@@ -116,7 +116,7 @@ def test_links_among_the_events_lead_nowhere(tmp_path: Path) -> None:
     with LogReader(link) as reader:
         assert reader.read() == []
     assert outside.stat().st_mtime == 1
-    keep(events, 0, 0, ())
+    delete_old_files(events, 0, 0, ())
     assert outside.exists()
     with LogWriter(link) as log:  # a new attempt: the link goes, and not what it leads to
         log.append(Event(JOB, "finished"))

@@ -27,8 +27,8 @@ from tests.api.conftest import Keyed
 from tests.conftest import STEPS
 from tests.security.support.local_logins import ANN, BOB, PERSON, accounts, browser
 from tests.support.browser import launch_chromium
-from tests.support.node import Node
 from tests.support.rest import TIMEOUT
+from tests.support.services.node import Node
 from tests.ui.studio import Studio
 
 HTTPS = {"x-forwarded-proto": "https"}

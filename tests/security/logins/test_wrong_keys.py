@@ -185,15 +185,15 @@ def test_a_name_and_a_password_are_compared_with_every_one_whatever_they_are(
 ) -> None:
     two = accounts("ann:a horse", "bob:a much longer password")
     compared = Compared(monkeypatch)
-    two.check(name, password, "8.8.8.8")
+    two.verify(name, password, "8.8.8.8")
     assert compared.take() == [(32, 32)] * 4
 
 
 def test_beyond_the_limit_no_password_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     one, compared = accounts("ann:a horse"), Compared(monkeypatch)
     for number in range(5):
-        one.check("ann", f"{number}", "8.8.8.8")
+        one.verify("ann", f"{number}", "8.8.8.8")
     compared.take()
     with pytest.raises(RateLimited):
-        one.check("ann", "a horse", "8.8.8.8")
+        one.verify("ann", "a horse", "8.8.8.8")
     assert compared.take() == []

@@ -11,8 +11,8 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api.auth.hub_login import HubLogin, Provider
-from tests.support.openid import CLIENT, DISCOVERY, SECRET, OpenIdProvider
 from tests.support.rest import TIMEOUT
+from tests.support.services.openid import CLIENT, DISCOVERY, SECRET, OpenIdProvider
 from ui.login_page import login_page, logout_page
 
 HERE = "http://testserver"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.node import Node
+from tests.support.services.node import Node
 from tests.ui.studio import Studio
 
 TIMEOUT = 120

@@ -1,5 +1,6 @@
 """With STEPWISE_LOGIN=huggingface every route but health asks for a Hugging Face account: people log in
-through a browser, programs with a Hub token. The Hub is a stand-in on this machine (tests/support/openid.py).
+through a browser, programs with a Hub token. The Hub is a stand-in on this machine
+(tests/support/services/openid.py).
 """
 
 from __future__ import annotations
@@ -18,24 +19,16 @@ from gradio.route_utils import API_PREFIX
 from gradio_client import Client
 from openai import OpenAI
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from starlette.requests import Request
 
-from api.auth.browser_login import Logins
-from api.auth.hub_login import HubLogin, Provider
-from api.auth.hub_tokens import Members, Person
-from api.auth.login import LoginRefused
 from api.guard.access import HUGGING_FACE, Table
-from pipeline.errors import SettingError
-from settings import Settings
 from tests.api.auth.test_login import paths
 from tests.api.conftest import SHORT
 from tests.conftest import free_port, serve
-from tests.support.openid import SECRET, OpenIdProvider, serve_openid
 from tests.support.rest import TIMEOUT
+from tests.support.services.openid import SECRET, OpenIdProvider, serve_openid
 from tests.support.tiny import entry, models_yaml
 from tests.ui.conftest import LAPTOP, PHONE
 from tests.ui.studio import Studio
-from ui.login_page import login_page, logout_page
 
 KEY = "a-key-0123456789"
 DRAW = {"prompt": "a fox", "size": "64x64", "steps": 1, "response_format": "url"}
@@ -340,61 +333,3 @@ def test_the_log_says_how_one_logs_in_and_shows_nobodys_secret(guarded: Guarded)
     assert not [secret for secret in (SECRET, KEY, ANN, BOB, EVE, *guarded.hub.given) if secret in log]
     data = b"".join(path.read_bytes() for path in guarded.log.parent.rglob("*") if path.is_file())
     assert not [secret for secret in (SECRET, ANN, BOB, *guarded.hub.given) if secret.encode() in data]
-
-
-def test_a_login_ends_with_its_time_and_names_are_the_hubs() -> None:
-    logins = Logins()
-    past, token = logins.begin("ann", 0), logins.begin("ann", 60)
-    assert (logins.name(past), logins.name(token), logins.name("\ud800")) == (None, "ann", None)
-    logins.end(token)
-    assert logins.name(token) is None
-    assert Members(()).admit(Person("whoever")) == "whoever"
-    assert Members(("ANN", "foxes")).admit(Person("Ann")) == "Ann"
-    with pytest.raises(LoginRefused):
-        Members(("ann",)).admit(Person("anna", frozenset({"wolves"})))
-    assert "<i>" not in login_page("x", "<i>who</i>")
-
-
-def test_on_a_space_the_way_there_begins_at_the_host_that_the_hub_sends_back_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in {"CLIENT_ID": "an-id", "CLIENT_SECRET": SECRET}.items():
-        monkeypatch.setenv(f"OAUTH_{name}", value)
-    monkeypatch.setenv("SPACE_HOST", "me-stepwise.hf.space, draw.example.org")
-    provider = Provider.from_environment()
-    assert (provider.url, SECRET in repr(provider)) == ("https://huggingface.co", False)
-    page = HubLogin(provider, (), login_page, logout_page).page
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"draw.example.org")]}
-    answer = page(Request(scope))
-    assert answer is not None
-    assert b'href="https://me-stepwise.hf.space/login/huggingface"' in answer.body
-
-
-@pytest.mark.parametrize(
-    "settings, words",
-    [({}, "OAUTH_CLIENT_ID and OAUTH_CLIENT_SECRET. On a Space, “hf_oauth: true”"),
-     ({"SPACE_ID": "me/it", "OAUTH_CLIENT_ID": "x"}, "OAUTH_CLIENT_SECRET. Write “hf_oauth: true” into the")],
-)  # fmt: skip
-def test_without_the_oauth_app_the_start_says_what_to_write_where(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], words: str
-) -> None:
-    for name in ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "SPACE_ID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SettingError, match=re.escape(words)):
-        Provider.from_environment()
-
-
-@pytest.mark.parametrize(
-    "login, users, words",
-    [("huggingface,ann:secret", "", "not both"), ("", "ann", "isn't set"), ("ann:secret", "ann", "isn't set"),
-     ("huggingface", ",", "no name"), ("huggingface", "ann,b b", "name 2")],
-)  # fmt: skip
-def test_settings_that_would_not_guard_as_they_say_stop_the_start(
-    monkeypatch: pytest.MonkeyPatch, login: str, users: str, words: str
-) -> None:
-    monkeypatch.setenv("STEPWISE_LOGIN", login)
-    monkeypatch.setenv("STEPWISE_USERS", users)
-    with pytest.raises(SettingError, match=words):
-        Settings()

@@ -14,8 +14,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import serve
-from tests.support.hub import FakeHub, Repository, serve_hub
 from tests.support.rest import call
+from tests.support.services.hub import FakeHub, Repository, serve_hub
 from tests.support.tiny import models_yaml, own_entries, tiny_sd35, tiny_z_image
 from tests.ui.conftest import PHONE
 from tests.ui.studio import SLOW, Studio

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.support.provider import Answer, Far
+from tests.support.services.provider import Answer, Far
 from tests.ui.conftest import PHONE
 from tests.ui.studio import Studio
 

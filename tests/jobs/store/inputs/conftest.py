@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store.inputs import Inputs
+from jobs.store.inputs.store import Inputs
 from jobs.store.models import Owner
 from tests.jobs.waiting import Clock
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store import inputs as module
-from jobs.store.inputs import Inputs
+from jobs.store.inputs import store as module
+from jobs.store.inputs.store import Inputs
 from jobs.store.models import Owner
 from pipeline.errors import InputNotFound
 

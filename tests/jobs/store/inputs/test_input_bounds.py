@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.store import inputs as module
-from jobs.store.input_files import Key, key_of
-from jobs.store.inputs import Inputs
+from jobs.store.inputs import store as module
+from jobs.store.inputs.files import Key, key_of
+from jobs.store.inputs.store import Inputs
 from jobs.store.models import Owner
 from pipeline.errors import Busy, InputTooLarge
 from tests.jobs.store.inputs.sent import ANN, BEN, BLOCK, HOUR, Slowly, bounds, content, digests, put

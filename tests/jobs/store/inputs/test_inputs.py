@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from jobs.data_dir.folder import DataFolder
-from jobs.store.inputs import Inputs
+from jobs.store.inputs.store import Inputs
 from jobs.store.models import Owner
 from pipeline.errors import DiskFull, InputNotFound, StoreError
 from tests.conftest import ROOT
@@ -138,7 +138,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     kept = put(inputs, b"kept", BEN)
     for call in ("tempfile.mkstemp", "memoryview", "os.fsync", "make_file"):
         with monkeypatch.context() as disk:
-            disk.setattr(f"jobs.store.input_files.{call}", full, raising=False)
+            disk.setattr(f"jobs.store.inputs.files.{call}", full, raising=False)
             with pytest.raises(DiskFull, match=r"disk is full.*STEPWISE_DATA"):
                 put(inputs, b"a picture")
             with pytest.raises(DiskFull):
@@ -173,7 +173,7 @@ def test_other_accounts_can_look_into_nothing_of_it(tmp_path: Path) -> None:
 SEND = """
 import io, itertools, random, sys
 from pathlib import Path
-from jobs.store import inputs as module
+from jobs.store.inputs import store as module
 from jobs.store.models import Owner
 module.MOST_BYTES_EACH, module.RESERVED_SECONDS = 8 * 2**16, 0.0
 inputs = module.Inputs(Path(sys.argv[1]), lambda: ())

@@ -1,5 +1,5 @@
 """Pictures and weights that requests bring along, kept by their SHA-256 so that jobs stay plain data: whose
-they are, how much there may be, and when they go. How they lie on the disk stands in input_files.py.
+they are, how much there may be, and when they go. How they lie on the disk stands in files.py.
 
 Two owners of the same bytes each own them, and neither can tell: every owner is counted the whole size, every
 upload is written and hashed, and what is another's is answered as what isn't there.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from jobs.store.input_files import InputFiles, Key, is_digest, key_of
+from jobs.store.inputs.files import InputFiles, Key, is_digest, key_of
 from jobs.store.models import Owner
 from pipeline.errors import Busy, InputNotFound, InputTooLarge, quoted
 

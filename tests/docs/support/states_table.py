@@ -1,6 +1,6 @@
 """The table of a job's transitions, rendered from jobs/states.py: docs/architecture.md has to hold it.
 
-`python -m tests.docs.states_table` prints it.
+`python -m tests.docs.support.states_table` prints it.
 """
 
 from __future__ import annotations

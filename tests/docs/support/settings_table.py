@@ -1,7 +1,7 @@
 """The table of every STEPWISE_ setting, rendered from settings.py's fields and their docstrings:
 docs/settings.md has to hold it.
 
-`python -m tests.docs.settings_table` prints it.
+`python -m tests.docs.support.settings_table` prints it.
 """
 
 from __future__ import annotations

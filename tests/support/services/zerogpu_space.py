@@ -1,4 +1,4 @@
-"""Runs app.py as on ZeroGPU, on a machine without a GPU: `python -m tests.support.zerogpu_space`.
+"""Runs app.py as on ZeroGPU, on a machine without a GPU: `python -m tests.support.services.zerogpu_space`.
 
 `spaces` is real: it makes torch believe in a GPU, asks for one, forks a worker, relays what that yields, and
 looks for a stop. Two of its functions are stood in for, the two that touch a GPU in the worker: `init`, which

@@ -15,8 +15,8 @@ from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from tests.security.support.browsing import ANN, BOB, EVIL, FRIEND, NAME, NAMES, at, figures, who
 from tests.security.support.other_site import OtherSite
-from tests.support.node import Node
 from tests.support.rest import TIMEOUT
+from tests.support.services.node import Node
 
 pytestmark = pytest.mark.browser
 

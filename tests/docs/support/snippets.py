@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import ROOT
-from tests.support.node import PROGRAM
+from tests.support.services.node import PROGRAM
 
 ADDRESS = "http://127.0.0.1:7860"
 """What the documentation calls the server; a run puts the real one in its place."""

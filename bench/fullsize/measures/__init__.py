@@ -1,0 +1,1 @@
+"""The sections: each measures one thing, and `sections.py` names them."""

@@ -1,0 +1,1 @@
+"""What the tests of the documentation read of it, run of it, and compare it with."""

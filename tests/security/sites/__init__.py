@@ -1,0 +1,1 @@
+"""What a visitor's browser does for other sites' pages, and for the server's own."""
