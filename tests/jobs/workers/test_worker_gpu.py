@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pipeline.drawing import Drawing
 
 from jobs.data_dir.folder import DataFolder
 from jobs.limits import Limits
@@ -23,7 +24,6 @@ from jobs.store.models import Owner
 from jobs.workers.executors import executors
 from jobs.workers.process import WorkerProcess
 from pipeline.devices.threads import start_thread
-from pipeline.drawing import Drawing
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.request import Job
