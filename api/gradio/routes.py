@@ -70,9 +70,9 @@ def _no_session() -> Response:
 def _is_over(app: Any, call: str) -> bool:
     """Whether nobody has made this call, or its answer was read. Gradio lets such a reader wait for ever, or
     breaks the answer off with a traceback in the log."""
-    queue = queue_of(app.get_blocks())
-    sessions = queue.pending_event_ids_session.values()
-    return call not in queue.event_ids_to_events and not any(call in calls for calls in sessions)
+    # Not `event_ids_to_events`: an event stays there a while after its answer was read, until its task ends.
+    sessions = queue_of(app.get_blocks()).pending_event_ids_session.values()
+    return not any(call in calls for calls in sessions)
 
 
 class NoFiles(gr.Error):

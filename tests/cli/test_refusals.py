@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_half_picture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fox.png").write_text("the one before")
-    check = Target.check
+    check = Target.ensure_writable
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,17 @@ def drawn(http: httpx.Client, job: str) -> dict[str, Any]:
     return info
 
 
+def until_known(http: httpx.Client, job: str) -> None:
+    """Waits until Gradio has begun a job: one that nobody knows yet is followed to its end at once."""
+    while True:
+        event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
+        with contextlib.closing(events(http, "job", event)) as news:
+            _, (_, info) = next(news)
+        if info["phase"] != "unknown":
+            return
+        time.sleep(0.1)
+
+
 def followed(http: httpx.Client, job: str) -> dict[str, Any]:
     """The last info of a job."""
     event = http.post("/call/v2/job", json={"job": job}).json()["event_id"]
@@ -85,7 +96,7 @@ def followed(http: httpx.Client, job: str) -> dict[str, Any]:
     return info
 
 
-def events(http: httpx.Client, endpoint: str, event: str) -> Iterator[tuple[str, Any]]:
+def events(http: httpx.Client, endpoint: str, event: str) -> Generator[tuple[str, Any], None, None]:
     with http.stream("GET", f"/call/{endpoint}/{event}") as lines:
         name = ""
         for line in lines.iter_lines():
@@ -164,6 +175,7 @@ def test_one_person_has_a_share_of_the_calls_that_are_open_and_others_have_their
     stranger, job = visitors.another(), str(uuid.uuid4())
     STEPS[visitors.server].hold(1)
     stranger.post("/call/v2/generate", json=SMALL | {"job": job})
+    until_known(visitors.another(), job)
     join = {"data": [job], "fn_index": functions["job"], "session_hash": "stranger"}
     with ThreadPoolExecutor(20) as pool:
         found = list(

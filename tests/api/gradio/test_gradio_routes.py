@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -16,7 +17,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from api.gradio.routes import NO_FILES, refuse
+from api.gradio.routes import NO_FILES, _is_over, refuse
 from api.guard.access import ACCESS, POST, REFUSE, Access, Table
 from api.guard.bodies import BoundBody
 from tests.conftest import ROOT, serve
@@ -250,6 +251,15 @@ def test_an_answer_that_was_fetched_and_one_that_never_was_asked_for_are_answere
         answer = http.get(f"{API}/call/{path}")
         assert answer.status_code == 404
         assert "no such call" in answer.json()["detail"]
+
+
+def test_a_call_is_over_once_its_answer_was_read_though_its_task_still_ends() -> None:
+    unread: set[str] = set()
+    queue = SimpleNamespace(event_ids_to_events={"1234": None}, pending_event_ids_session={"one": unread})
+    app = SimpleNamespace(get_blocks=lambda: SimpleNamespace(_queue=queue))
+    assert _is_over(app, "1234")
+    unread.add("1234")
+    assert not _is_over(app, "1234")
 
 
 def outcome(http: httpx.Client, function: int, data: list[Any]) -> str:
