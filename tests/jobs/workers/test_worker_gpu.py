@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline.drawing import Drawing
 
 from jobs.data_dir.folder import DataFolder
 from jobs.limits import Limits
@@ -27,6 +26,7 @@ from pipeline.devices.threads import start_thread
 from pipeline.engine import Engine, EngineSpec
 from pipeline.errors import WorkerDied
 from pipeline.request import Job
+from pipeline.run import Drawing
 from tests.jobs.queueing import counts
 from tests.support.tiny import ROOT, models_yaml, pixels, repository_entries
 
