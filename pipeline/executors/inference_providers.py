@@ -21,13 +21,13 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.catalog.spec import ModelSpec
 from pipeline.devices.threads import start_thread
 from pipeline.errors import Stopped
-from pipeline.events import Event
 from pipeline.executors.executor import Capabilities
+from pipeline.executors.in_process import DrawnElsewhere
 from pipeline.executors.service_errors import provider_error, without
 from pipeline.executors.turns import Turns
 from pipeline.recipe import to_png
 from pipeline.request import Job
-from pipeline.run import Cancel, Emit, Progress, Run
+from pipeline.run import Run
 from pipeline.sampling.thumbnail import jpeg
 
 log = logging.getLogger("stepwise")
@@ -42,47 +42,21 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 """What providers send. Pillow reads dozens more, some through other programs."""
 
 
-class InferenceProviders:
-    """Has jobs drawn by the providers that their models name."""
+class InferenceProviders(DrawnElsewhere):
+    """Has jobs drawn by the providers that their models name. A stop ends one at once: the connection is
+    closed, which may or may not end the provider's work and its cost."""
 
     at_once = AT_ONCE
 
     def __init__(self, specs: Sequence[ModelSpec]) -> None:
         """specs: the models with `backend: inference`."""
-        self._specs = {spec.id: spec for spec in specs}
-        self._turns = Turns(AT_ONCE)
+        super().__init__(specs, Turns(AT_ONCE))
 
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs))
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """They don't: nobody need be told."""
-
-    def gpu_memory(self) -> None:
-        return None
-
-    def run(self, job: Job, emit: Emit, cancel: Cancel) -> Event:
-        """As of Executor. A stop ends it at once: the connection is closed, which may or may not end the
-        provider's work and its cost."""
-        spec, run = self._specs[job.model], Run(job, emit, cancel)
-        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
-            self._turns.wait(cancel)
-            run.begin()
-            _draw(run, spec)
-        return run.latest
-
-    def load(self, model: str, progress: Progress) -> None:
-        """Nothing is loaded for a model that is drawn elsewhere."""
-
-    def kill(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._turns.close()
-
-    def join(self, seconds: float) -> None:
-        """As of Executor. A call that was given up is nobody's to wait for."""
-        self._turns.join(seconds)
+    def _have_drawn(self, run: Run, spec: ModelSpec) -> None:
+        _draw(run, spec)
 
 
 def _draw(run: Run, spec: ModelSpec) -> None:

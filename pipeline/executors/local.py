@@ -20,6 +20,7 @@ from pipeline.devices.serial_thread import SerialThread
 from pipeline.errors import ModelUnavailable, Stopped, WeightsError, WorkerDied
 from pipeline.events import Event, Phase
 from pipeline.executors.executor import Capabilities
+from pipeline.executors.in_process import InProcess
 from pipeline.executors.turns import Turns
 from pipeline.library_errors import explained, is_device_lost, is_out_of_memory
 from pipeline.request import Job
@@ -36,7 +37,7 @@ log = logging.getLogger("stepwise")
 LOST = "The GPU failed, and this server can't use it any more: restart the server."
 
 
-class LocalExecutor:
+class LocalExecutor(InProcess):
     """Draws the models of one kind of device ("cpu", "cuda", "mps"), one job at a time."""
 
     at_once = 1
@@ -46,14 +47,13 @@ class LocalExecutor:
         Args:
             specs: the models that are drawn on this kind of device. wanted: device and memory.
         """
-        self._specs = {spec.id: spec for spec in specs}
+        super().__init__(specs, Turns())
         self._wanted = wanted
         self._thread = SerialThread("draws")
         self._previews = SerialThread("previews")
         self._memories: dict[Device, Memory] = {}
         self._folders: dict[str, Path] = {}
         self._weights: dict[tuple[str, str, Profile, Patches], Weights] = {}
-        self._turns = Turns()
         self._lost = ""
 
     # The executor.
@@ -61,9 +61,6 @@ class LocalExecutor:
     def capabilities(self) -> Capabilities:
         resident = tuple(id for id, spec in self._specs.items() if self.ready(spec))
         return Capabilities(tuple(self._specs), resident, self._lost, self._lost)
-
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """They don't: nobody need be told."""
 
     def gpu_memory(self) -> tuple[int, int] | None:
         on_gpu = any(self._device(spec).kind == "cuda" for spec in self._specs.values())
@@ -86,12 +83,6 @@ class LocalExecutor:
             progress.raise_if_cancelled()
             self.fetch(spec, progress)
             self._in_turn(progress, lambda: self.load_here(spec, progress))
-
-    def kill(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._turns.close()
 
     def join(self, seconds: float) -> None:
         self._thread.wait_idle(self._turns.join(seconds))

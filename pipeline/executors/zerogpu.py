@@ -24,12 +24,13 @@ from pipeline.devices.zerogpu_sizes import GB, ROOM, GpuSize, bytes_of, models_t
 from pipeline.errors import StepwiseError, Stopped, WorkerDied, ZeroGpuError
 from pipeline.events import Event
 from pipeline.executors.executor import Capabilities
+from pipeline.executors.in_process import DrawnElsewhere
 from pipeline.executors.service_errors import zerogpu_error
 from pipeline.executors.turns import Turns
 from pipeline.executors.zerogpu_seconds import GpuSeconds
 from pipeline.library_errors import DEVICE_LOST, explained
 from pipeline.request import Job
-from pipeline.run import Cancel, Emit, Progress, Run
+from pipeline.run import Cancel, Run
 
 log = logging.getLogger("stepwise")
 
@@ -53,7 +54,7 @@ class Started:
     seconds: float
 
 
-class ZeroGpu:
+class ZeroGpu(DrawnElsewhere):
     """ZeroGPU, as one of the engine's executors. Made once a process, in the main thread and before any CUDA
     is initialised: `spaces` makes that thread believe in a GPU, which exists in the workers only."""
 
@@ -70,9 +71,8 @@ class ZeroGpu:
         from spaces.zero.client import get_duration_seconds
 
         spaces.disable_gradio_auto_wrap()
+        super().__init__(specs, Turns(AT_ONCE))
         self.size: GpuSize = size
-        self._specs = {spec.id: spec for spec in specs}
-        self._turns = Turns(AT_ONCE)
         self._draw = draw
         self._held: list[ModelSpec] | None = None
         self._refused: dict[str, str] = {}
@@ -142,37 +142,10 @@ class ZeroGpu:
     def capabilities(self) -> Capabilities:
         return Capabilities(tuple(self._specs), tuple(spec.id for spec in self._held or ()))
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """They don't: nobody need be told."""
-
-    def gpu_memory(self) -> None:
-        return None
-
-    def run(self, job: Job, emit: Emit, cancel: Cancel) -> Event:
-        """As of Executor. In the context of whoever asked for the picture: there `spaces` finds who pays. A
-        stop ends it at once while it waits for a GPU, else when the worker has stopped drawing."""
-        spec, run = self._specs[job.model], Run(job, emit, cancel)
-        with self._turns.entered(cancel), run.concluded(spec.name, spec.license.url):
-            self._turns.wait(cancel)
-            run.begin()
-            self._draw_with_visitor(run, spec)
-        return run.latest
-
-    def load(self, model: str, progress: Progress) -> None:
-        """Nothing is loaded after the start: what `hold` loaded is there, and the rest says why not."""
-
-    def kill(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._turns.close()
-
-    def join(self, seconds: float) -> None:
-        """As of Executor. The workers are the platform's to end."""
-        self._turns.join(seconds)
-
-    def _draw_with_visitor(self, run: Run, spec: ModelSpec) -> None:
-        """Has the job drawn by a worker, whose last event is the run's too: a failure keeps its words.
+    def _have_drawn(self, run: Run, spec: ModelSpec) -> None:
+        """Has the job drawn by a worker, whose last event is the run's too: a failure keeps its words. In the
+        context of whoever asked for the picture: there `spaces` finds who pays. A stop ends it at once while
+        it waits for a GPU, else when the worker has stopped drawing.
 
         Raises:
             QuotaExceeded, ZeroGpuError: ZeroGPU gave no GPU, or no result. Stopped.
