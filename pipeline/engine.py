@@ -277,7 +277,7 @@ class Engine:
             specs = [spec for spec in self.catalogue if self.line(spec.id) == "zerogpu"]
             runnable = [spec for spec in specs if not self.reason(spec)]
             progress = Preparation(_untold, Cancel())
-            self._zerogpu.hold(runnable, lambda spec: self._lent.load_here(spec, progress))
+            self._zerogpu.load_at_start(runnable, lambda spec: self._lent.load_here(spec, progress))
 
     def _kind(self, spec: ModelSpec) -> str:
         """What is bound to the CPU takes no GPU of ZeroGPU's, and nothing of a quota."""

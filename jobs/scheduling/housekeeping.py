@@ -187,7 +187,9 @@ class Housekeeping:
             return
         resident = self._resident(line)
         snapshot = jobs.store.snapshot(waiting, resident)
+        known_to_wait = {one.job.id for one in waiting}  # one may be begun between the two questions
         begun = [one.job.id for one in jobs.store.running() if one.line == line]
+        begun = [job for job in begun if job not in known_to_wait]
         running = [tracked for job in begun if (tracked := jobs.get(job)) is not None]
         loading = self._loading(executors)
         # When each executor is free, in seconds from now; None from where it isn't known on.
@@ -211,7 +213,7 @@ class Housekeeping:
                 free = [None]
             if waits is not None and not self._is_coming(record.job.model):
                 with jobs.changed:  # it may be begun now
-                    if waits.begun_at is None:
+                    if waits.begun_at is None and not waits.claimed:
                         _tell(waits, place + len(running) + len(loading), eta, next(iter(loading), ""))
 
     def _resident(self, line: str) -> set[str]:

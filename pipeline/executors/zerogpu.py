@@ -86,7 +86,7 @@ class ZeroGpu(DrawnElsewhere):
 
     # At the start.
 
-    def hold(self, specs: list[ModelSpec], load: Callable[[ModelSpec], Any]) -> None:
+    def load_at_start(self, specs: list[ModelSpec], load: Callable[[ModelSpec], Any]) -> None:
         """Loads the models that this size holds. No other is drawn from then on, nor what couldn't be loaded:
         a worker would load it on its visitor's time.
 

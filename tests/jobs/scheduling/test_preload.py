@@ -19,27 +19,20 @@ from pipeline.devices.hardware import Wanted
 from pipeline.engine import Engine
 from pipeline.weights.residency import Residency
 from tests.jobs.queueing import ANN, BEN, until
-from tests.support.services.hub import FakeHub, Repository, serve_hub, use_hub
+from tests.support.coming_models import REQUEST, WEIGHTS, engine_with_three, hub_with_two
+from tests.support.services.hub import FakeHub
 from tests.support.tiny import catalogue, entry, hold
-
-WEIGHTS = "transformer/diffusion"
-REQUEST = {"prompt": "a fox", "steps": 1, "width": 64, "height": 64}
 
 
 @pytest.fixture
 def hub(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A Hub with two models, the second gated; this process's token may fetch both."""
-    with serve_hub() as hub:
-        hub.repositories["me/one"] = Repository(tiny_folder)
-        hub.repositories["me/two"] = Repository(tiny_folder, accepted=frozenset({"hf_good"}))
-        use_hub(monkeypatch, hub, tmp_path / "hub", "hf_good")
+    with hub_with_two(tiny_folder, tmp_path, monkeypatch) as hub:
         yield hub
 
 
 @pytest.fixture
 def engine(hub: FakeHub, tiny_folder: Path, tmp_path: Path) -> Engine:
-    entries = [entry(Path(f"me/{name}"), name) for name in ("one", "two")]
-    return Engine(catalogue(tmp_path, *entries, entry(tiny_folder, "here")))
+    return engine_with_three(tiny_folder, tmp_path)
 
 
 Preload = Callable[..., Queue]

@@ -197,7 +197,7 @@ def test_a_model_that_can_not_be_loaded_is_refused_with_the_cause_and_another_ge
     loaded: list[str] = []
     zero = here(lambda run, spec: None)
     assert zero.refusal(MODELS["sd3.5-large"]) == ""
-    zero.hold([MODELS[name] for name in BIG], load)
+    zero.load_at_start([MODELS[name] for name in BIG], load)
     assert loaded == ["sd3.5-large-turbo", "sd3.5-medium"]
     assert "can't be read: no such file. Then restart it." in zero.refusal(MODELS["sd3.5-large"])
     assert zero.refusal(MODELS["sd3.5-medium"]) == ""
