@@ -13,6 +13,8 @@ TESTS_AVX512_BF16=on or off: which way bitsandbytes (0.50.2) takes on a CPU, wha
 TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so
 (tests/support/steps.py writes it).
 
+TESTS_SCRIPTED=on: a script draws instead of this machine's device (scripted.py).
+
 TESTS_EVENT_LOOPS: a file that is told where an event loop waits for a disk (event_loops.py).
 
 TESTS_DECLARED: one more parameter of a drawing, as JSON, that is declared beside those of
@@ -34,7 +36,7 @@ from types import ModuleType
 from typing import Any
 
 AVX512_BF16, HELD_STEPS, EVENT_LOOPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS", "TESTS_EVENT_LOOPS"
-DECLARED = "TESTS_DECLARED"
+DECLARED, SCRIPTED = "TESTS_DECLARED", "TESTS_SCRIPTED"
 POLL = 0.005
 """Seconds between two looks at the file of held steps."""
 Change = Callable[[Any, str, Any], None]
@@ -95,6 +97,14 @@ class Held:
         except FileNotFoundError:
             return ""
 
+    def wait_after(self, steps: int) -> None:
+        """In the thread that draws, which has shown this many steps of all its pictures."""
+        self._wait_while(lambda: (at := self.where()).isdigit() and steps >= int(at))
+
+    def wait_in(self, phase: str) -> None:
+        """In the thread that draws, which is in this phase."""
+        self._wait_while(lambda: self.where() == phase)
+
     def _wait_while(self, true: Callable[[], bool]) -> None:
         run = getattr(self._of_thread, "run", None)
         while true() and not (run and run.cancel.is_set):
@@ -106,7 +116,7 @@ class Held:
         def held(run: Any) -> None:
             self._of_thread.run = run
             if run.latest.phase == "loading":
-                self._wait_while(lambda: self.where() == "loading")
+                self.wait_in("loading")
             check(run)
 
         return held
@@ -121,8 +131,7 @@ class Held:
             previewer._shown = float("-inf")
             offer(previewer, progress, estimate)
             self._wait_while(lambda: run.latest.step < step and not previewer._running.done())
-            done = (run.latest.image - 1) * run.job.steps + step
-            return self._wait_while(lambda: (at := self.where()).isdigit() and done >= int(at))
+            return self.wait_after((run.latest.image - 1) * run.job.steps + step)
 
         return held
 
@@ -130,7 +139,7 @@ class Held:
         """Of pipeline.sampling.sample's `_decode`."""
 
         def held(*arguments: Any) -> Any:
-            self._wait_while(lambda: self.where() == "decoding")
+            self.wait_in("decoding")
             return decode(*arguments)
 
         return held
@@ -200,8 +209,13 @@ def begin() -> None:
     if way := os.environ.get(AVX512_BF16):
         assert way in ("on", "off"), f"{AVX512_BF16} is {way!r}; it may be on or off."
         changes["bitsandbytes.functional"] = lambda functional: take_way(way == "on", functional)
-    if file := os.environ.get(HELD_STEPS):
-        changes |= Held(Path(file)).changes()
+    held = Held(Path(file)) if (file := os.environ.get(HELD_STEPS)) else None
+    if held is not None:
+        changes |= held.changes()
+    if os.environ.get(SCRIPTED) == "on":
+        from scripted import script
+
+        changes["pipeline.executors.local"] = lambda local: script(local, held)
     if file := os.environ.get(EVENT_LOOPS):
         from event_loops import watch_into  # beside this file, where Python has found this one
 
