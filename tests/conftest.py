@@ -23,7 +23,7 @@ import pytest
 
 from tests import ROOT
 from tests.clients import newest_clients  # noqa: F401  # a fixture of every test folder, as is this one:
-from tests.inside.sitecustomize import EVENT_LOOPS
+from tests.inside.sitecustomize import EVENT_LOOPS, SCRIPTED
 from tests.support import kinds, programs
 from tests.support.services.node import node  # noqa: F401
 from tests.support.steps import Steps
@@ -186,14 +186,31 @@ def running(
     assert not waited.exists(), waited.read_text(encoding="utf-8")
 
 
+# Every test calls from the same address, and so is the same person. What a failed test leaves behind isn't
+# drawn to its end.
+SHARED = {"STEPWISE_MAX_WAITING_EACH": "50", "STEPWISE_GRACE": "1"}
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one app that the whole session shares."""
-    # Every test calls from the same address, and so is the same person.
-    # What a failed test leaves behind isn't drawn to its end.
-    settings = {"STEPWISE_MAX_WAITING_EACH": "50", "STEPWISE_GRACE": "1"}
-    with serve(tmp_path_factory.mktemp("server"), **settings) as url:
+def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one app that the whole session shares, for which a script draws."""
+    with serve(tmp_path_factory.mktemp("scripted"), **SHARED, **SCRIPTED) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def sketch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one app that the whole session shares, which draws with the embedded model."""
+    with serve(tmp_path_factory.mktemp("sketch"), **SHARED) as url:
+        yield url
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> str:
+    """The address of an app that the whole session shares. A script draws for it, but where a test is marked
+    with `sketch`: that one goes from end to end."""
+    drawn = request.node.get_closest_marker("sketch") is not None
+    return request.getfixturevalue("sketch_server" if drawn else "scripted_server")
 
 
 @pytest.fixture(scope="session")

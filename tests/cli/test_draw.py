@@ -49,6 +49,7 @@ def test_it_draws_with_a_bar_the_very_pixels_of_the_engine(engine: Engine, tmp_p
     assert (pixels(picture.read_bytes()) == pixels(draw(engine).images[0])).all()
 
 
+@pytest.mark.sketch
 def test_another_stepwise_draws_the_same_and_torch_is_never_imported(
     engine: Engine, server: str, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ TESTS_AVX512_BF16=on or off: which way bitsandbytes (0.50.2) takes on a CPU, wha
 TESTS_HELD_STEPS: a file that says where drawings wait, for as long as it says so
 (tests/support/steps.py writes it).
 
-TESTS_SCRIPTED=on: a script draws instead of this machine's device (scripted.py).
+TESTS_SCRIPT=on: a script draws instead of this machine's device (scripted.py).
 
 TESTS_EVENT_LOOPS: a file that is told where an event loop waits for a disk (event_loops.py).
 
@@ -36,7 +36,9 @@ from types import ModuleType
 from typing import Any
 
 AVX512_BF16, HELD_STEPS, EVENT_LOOPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS", "TESTS_EVENT_LOOPS"
-DECLARED, SCRIPTED = "TESTS_DECLARED", "TESTS_SCRIPTED"
+DECLARED, SCRIPT = "TESTS_DECLARED", "TESTS_SCRIPT"
+SCRIPTED = {SCRIPT: "on"}
+"""What a server has in its environment where a script draws for it."""
 POLL = 0.005
 """Seconds between two looks at the file of held steps."""
 Change = Callable[[Any, str, Any], None]
@@ -212,7 +214,7 @@ def begin() -> None:
     held = Held(Path(file)) if (file := os.environ.get(HELD_STEPS)) else None
     if held is not None:
         changes |= held.changes()
-    if os.environ.get(SCRIPTED) == "on":
+    if os.environ.get(SCRIPT) == "on":
         from scripted import script
 
         changes["pipeline.executors.local"] = lambda local: script(local, held)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from gradio_client import Client
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Route, expect
@@ -23,6 +24,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return sum(channels) / len(channels)
 
 
+@pytest.mark.sketch
 def test_the_page_draws_a_fox_on_a_blue_background_with_no_choice_made(tab: Studio) -> None:
     tab.draw()
     assert tab.recipe()["prompt"] == "a fox on a blue background"
@@ -38,6 +40,7 @@ def test_typing_a_prompt_and_pressing_enter_draws_it(tab: Studio) -> None:
     assert tab.recipe()["prompt"] == "a red apple"
 
 
+@pytest.mark.sketch
 def test_at_least_four_different_previews_each_come_nearer_to_the_final_picture(
     tab: Studio, steps: Steps
 ) -> None:
@@ -89,6 +92,7 @@ def test_the_picture_is_replaced_without_flicker_or_layout_jump(tab: Studio) -> 
     assert sum(tab.page.evaluate("shifts")) == 0
 
 
+@pytest.mark.sketch
 def test_draw_becomes_stop_and_stop_keeps_the_last_preview_while_another_tab_goes_on(
     open_tab: Callable[..., Studio], steps: Steps
 ) -> None:
@@ -209,6 +213,7 @@ def test_the_alt_text_is_the_prompt(tab: Studio, steps: Steps) -> None:
     expect(tab.page.get_by_role("img", name="a fox on a blue background", exact=True)).to_be_visible()
 
 
+@pytest.mark.sketch
 def test_several_images_stand_in_a_grid_with_a_download_each(tab: Studio) -> None:
     tab.make_quick()
     tab.set(images=3)
@@ -223,6 +228,7 @@ def test_several_images_stand_in_a_grid_with_a_download_each(tab: Studio) -> Non
         assert tab.recipe(index)["seed"] == 5 + index
 
 
+@pytest.mark.sketch
 def test_download_gives_the_png_with_its_recipe(tab: Studio) -> None:
     tab.make_quick()
     tab.seed.fill("7")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.ui.studio import Studio
 
 
+@pytest.mark.sketch
 def test_a_click_on_a_picture_uses_it_again_and_drawing_it_gives_the_same_picture(tab: Studio) -> None:
     tab.make_quick()
     tab.set(guidance=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
@@ -99,6 +100,7 @@ def test_the_picture_and_its_status_line_need_no_scrolling_on_a_laptop(tab: Stud
         expect(part).to_be_in_viewport(ratio=1)
 
 
+@pytest.mark.sketch
 def test_the_keyboard_alone_draws_stops_and_uses_a_picture_again(tab: Studio, steps: Steps) -> None:
     keys = tab.page.keyboard
     steps.hold(2)

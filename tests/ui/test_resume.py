@@ -75,6 +75,7 @@ def begin(tab: Studio, prompt: str = "a red apple", seed: int = 7, steps: int = 
     return tab.job
 
 
+@pytest.mark.sketch
 def test_a_drawing_goes_on_in_a_tab_that_was_reloaded(tab: Studio, steps: Steps) -> None:
     job = begin(tab)
     tab.page.reload()

@@ -54,6 +54,7 @@ def prepare(tab: Studio, history: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.sketch
 def test_the_screenshots_of_a_laptop(
     open_tab: Callable[..., Studio], folder: Path, scheme: str, steps: Steps
 ) -> None:
@@ -71,6 +72,7 @@ def test_the_screenshots_of_a_laptop(
     take(tab, folder / {"light": "desktop.png", "dark": "dark.png"}[scheme])
 
 
+@pytest.mark.sketch
 def test_the_screenshot_of_a_phone(open_tab: Callable[..., Studio], folder: Path) -> None:
     tab = open_tab(viewport=PHONE)
     prepare(tab, ())

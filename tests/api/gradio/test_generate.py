@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from gradio_client import Client
 from PIL import Image
 
@@ -18,6 +19,7 @@ from tests.support.rest import TIMEOUT, call, post, stream
 from tests.support.steps import Steps
 from tests.support.tiny import SMALL, pixels
 
+pytestmark = pytest.mark.sketch
 INFO = {
     "job", "phase", "step", "steps", "eta", "seconds", "model", "prompt", "negative_prompt", "width",
     "height", "guidance", "seed", "warnings",

@@ -60,6 +60,7 @@ for await (const event of client.submit("/generate", values)) {
 """
 
 
+@pytest.mark.sketch
 def test_submit_streams_previews_and_then_the_png_which_can_be_fetched(
     node: Node, tmp_path: Path, server: str, steps: Steps
 ) -> None:

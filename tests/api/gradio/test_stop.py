@@ -70,6 +70,7 @@ def test_a_job_that_has_ended_is_answered_as_unknown(client: Client) -> None:
     assert answer["phase"] in ("unknown", "finished")
 
 
+@pytest.mark.sketch
 def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def phases_of(server: str, job: str) -> list[str]:
     return [data[1]["phase"] for _, data in stream(server, "job", event)]
 
 
+@pytest.mark.sketch
 def test_a_client_killed_in_mid_step_frees_the_device(server: str, steps: Steps) -> None:
     steps.hold(1)
     job = kill_a_client_once_it_is("denoising", server)

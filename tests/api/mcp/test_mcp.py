@@ -65,6 +65,7 @@ def test_a_client_finds_two_tools_with_the_bounds_of_the_models_that_can_run(ser
     assert list_models.annotations.readOnlyHint
 
 
+@pytest.mark.sketch
 def test_draw_gives_the_finished_png_as_an_image_and_says_how_it_was_drawn_and_where_it_lies(
     server: str,
 ) -> None:
@@ -94,6 +95,7 @@ def test_draw_with_only_a_prompt_uses_the_models_defaults(server: str) -> None:
     assert {name: info[name] for name in model["defaults"]} == model["defaults"]
 
 
+@pytest.mark.sketch
 def test_the_same_seed_gives_the_same_pixels_as_generate(server: str) -> None:
     images, _ = call(server, "generate", SMALL)
     image = called(server, "draw", SMALL).content[0]

@@ -38,6 +38,7 @@ def format_of(file: bytes) -> tuple[str | None, tuple[int, int]]:
         return image.format, image.size
 
 
+@pytest.mark.sketch
 def test_a_picture_is_the_one_that_generate_draws_recipe_included(server: str) -> None:
     answer = client(server).images.generate(**SMALL, extra_body=EXTRAS)
     (image,) = answer.data or []
@@ -210,6 +211,7 @@ def test_a_stream_without_partial_images_is_the_picture_alone(server: str) -> No
     assert [event.type for event in events] == ["image_generation.completed"]
 
 
+@pytest.mark.sketch
 def test_the_asynchronous_client_draws_and_streams(server: str) -> None:
     async def draw() -> tuple[Any, list[str]]:
         async with openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="none", timeout=TIMEOUT) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.ui.studio import Studio
@@ -139,6 +140,7 @@ def test_mistakes_are_answered_in_words(tab: Studio) -> None:
     expect(tab.notes).to_be_empty()
 
 
+@pytest.mark.sketch
 def test_a_prompt_too_long_for_the_model_is_drawn_with_a_warning_that_quotes_what_was_cut(
     tab: Studio,
 ) -> None:
