@@ -110,10 +110,8 @@ def test_a_process_in_a_test_that_isnt_marked_fails_it_in_words() -> None:
 def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = makefile.partition(".PHONY: ")[2].splitlines()[0].split()
-    by_hand = {
-        name: value for name, value in os.environ.items() if not name.startswith("MAKE")
-    }  # not by a make
-    listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, env=by_hand, capture_output=True, text=True, check=True
-    )
+    # As by hand, not by the `make` that may run the tests.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "help"]
+    listed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in listed.stdout.splitlines()} == set(named) - {"programs", "python"}
