@@ -54,6 +54,10 @@ LONG = {
 """What it draws: a minute and more."""
 
 
+Start = Callable[..., subprocess.Popen[bytes]]
+"""As Popen."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How one server ended. moment: what it had come to, and the seconds after that. code: its exit status,
@@ -80,7 +84,8 @@ class Ended:
 class Server:
     """`python app.py` in this folder, from its start to its end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: Start = subprocess.Popen) -> None:
+        """folder: for its data and its log. start: what starts it."""
         self.data, self._log = folder / "data", folder / "server.log"
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
@@ -93,7 +98,7 @@ class Server:
             "STEPWISE_GRACE": str(GRACE),
         }
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = start(
                 [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
             )
 

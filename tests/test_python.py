@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -10,15 +11,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import uv
 
 from tests.support.tiny import ROOT
 
 FLOOR = "3.11"
 SUPPORTED = (FLOOR, "3.12", "3.13")
-PIP = "26.3"
-"""From 23.3 on a dry run fetches what an index says of a package, and not the package."""
-UNREACHABLE = re.compile("NewConnectionError|NameResolutionError|ConnectTimeout|ConnectionError|ProxyError")
-"""What pip says where there is no index to ask."""
+UNREACHABLE = re.compile("error sending request|Failed to fetch|timed out|dns error|tcp connect error")
+"""What uv says where there is no index to ask."""
+AS_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+"""Where this machine's packages come from: settings of pip's, and the variables by which uv is told."""
 
 
 def test_the_floor_is_the_same_wherever_it_is_said() -> None:
@@ -35,27 +42,29 @@ def test_the_floor_is_the_same_wherever_it_is_said() -> None:
 
 
 @pytest.fixture(scope="module")
-def pip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which `python -m pip` is that pip, whichever this Python has."""
-    folder = tmp_path_factory.mktemp("pip")
-    options = ["--quiet", "--disable-pip-version-check", "--retries=1", "--target", str(folder)]
-    command = [sys.executable, "-m", "pip", "install", *options, f"pip=={PIP}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and UNREACHABLE.search(done.stdout + done.stderr):
-        pytest.skip("no package index can be reached from here")
-    assert done.returncode == 0, done.stderr
-    return os.environ | {"PYTHONPATH": str(folder)}
+def sources() -> dict[str, str]:
+    """The environment in which uv looks for packages where pip does."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found: dict[str, str] = {}
+    for line in listed.splitlines():  # such as global.index-url='https://…', the environment's last
+        name, _, value = line.partition("=")
+        if variable := AS_PIP.get(name.rpartition(".")[2].strip(":.")):
+            found[variable] = ast.literal_eval(value)
+    return os.environ | found
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_all_requirements_can_be_installed_as_wheels(
-    pip: dict[str, str], tmp_path: Path, version: str
-) -> None:
-    options = ["--dry-run", "--quiet", "--disable-pip-version-check", "--ignore-installed"]
-    options += ["--only-binary=:all:", f"--python-version={version}", "--target", str(tmp_path)]
-    command = [sys.executable, "-m", "pip", "install", *options, "-r", "requirements-dev.txt"]
-    done = subprocess.run(command, cwd=ROOT, env=pip, capture_output=True, text=True)
+def test_all_requirements_can_be_installed_as_wheels(sources: dict[str, str], version: str) -> None:
+    """uv resolves as pip does, in a tenth of the time, and downloads nothing but what an index says."""
+    options = ["--quiet", "--only-binary=:all:", "--index-strategy=unsafe-best-match"]
+    named = [f"--python-version={version}", "requirements-dev.txt"]
+    command = [uv.find_uv_bin(), "pip", "compile", *options, *named]
+    done = subprocess.run(command, cwd=ROOT, env=sources, capture_output=True, text=True)
+    if done.returncode and UNREACHABLE.search(done.stderr):
+        pytest.skip("no package index can be reached from here")
     assert done.returncode == 0, done.stderr
+    assert "gradio==" in done.stdout
 
 
 # Before that.

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Playwright
 
-DISTRIBUTIONS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+DISTRIBUTIONS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
+"""The best first: the shell is Chromium without the windows that a headless one never shows, and opens a page
+in a new context for a quarter of the CPU time."""
 QUIET = [  # no GPU and no talk to the outside: what a test sees must be the page's doing alone
     "--disable-gpu",
     "--disable-quic",

@@ -22,6 +22,7 @@ from jobs.queue import Queue
 from tests.api.openai.openai_server import TINY, openai_server
 from tests.api.openai.test_openai_errors import in_shape
 from tests.conftest import ROOT
+from tests.support import programs
 from tests.support.queues import begin
 from tests.support.rest import TIMEOUT
 from tests.support.tiny import hold
@@ -41,7 +42,8 @@ Come = Callable[[Server], bool]
 def test_a_server_ends_in_order_wherever_it_is(
     tmp_path: Path, come: Come, signals: Sequence[signal.Signals]
 ) -> None:
-    server = Server(tmp_path)
+    # Python itself is started where its imports are what is interrupted.
+    server = Server(tmp_path, subprocess.Popen if come is Server.importing else programs.start)
     server.until(lambda: come(server))
     ended = server.end("", signals)
     assert ended.well, ended
@@ -53,7 +55,7 @@ def test_a_server_that_is_told_to_end_while_it_draws_ends_in_order_however_often
     """Four times, of which none counts as one that the job took down."""
     for come, signals in ((Server.draws, [INT]), (Server.speaks, [TERM, TERM]), (Server.draws, [TERM, INT])):
         with_job(tmp_path / "data")
-        server = Server(tmp_path)
+        server = Server(tmp_path, programs.start)
         server.until(lambda server=server, come=come: come(server))  # type: ignore[misc]
         ended = server.end("", signals)
         assert ended.well, ended
