@@ -17,7 +17,7 @@ run: $(VENV)/.run ## Serve the page and the API from here; its first time instal
 	$(PYTHON) app.py
 
 test: $(VENV)/.test programs ## Every test, in a real browser too: what must pass before a change lands.
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.test ## While you write: ruff, and every test that needs no process, browser or training.
 	$(PYTHON) -m ruff check .

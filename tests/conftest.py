@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import certifi
 import httpcore2
 import httpx
 import pytest
@@ -92,11 +91,12 @@ def share_contexts() -> None:
     """Gives all clients of this process that trust whom everyone does one TLS context. httpx and httpx2 make
     one for each client, and read a hundred certificates for it, in 25 ms of CPU."""
     create = ssl.create_default_context
-    everyones = functools.cache(lambda: create(cafile=certifi.where()))
+    trusting = functools.cache(lambda trusted: create(**dict(trusted)))
 
     def of_httpx(*purpose: Any, **options: Any) -> ssl.SSLContext:
-        if not purpose and options == {"cafile": certifi.where()}:
-            return everyones()
+        # As its `create_ssl_context` has it: certifi's file, or what SSL_CERT_FILE or SSL_CERT_DIR names.
+        if not purpose and len(options) == 1 and options.keys() <= {"cafile", "capath"}:
+            return trusting(tuple(options.items()))
         return create(*purpose, **options)
 
     default = httpcore2.default_ssl_context

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import certifi
+import httpx
 import pytest
 
 from tests import conftest, python_path
@@ -84,6 +86,19 @@ def test_where_a_library_would_have_read_another_environment_python_starts_it() 
         assert not programs.would_fork([sys.executable, "app.py"], as_it_is | other), other
     assert not programs.would_fork([sys.executable, "-c", "pass"], as_it_is)
     assert not programs.would_fork(["/usr/bin/python3", "app.py"], as_it_is)
+
+
+@pytest.mark.parametrize("variable", [None, "SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_clients_that_trust_the_same_share_what_takes_long_to_read(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        trusted = Path(certifi.where())
+        monkeypatch.setenv(variable, str(trusted if variable == "SSL_CERT_FILE" else trusted.parent))
+    assert httpx.create_ssl_context() is httpx.create_ssl_context()
+    assert httpx.create_ssl_context() is not httpx.create_ssl_context(verify=False)
 
 
 def test_what_a_test_needs_is_read_off_its_code() -> None:
