@@ -78,7 +78,7 @@ def files(folder: Path) -> list[str]:
 def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server that is no Stepwise."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

@@ -175,7 +175,7 @@ def site(folder: Path) -> Iterator[str]:
     """Another site on this machine, with this folder's files."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{web.server_port}/"
         web.shutdown()
 

@@ -42,6 +42,6 @@ def other_site() -> Iterator[OtherSite]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as web:
         site = OtherSite(web.server_port)
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
         yield site
         web.shutdown()

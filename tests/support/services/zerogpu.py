@@ -90,7 +90,7 @@ class FakeZeroGpu:
             event.clear()
 
     def __enter__(self) -> FakeZeroGpu:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
