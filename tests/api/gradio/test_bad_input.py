@@ -281,14 +281,14 @@ def test_requests_of_any_kind_are_refused_in_words_or_drawn_within_the_limits(
 
 
 @pytest.fixture(scope="module")
-def http(server: str) -> Any:
-    with httpx.Client(base_url=server, timeout=TIMEOUT) as http:
+def http(scripted_server: str) -> Any:
+    with httpx.Client(base_url=scripted_server, timeout=TIMEOUT) as http:
         yield http
 
 
 @pytest.fixture(scope="module")
-def limits(server: str) -> dict[str, Any]:
-    return {model["id"]: model["limits"] for model in call(server, "models", {})[0]}
+def limits(scripted_server: str) -> dict[str, Any]:
+    return {model["id"]: model["limits"] for model in call(scripted_server, "models", {})[0]}
 
 
 def test_after_all_that_a_good_request_works(server: str) -> None:

@@ -37,8 +37,8 @@ POSTS = [
 
 
 @pytest.fixture(scope="module")
-def http(server: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server, timeout=TIMEOUT) as client:
+def http(scripted_server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=scripted_server, timeout=TIMEOUT) as client:
         yield client
 
 

@@ -65,11 +65,11 @@ def test_what_comes_outside_a_session_is_refused(server: str, body: bytes) -> No
 
 
 @pytest.fixture(scope="module")
-def session(server: str) -> dict[str, str]:
+def session(scripted_server: str) -> dict[str, str]:
     """The header of a session that has begun."""
-    named = {"Mcp-Session-Id": initialize(server).headers["mcp-session-id"]}
+    named = {"Mcp-Session-Id": initialize(scripted_server).headers["mcp-session-id"]}
     began = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    answer = httpx.post(f"{server}/mcp", json=began, headers=HEADERS | named, timeout=TIMEOUT)
+    answer = httpx.post(f"{scripted_server}/mcp", json=began, headers=HEADERS | named, timeout=TIMEOUT)
     assert answer.status_code == 202
     return named
 
