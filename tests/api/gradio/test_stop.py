@@ -70,7 +70,6 @@ def test_a_job_that_has_ended_is_answered_as_unknown(client: Client) -> None:
     assert answer["phase"] in ("unknown", "finished")
 
 
-@pytest.mark.sketch
 def test_closing_the_generator_in_mid_step_never_waits_for_the_step(
     tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
