@@ -16,12 +16,15 @@ help: ## This list.
 run: $(VENV)/.run ## Serve the page and the API from here; its first time installs what that needs.
 	$(PYTHON) app.py
 
+# pytest keeps the tests as it has rewritten them, which it does for each process in 3 s of CPU otherwise.
+test quick: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.test programs ## Every test, in a real browser too: what must pass before a change lands.
 	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.test ## While you write: ruff, and every test that needs no process, browser or training.
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not process and not browser and not training"
+	$(PYTHON) -m pytest -n 3 --dist worksteal -m "not process and not browser and not training"
 
 lint: $(VENV)/.test ## The linters, the type checker, and which room may import which.
 	$(PYTHON) -m ruff check .

@@ -40,6 +40,10 @@ os.environ["GRADIO_DEBUG"] = "0"  # with 1, `launch` waits for Ctrl-C itself, an
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from api.gradio.interfaces import leave_interfaces
+
+leave_interfaces()
+
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # first: it makes torch believe in a GPU that only its workers have
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from api.gradio.interfaces import leave_interfaces
 from tests.inside import sitecustomize  # noqa: F401  # before anything imports what it changes
 
 ROOT = Path(__file__).parent.parent
@@ -14,6 +15,7 @@ def python_path(*folders: str) -> str:
     return os.pathsep.join([*folders, INSIDE])
 
 
+leave_interfaces()  # as app.py does
 # As app.py has it, before torch is imported: libgomp's threads spin while they wait, and where as many
 # processes as cores run tests, that more than doubles the CPU time of a drawing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

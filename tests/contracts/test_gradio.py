@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -235,18 +236,31 @@ import os
 os.environ["GRADIO_TEMP_DIR"] = "/nowhere/gradio"
 import app
 import gradio as gr
-from gradio import routes
+from gradio import component_meta, routes
 with gr.Blocks() as page:
     pass
 queue = page.queue()._queue
 print(queue.ANALYTICS_MAX_EVENTS, queue.ANAYLTICS_CACHE_FREQUENCY > 10**9)
 print(routes.DEFAULT_TEMP_DIR, page.analytics_enabled)
+print(component_meta.create_or_modify_pyi.__module__)
 """
 
 
 def test_gradio_reads_the_settings_that_the_app_makes_for_it_before_it_is_imported() -> None:
     assert said_by("import api.server.startup, sys; print('gradio' in sys.modules)") == ["False"]
-    assert said_by(SETTINGS) == ["1", "True", "/nowhere/gradio", "False"]
+    assert said_by(SETTINGS) == ["1", "True", "/nowhere/gradio", "False", "api.gradio.interfaces"]
+
+
+def test_gradio_makes_its_pyi_files_by_a_function_that_nothing_else_needs() -> None:
+    made = source("gradio.component_meta", "ComponentMeta.__new__")
+    assert "\n        create_or_modify_pyi(component_class, name, events)\n        return" in made
+    events = module_source("gradio.blocks_events")
+    assert events.count("create_or_modify_pyi") == 2  # imported, and called
+    assert "\n        create_or_modify_pyi(BlocksEvents, " in events
+    installed = Path(gr.__file__).parent
+    for component in (gr.Slider, gr.Gallery, gr.Textbox):
+        assert Path(inspect.getfile(component)).with_suffix(".pyi").is_relative_to(installed)
+        assert Path(inspect.getfile(component)).with_suffix(".pyi").exists()
 
 
 def said_by(code: str) -> list[str]:

@@ -57,6 +57,7 @@ LIBRARIES: dict[str, Sequence[str]] = {
     "uvicorn.protocols.http.httptools_impl": (),
 }
 """What our programs import, and which names of those that import lazily."""
+INTERFACES = Path(__file__).parent.parent.parent / "api" / "gradio" / "interfaces.py"
 _NAMED = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 LIBRARIES_PATH = [folder for folder in sys.path[1:] if folder not in _NAMED]
 _SPARE = 200
@@ -67,6 +68,7 @@ def serve(descriptor: int) -> None:
     """Forks as the socket of this number asks, until its other end is closed. Doesn't return: the template
     ends here, and each fork with its program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who run the tests
+    runpy.run_path(str(INTERFACES))["leave_interfaces"]()  # as app.py does, and by a module of no name
     for name, attributes in LIBRARIES.items():
         with contextlib.suppress(ModuleNotFoundError):  # authlib, httptools: where they are installed
             module = importlib.import_module(name)

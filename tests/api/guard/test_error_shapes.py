@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import fastapi.routing
@@ -20,7 +21,10 @@ from api.auth.hub_login import BEGIN, CALLBACK, HubLogin, Provider
 from api.guard.access import Table
 from api.routes import app_options
 from jobs.queue import Queue
+from pipeline.engine import Engine
 from tests.api.openai.openai_server import TINY
+from tests.support.queues import queued
+from tests.support.tiny import catalogue, entry
 from ui.login_page import login_page, logout_page
 from ui.page import build_page
 
@@ -31,6 +35,14 @@ def app_of(queue: Queue, login: Any = None) -> App:
     demo = build_page(queue, login is not None)
     demo.queue(api_open=False)
     return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
+
+
+@pytest.fixture(scope="module")
+def app(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """One for the tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shapes")
+    with queued(Engine(catalogue(folder, entry(tiny_folder))), folder) as queue:
+        yield app_of(queue)
 
 
 def routes_of(app: App) -> Iterator[tuple[str, str]]:
@@ -97,9 +109,8 @@ def in_shape(app: App, expected: int) -> int:
 
 
 def test_an_exception_that_nobody_foresaw_is_answered_in_the_shape_of_each_routes_api(
-    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+    app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = app_of(tiny_queue)
     break_routes(monkeypatch, lambda: RuntimeError("a secret"))
     assert in_shape(app, 500) > 40
 
@@ -132,16 +143,15 @@ def test_what_fails_in_front_of_the_routes_is_answered_in_shape_and_to_people_as
 
 
 @pytest.mark.parametrize("path", ["/v1/x", "/mcp/x", "/livez/x", "/metrics/x", "/gradio_api/x", "/login/x"])
-def test_an_address_that_there_isnt_is_said_in_the_shape_of_its_api(tiny_queue: Queue, path: str) -> None:
-    client = TestClient(app_of(tiny_queue), raise_server_exceptions=False)
+def test_an_address_that_there_isnt_is_said_in_the_shape_of_its_api(app: App, path: str) -> None:
+    client = TestClient(app, raise_server_exceptions=False)
     for method in ("GET", "POST", "PUT", "DELETE"):
         answer = client.request(method, path)
         assert answer.status_code in (404, 405), (method, path)
         assert words_of(path, answer)
 
 
-def test_a_method_that_a_route_lacks_is_said_in_the_shape_of_its_api(tiny_queue: Queue) -> None:
-    app = app_of(tiny_queue)
+def test_a_method_that_a_route_lacks_is_said_in_the_shape_of_its_api(app: App) -> None:
     client = TestClient(app, raise_server_exceptions=False)
     for path in {path for _, path in routes_of(app)} - {"/mcp", "/mcp/"}:  # whose transport says 406 and 400
         answer = client.request("PATCH", path)
@@ -150,10 +160,10 @@ def test_a_method_that_a_route_lacks_is_said_in_the_shape_of_its_api(tiny_queue:
 
 
 def test_a_stream_over_v1_that_breaks_ends_with_an_error_in_its_shape(
-    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch
+    app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.openai.stream.Partials.of", lambda *_: 1 / 0)
-    client = TestClient(app_of(tiny_queue), raise_server_exceptions=False)
+    client = TestClient(app, raise_server_exceptions=False)
     answer = client.post("/v1/images/generations", json=TINY | {"stream": True, "steps": 2})
     assert answer.status_code == 200
     event, data = answer.text.strip().split("\n\n")[-1].split("\n")
@@ -164,9 +174,8 @@ def test_a_stream_over_v1_that_breaks_ends_with_an_error_in_its_shape(
 
 
 def test_what_gets_past_all_handlers_is_logged_with_its_traceback(
-    tiny_queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = app_of(tiny_queue)
     break_routes(monkeypatch, lambda: RuntimeError("why"))
     TestClient(app, raise_server_exceptions=False).get("/config")
     assert "GET" in caplog.text and "/config" in caplog.text
