@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from bench.fullsize import run as running
 from bench.fullsize.make import count, make
 from bench.fullsize.measures import growth, switch
 from bench.fullsize.measures.cards import cards
 from bench.fullsize.report import ROWS, report
 from bench.fullsize.run import run
 from bench.fullsize.shapes import FULL, SHAPES, TINY
+from tests.inside import sitecustomize
+from tests.support import programs
+
+
+def start(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[Any]:
+    """As Popen: a part's process is forked, and its output is buffered, which is flushed at each result."""
+    environment = {name: value for name, value in env.items() if name != "PYTHONUNBUFFERED"}
+    return programs.start(command, env=environment, **options)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,9 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("broken")
     make(folder, "tiny", ["sd3.5-large", "z-image-turbo"])
     (folder / "sd3.5-large" / "vae" / "config.json").unlink()
-    assert not run(folder, ["steps"], [], folder / "results.json", limit=250)
+    with pytest.MonkeyPatch.context() as patch:
+        sitecustomize.start_with(running, start, patch.setattr)
+        assert not run(folder, ["steps"], [], folder / "results.json", limit=250)
     return folder / "results.json"
 
 

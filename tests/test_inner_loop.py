@@ -13,9 +13,11 @@ from typing import Any
 
 import certifi
 import httpx
+import psutil
 import pytest
 
 from tests import conftest, python_path
+from tests.jobs.workers.real_workers import lives, until
 from tests.support import programs
 from tests.support.kinds import needs
 from tests.support.tiny import ROOT
@@ -63,6 +65,46 @@ def forked(command: list[str], **options: Any) -> subprocess.Popen[Any]:
     process = programs.start(command, **options)
     assert isinstance(process, programs.Forked) or not programs.POSSIBLE
     return process
+
+
+def test_a_forked_module_has_the_folder_safe_path_and_command_line_that_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "workers").mkdir(parents=True)
+    code = (
+        "import sys; print(sys.path[0], sys.argv[1:], open('/proc/self/cmdline').read().rstrip('\\0'), first)"
+    )
+    (tmp_path / "jobs" / "workers" / "worker.py").write_text(code, encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.first = 1", encoding="utf-8")
+    command = [sys.executable, "-m", "jobs.workers.worker", "5"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path(str(tmp_path))}
+    for safe in ({}, {"PYTHONSAFEPATH": "1"}):
+        said = []
+        for start in (forked, subprocess.Popen):
+            with start(command, env=environment | safe, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+                said.append(process.communicate(timeout=120)[0])
+        assert said[0] == said[1] != b""
+
+
+def test_the_worker_of_a_forked_server_is_a_fork_and_its_child_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PROGRAMS", [(str(tmp_path / "it.py"),)])
+    (tmp_path / "it.py").write_text(
+        "import signal, sys\n"
+        "from jobs.workers.launch import launch\n"
+        "process = launch(0).process\n"
+        "print(type(process).__name__, process.pid, flush=True)\n"
+        "sys.stdin.read()\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path(str(ROOT))}
+    pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    command = [sys.executable, str(tmp_path / "it.py")]
+    with forked(command, env=environment | {"STEPWISE_WORKERS": "1"}, cwd=tmp_path, **pipes) as server:
+        kind, pid = server.stdout.readline().split()  # type: ignore[union-attr]
+        assert kind != b"Popen" or not programs.POSSIBLE
+        assert psutil.Process(int(pid)).ppid() == server.pid
+        server.kill()
+    until(lambda: not lives(int(pid)), 60)
 
 
 def test_an_unhandled_interrupt_ends_it_as_the_signal_does(

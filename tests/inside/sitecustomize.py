@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 AVX512_BF16, HELD_STEPS, EVENT_LOOPS = "TESTS_AVX512_BF16", "TESTS_HELD_STEPS", "TESTS_EVENT_LOOPS"
@@ -177,6 +177,14 @@ def declare(parameter: str, module: Any) -> None:
     module.PARAMETERS[fields["name"]] = module.Parameter(**fields)
 
 
+# How workers start.
+
+
+def start_with(module: Any, popen: Any, change: Change = setattr) -> None:
+    """Changes a module, as jobs.workers.launch: what starts its processes instead of subprocess.Popen."""
+    change(module, "subprocess", SimpleNamespace(**vars(module.subprocess) | {"Popen": popen}))
+
+
 # In a process that begins.
 
 
@@ -222,6 +230,10 @@ def begin() -> None:
         from event_loops import watch_into  # beside this file, where Python has found this one
 
         watch_into(Path(file))
+    if other_end := getattr(sys.modules.get("template"), "workers", None):
+        from forked import from_template
+
+        changes["jobs.workers.launch"] = lambda launch: start_with(launch, from_template(other_end))
     if parameter := os.environ.get(DECLARED):
         changes["pipeline.parameters"] = lambda module: declare(parameter, module)
     for name, change in changes.items():

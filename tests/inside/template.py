@@ -1,14 +1,18 @@
 """The process behind tests.support.programs: it imports the libraries once, and forks for each program it is
 asked for. Nothing of ours is imported here: a fork runs all of our code anew, in its own environment.
 
-Libraries read some environment variables while they are imported; those are the template's. So are
-/proc/PID/cmdline and /proc/PID/environ. All else of a fork is as of a process that Python started.
+Libraries read some environment variables while they are imported; those are the template's. So is
+/proc/PID/environ. All else of a fork is as of a process that Python started.
+
+A server that is to have workers gets a template of its own, so that they are its children: a second fork,
+made before the server's first line.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -25,8 +29,6 @@ from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
-
-import sitecustomize
 
 LIBRARIES: dict[str, Sequence[str]] = {
     "gradio": (),
@@ -60,6 +62,8 @@ LIBRARIES: dict[str, Sequence[str]] = {
 INTERFACES = Path(__file__).parent.parent.parent / "api" / "gradio" / "interfaces.py"
 _NAMED = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 LIBRARIES_PATH = [folder for folder in sys.path[1:] if folder not in _NAMED]
+workers: socket.socket | None = None
+"""The way to ask for workers, in a program that may."""
 _SPARE = 200
 """File descriptors from here on are free in the template."""
 
@@ -76,11 +80,40 @@ def serve(descriptor: int) -> None:
                 getattr(module, attribute)
     gc.collect()
     gc.freeze()  # for good: a collection in a fork doesn't write to what all of them share
-    with socket.socket(fileno=descriptor) as requests:
+    asked = _until_asked(socket.socket(fileno=descriptor))
+    if asked["environment"].get("STEPWISE_WORKERS", "0") != "0":
+        asked = _with_template(asked)
+    run(asked["program"])
+
+
+def _with_template(asked: dict[str, Any]) -> dict[str, Any]:
+    """Forks a template for this program, which finds the way to ask it in `workers`.
+
+    Returns:
+        In the program: what was asked of it. In a fork of that template: what is asked of that one.
+    """
+    global workers
+    ours, its = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return _until_asked(its)
+    its.close()
+    workers = ours
+    return asked
+
+
+def _until_asked(requests: socket.socket) -> dict[str, Any]:
+    """Forks as this socket asks, until its other end is closed, and ends then.
+
+    Returns:
+        In a fork: what was asked of it.
+    """
+    with requests:
         asked = _until_forked(requests)
     if asked is None:
         os._exit(0)
-    run(asked["program"])
+    return asked
 
 
 def _until_forked(requests: socket.socket) -> dict[str, Any] | None:
@@ -104,6 +137,7 @@ def _until_forked(requests: socket.socket) -> dict[str, Any] | None:
                 time.sleep(0.001)
             os.close(ours)
             os.close(its)
+            requests.close()  # first: its number may be that of a file which is passed
             become(asked, files)
             return asked
         os.waitpid(between, 0)
@@ -165,16 +199,27 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
         setattr(sys, f"__{name}__", stream)
 
 
+def _show(words: Sequence[str]) -> None:
+    """Writes these into what /proc/PID/cmdline shows, for which the template's has room."""
+    numbers = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    start, end = map(int, numbers[45:47])  # arg_start and arg_end of proc_pid_stat(5), which has 48 and 49
+    shown = "\0".join(words).encode("utf-8", "surrogateescape")[: end - start - 1]
+    ctypes.memmove(start, shown.ljust(end - start, b"\0"), end - start)
+
+
 def run(program: Sequence[str]) -> None:
     """Runs what follows `python` on a command line, a file or -m and a module, in the module `__main__`;
     raises what it raises, with which Python then ends as it does."""
     first, *words = program
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    safe = sys.flags.safe_path or os.environ.get("PYTHONSAFEPATH")
     folder = str(Path.cwd() if first == "-m" else Path(first).resolve().parent)
-    sys.path[:] = [*([] if sys.flags.safe_path else [folder]), *filter(None, named), *LIBRARIES_PATH]
+    sys.path[:] = [*([] if safe else [folder]), *filter(None, named), *LIBRARIES_PATH]
     sys.argv[:] = [first, *words]
     sys.orig_argv[:] = [sys.executable, *program]
-    sitecustomize.begin()
+    _show(sys.orig_argv)
+    del sys.modules["sitecustomize"]
+    importlib.import_module("sitecustomize")  # the first one on the path, as at Python's own start
     main = sys.modules["__main__"].__dict__
     for name in set(main) - {"__name__", "__builtins__", "__doc__", "__package__", "__loader__", "__spec__"}:
         del main[name]

@@ -9,27 +9,23 @@ while they are imported, where there is a GPU (CUDA survives no fork), where it 
 
 from __future__ import annotations
 
-import array
 import atexit
-import ctypes
-import fcntl
-import inspect
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import INSIDE, ROOT
+from tests import INSIDE, ROOT, python_path
+from tests.inside import forked
+from tests.inside.forked import take_terminal as take_terminal
 
 POSSIBLE = sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
-PROGRAMS = (("app.py",), ("-m", "cli"))
+PROGRAMS = (("app.py",), ("-m", "cli"), ("-m", "jobs.workers.worker"), ("-m", "bench.fullsize"))
 """What is forked: the words after `python`."""
 FIXED = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -43,15 +39,13 @@ LATE = re.compile(
     # imported too, for a login button and for a default, which the app doesn't have.)
     "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH)|OAUTH_.*|OPENID_PROVIDER_URL|HF_TOKEN"
     # What changes from test to test, and is read by nobody or in each process anew.
-    "|PYTHONPATH|PYTEST_.*|PWD|OLDPWD|SHLVL|COLUMNS|LINES|NO_COLOR|_"
+    "|PYTHONPATH|PYTHONSAFEPATH|PYTEST_.*|PWD|OLDPWD|SHLVL|COLUMNS|LINES|NO_COLOR|_"
     # Which is "1" by app.py, and "True" once Gradio has made a page in this process.
     "|HF_HUB_DISABLE_TELEMETRY"
 )
 """Variables that may differ between the template and a fork."""
-_SUBREAPER = 36
-"""PR_SET_CHILD_SUBREAPER of prctl(2)."""
-
-
+NAMES = 2000
+"""Bytes that /proc/PID/cmdline has room for in the template, where each fork writes its own."""
 Start = Callable[..., subprocess.Popen[Any]]
 """`start`, or Popen itself."""
 
@@ -76,49 +70,34 @@ def would_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     return early == same and INSIDE in environment.get("PYTHONPATH", "").split(os.pathsep)
 
 
-def take_terminal() -> None:
-    """As Popen's preexec_fn: makes the child's standard input the terminal that controls it."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def start_code(code: str, folder: Path, *words: str, **options: Any) -> subprocess.Popen[Any]:
+    """Starts a program of this code, which finds our own code, with these words; its file lies in this
+    folder. It is forked as the others are, and so what the template has imported counts as imported."""
+    (folder / "code.py").write_text(code, encoding="utf-8")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path(str(ROOT))}
+    popen = Forked if would_fork([sys.executable, *PROGRAMS[0]], environment) else subprocess.Popen
+    return popen([sys.executable, str(folder / "code.py"), *words], cwd=ROOT, env=environment, **options)
 
 
-class Forked(subprocess.Popen[Any]):
-    """A Popen whose child is forked from the template. Of preexec_fn it knows `take_terminal`."""
+class Forked(forked.Forked):
+    """A Popen whose child is forked from this process' template."""
 
-    def _execute_child(self, *given: Any) -> None:
-        """Popen's own, which makes the process; its parameters are the same from 3.11 to 3.13."""
-        of = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
-        assert of["preexec_fn"] in (None, take_terminal)
-        streams = [of["p2cread"], of["c2pwrite"], of["errwrite"]]
-        passed = sorted(of["pass_fds"])
-        try:
-            self.pid = _Template.ours().fork(
-                {
-                    "program": [os.fsdecode(word) for word in of["args"][1:]],
-                    "folder": str(of["cwd"] or Path.cwd()),
-                    "environment": of["env"],
-                    "files": [0, 1, 2, *passed],
-                    "session": of["start_new_session"],
-                    "terminal": of["preexec_fn"] is take_terminal,
-                },
-                [*(number if stream == -1 else stream for number, stream in enumerate(streams)), *passed],
-            )
-            self._child_created = True
-        finally:
-            pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-            self._close_pipe_fds(*(of[name] for name in pipes))  # type: ignore[attr-defined]
+    requests = staticmethod(lambda: _Template.ours())
 
 
-class _Template:
+class _Template(forked.Requests):
     """The template of this process, which it ends with."""
 
     _one: _Template | None = None
+    _making = threading.Lock()
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._requests, its = socket.socketpair()
+        ours, its = socket.socketpair()
+        super().__init__(ours)
         with its:
+            code = f"import template; template.serve({its.fileno()})"
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"import template; template.serve({its.fileno()})"],
+                [sys.executable, "-c", code.ljust(NAMES)],
                 pass_fds=[its.fileno()],
                 cwd=ROOT,
                 env=self.environment(),
@@ -128,9 +107,10 @@ class _Template:
 
     @classmethod
     def ours(cls) -> _Template:
-        if cls._one is None:
-            cls._one = cls()
-        return cls._one
+        with cls._making:
+            if cls._one is None:
+                cls._one = cls()
+            return cls._one
 
     @staticmethod
     def environment() -> dict[str, str]:
@@ -138,29 +118,6 @@ class _Template:
         ours = {name: value for name, value in os.environ.items() if not LATE.fullmatch(name)}
         return ours | FIXED | {"PYTHONPATH": INSIDE}
 
-    def fork(self, asked: dict[str, Any], files: Sequence[int]) -> int:
-        """The process id of a new child of this process, which does what is asked with these open files."""
-        message = json.dumps(asked).encode("utf-8", "surrogateescape")
-        with self._lock:
-            # Only meanwhile: who loses a parent otherwise is nobody's child here.
-            _subreaper(True)
-            try:
-                self._requests.sendall(len(message).to_bytes(8, "big"))
-                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
-                sent = self._requests.sendmsg([message], ancillary)
-                self._requests.sendall(message[sent:])
-                answer = self._requests.recv(8, socket.MSG_WAITALL)
-            finally:
-                _subreaper(False)
-        assert len(answer) == 8, "the template has ended"
-        return int.from_bytes(answer, "big")
-
     def _end(self) -> None:
-        self._requests.close()
+        self.close()
         self._process.wait()
-
-
-def _subreaper(on: bool) -> None:
-    """Makes this process the parent of whoever below it loses theirs, or not."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(on), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")

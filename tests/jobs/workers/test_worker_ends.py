@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +11,12 @@ from pipeline.engine import Engine
 from pipeline.errors import WorkerDied
 from pipeline.run import Cancel
 from tests.jobs.workers.real_workers import LONG, a_worker, at_step, draw, lives, ready, until
+from tests.support import programs
 from tests.support.steps import Steps
-from tests.support.tiny import ROOT, SMALL
+from tests.support.tiny import SMALL
 
 
-def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
+def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps, tmp_path: Path) -> None:
     steps.hold(1)
     script = (
         "import pathlib, sys, time\n"
@@ -29,8 +30,9 @@ def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
         "    if event.step == 1: print(worker.pid, flush=True)\n"
         "worker.run(Job.model_validate_json(sys.argv[1]), emit, Cancel())\n"
     )
-    command = [sys.executable, "-c", script, engine.check(SMALL | LONG).model_dump_json()]
-    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    job = engine.check(SMALL | LONG).model_dump_json()
+    # The parent is forked; the worker is one that Python starts.
+    parent = programs.start_code(script, tmp_path, job, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     with parent, parent.stdout:
         pid = int(parent.stdout.readline())
@@ -39,6 +41,7 @@ def test_a_worker_dies_with_its_parent(engine: Engine, steps: Steps) -> None:
     until(lambda: not lives(pid))
 
 
+@pytest.mark.usefixtures("forked")
 def test_closing_leaves_no_process_and_ends_what_was_drawn(engine: Engine, steps: Steps) -> None:
     steps.hold(1)
     with a_worker() as worker:

@@ -64,7 +64,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ill(gate: Path) -> Iterator[WorkerProcess]:
+def ill(forked: None, gate: Path) -> Iterator[WorkerProcess]:
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             at_its_start(patch, gate.parent, ILL.format(gate=str(gate)))
@@ -98,7 +98,7 @@ def test_a_gpu_that_is_lost_fails_the_drawing_by_its_name_and_brings_a_new_worke
 
 
 @pytest.mark.process
-def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(tmp_path: Path) -> None:
+def test_how_far_a_workers_preloads_are_is_seen_where_models_are_listed(forked: None, tmp_path: Path) -> None:
     good, bad = tiny_sd3(tmp_path / "good"), tiny_sd3(tmp_path / "bad")
     for file in (bad / "transformer").glob("*.safetensors"):
         file.write_bytes(b"no weights")
