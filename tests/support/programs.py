@@ -41,8 +41,10 @@ FIXED = {
 """The template's environment besides the tests': what our programs set before their imports, and the tests."""
 LATE = re.compile(
     # Ours, and what the libraries read when they are called. (Gradio reads OAUTH_* and the port while it is
-    # imported too, for a login button and for a default, which the app doesn't have.)
-    "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH)|OAUTH_.*|OPENID_PROVIDER_URL|HF_TOKEN"
+    # imported too, for a login button and for a default, which the app doesn't have; and the folder for its
+    # files, of which the template keeps each fork's copy current.)
+    "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH|MCP_SERVER|TEMP_DIR)|OAUTH_.*"
+    "|OPENID_PROVIDER_URL|HF_TOKEN"
     # What changes from test to test, and is read by nobody or in each process anew.
     "|PYTHONPATH|PYTEST_.*|PWD|OLDPWD|SHLVL|COLUMNS|LINES|NO_COLOR|_"
     # Which is "1" by app.py, and "True" once Gradio has made a page in this process.
