@@ -10,9 +10,9 @@ import os
 # diffusers (0.42) reads it when it is imported: the shards of one network are read by several threads.
 os.environ.setdefault("HF_ENABLE_PARALLEL_LOADING", "yes")
 
-# torch (2.13) compiles nothing in this process. bitsandbytes (0.50.2) asks for that of three functions while it
-# is imported, which nothing here calls, and for which torch imports its whole compiler: a quarter of the CPU
-# time of every start.
+# torch (2.13) compiles nothing in this process. bitsandbytes (0.50.2) asks it to while it is imported, for
+# functions that nothing here calls; torch would import its whole compiler for them, which is a quarter of the
+# CPU time of every start.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 # bitsandbytes (0.50.2), which diffusers imports, looks on a processor with AVX512-BF16 for a faster product

@@ -38,7 +38,7 @@ FIXED = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TORCHDYNAMO_DISABLE": "1",
 }
-"""The template's environment besides the tests': what our programs set before their imports, and the tests."""
+"""The template's environment besides the tests': what our programs set before imports, and the tests."""
 LATE = re.compile(
     # Ours, and what the libraries read when they are called. (Gradio reads OAUTH_* and the port while it is
     # imported too, for a login button and for a default, which the app doesn't have; and the folder for its
