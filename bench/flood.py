@@ -25,7 +25,7 @@ import psutil
 
 from bench.support.comparison import parse_or_compare
 from bench.support.rest import Disconnected, Refused, follow
-from bench.support.served import Served
+from bench.support.served import Served, Start
 from bench.support.table import command_line, scratch, server, setting, table
 
 AT_ONCE = 40
@@ -158,9 +158,11 @@ def flood(target: Target, sessions: int, cancels: int, floods: int = 1) -> Flood
     return flooding.flooded
 
 
-def flood_the_app(sessions: int, cancels: int, folder: Path, floods: int = 1) -> Flooded:
-    """The app's; folder: for its log, jobs and pictures."""
-    served = Served(folder, STEPWISE_WORKERS="1", STEPWISE_RATE="")
+def flood_the_app(
+    sessions: int, cancels: int, folder: Path, floods: int = 1, start: Start | None = None
+) -> Flooded:
+    """The app's; folder: for its log, jobs and pictures. start: as of Served."""
+    served = Served(folder, start=start, STEPWISE_WORKERS="1", STEPWISE_RATE="")
     try:
         served.start()
         asyncio.run(_ready(served))

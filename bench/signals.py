@@ -24,6 +24,7 @@ from statistics import median
 import httpx
 from filelock import FileLock, Timeout
 
+from bench.support.served import Start
 from bench.support.table import ROOT, command_line, free_port, scratch, setting, table
 from jobs.data_dir.folder import OWNER
 from jobs.store.event_log import LogReader
@@ -42,6 +43,8 @@ GRACE = 3
 NEVER = 90.0
 """Seconds after which a server counts as one that doesn't end."""
 POLL = 0.005
+SELDOM = 0.05
+"""Seconds between two questions that cost the server something, or much to answer here."""
 LONG = {
     "prompt": "a red apple",
     "model": "sketch",
@@ -52,10 +55,6 @@ LONG = {
     "seed": 7,
 }
 """What it draws: a minute and more."""
-
-
-Start = Callable[..., subprocess.Popen[bytes]]
-"""As Popen."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,11 @@ class Server:
             return path.exists() and any(event.phase == "denoising" for event in LogReader(path).read())
         return False
 
-    def until(self, come: Callable[[], bool]) -> None:
+    def until(self, come: Callable[[], bool], poll: float = POLL) -> None:
+        """poll: seconds between two looks."""
         while not come():
             assert self.process.poll() is None, f"the server ended by itself:\n{self.log()}"
-            time.sleep(POLL)
+            time.sleep(poll)
 
     def end(self, moment: str, signals: Iterable[signal.Signals]) -> Ended:
         """Sends these, and waits for its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +22,13 @@ class Local:
         # As app.py has them: threads of libgomp that spin would hold up the bar.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        self._engine = Settings.read().engine()
+        settings = Settings.read()
+        gc.disable()  # while libraries are imported there is nothing to collect
+        try:
+            self._engine = settings.engine()
+            gc.freeze()
+        finally:
+            gc.enable()
 
     def models(self) -> list[dict[str, Any]]:
         return self._engine.models()

@@ -19,4 +19,6 @@ leave_interfaces()  # as app.py does
 # As app.py has it, before torch is imported: libgomp's threads spin while they wait, and where as many
 # processes as cores run tests, that more than doubles the CPU time of a drawing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As pipeline has it, before a test imports diffusers.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [INSIDE, os.environ.get("PYTHONPATH")]))

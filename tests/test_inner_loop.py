@@ -107,6 +107,19 @@ def test_the_worker_of_a_forked_server_is_a_fork_and_its_child_and_ends_with_it(
     until(lambda: not lives(int(pid)), 60)
 
 
+def test_a_forked_program_keeps_gradios_files_where_its_own_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PROGRAMS", [(str(tmp_path / "it.py"),)])
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    copies = ("gradio.mcp", "gradio.routes", "gradio.route_utils", "gradio_client.client")
+    code = f"import {', '.join(copies)}; print(*({', '.join(f'{one}.DEFAULT_TEMP_DIR' for one in copies)},))"
+    (tmp_path / "it.py").write_text(code, encoding="utf-8")
+    status, printed, said = ended(forked, tmp_path / "it.py")
+    assert (status, said) == (0, b"")
+    assert printed.decode().split() == [str(tmp_path / "gradio")] * len(copies)
+
+
 def test_an_unhandled_interrupt_ends_it_as_the_signal_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,10 +132,12 @@ def test_an_unhandled_interrupt_ends_it_as_the_signal_does(
 def test_where_a_library_would_have_read_another_environment_python_starts_it() -> None:
     as_it_is = {**os.environ, "HF_HUB_OFFLINE": "1"}
     assert programs.would_fork([sys.executable, "app.py"], as_it_is) == programs.POSSIBLE
+    for same in ({"GRADIO_TEMP_DIR": "/tmp"}, {"GRADIO_MCP_SERVER": "True"}):
+        assert programs.would_fork([sys.executable, "app.py"], as_it_is | same) == programs.POSSIBLE, same
     for other in (
         {"HF_HOME": "/tmp"},
         {"HF_HUB_OFFLINE": "0"},
-        {"GRADIO_TEMP_DIR": "/tmp"},
+        {"GRADIO_SERVER_NAME": "0.0.0.0"},
         {"https_proxy": "x"},
     ):
         assert not programs.would_fork([sys.executable, "app.py"], as_it_is | other), other

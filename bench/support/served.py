@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import psutil
 
 from bench.support.table import ROOT, free_port
 
+Start = Callable[..., subprocess.Popen[bytes]]
+"""As Popen."""
 POLL = 0.3
 """Seconds between two looks at whether the server answers."""
 
@@ -23,11 +26,14 @@ POLL = 0.3
 class Served:
     """`python app.py`, whichever process it is."""
 
-    def __init__(self, folder: Path, checkout: Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, checkout: Path = ROOT, start: Start | None = None, **environment: str
+    ) -> None:
         """
         Args:
             folder: for its log, its jobs and its pictures' files.
             checkout: whose app.py it is.
+            start: what starts it; None: Popen.
             environment: its settings.
         """
         self.port = free_port()
@@ -36,6 +42,7 @@ class Served:
         self.log = folder / "server.log"
         self.process: subprocess.Popen | None = None
         self._checkout = checkout
+        self._start = start
         self._environment = {
             **os.environ,
             "GRADIO_SERVER_PORT": str(self.port),
@@ -49,7 +56,7 @@ class Served:
     def start(self) -> None:
         """Returns at once."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = (self._start or subprocess.Popen)(
                 [sys.executable, "app.py"],
                 cwd=self._checkout,
                 env=self._environment,

@@ -19,6 +19,7 @@ from cli.remote import is_space
 from pipeline import __version__
 from tests.cli.command import CLI, SMALL, answering, environment, run
 from tests.conftest import free_port
+from tests.support import programs
 from tests.support.tiny import ROOT
 
 
@@ -53,14 +54,10 @@ def test_this_machines_models_are_those_of_its_models_yaml(server: str) -> None:
 
 def test_serve_answers_on_its_port_and_ends_on_sigterm(tmp_path: Path) -> None:
     port = free_port()
-    with subprocess.Popen(
+    with programs.start(
         [*CLI, "serve", "--host", "127.0.0.1", "--port", str(port)],
         cwd=tmp_path,
-        env=environment(
-            GRADIO_TEMP_DIR=str(tmp_path / "gradio"),
-            STEPWISE_DATA=str(tmp_path / "data"),
-            PYTHONUNBUFFERED="1",
-        ),
+        env=environment(GRADIO_TEMP_DIR=str(tmp_path / "gradio"), STEPWISE_DATA=str(tmp_path / "data")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

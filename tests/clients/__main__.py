@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.clients import CLIENTS, LOCKED_JS, Client, make_python, modules_of, npm, python_of
-from tests.docs.support.server import small_server
+from tests.docs.support.server import small_models, small_server
 from tests.docs.support.snippets import Programs, run
 from tests.support.services.node import PROGRAM
 
@@ -51,7 +51,10 @@ def keep(client: Client, folder: Path, version: str) -> None:
 def main() -> int:
     """Prints the table as it comes; the exit code is 1 where an example fails."""
     failures = []
-    with tempfile.TemporaryDirectory() as temporary, small_server(Path(temporary)) as server:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        small_server(Path(temporary), small_models(Path(temporary))) as server,
+    ):
         print("| client | pinned | newest | examples passed |\n|---|---|---|---|", flush=True)
         for place, client in enumerate(CLIENTS):
             folder = Path(temporary) / f"client-{place}"

@@ -15,8 +15,11 @@ SNIPPETS = list(snippets(*PAGES))
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
-def test_a_code_block_runs_as_printed(snippet: Snippet, server: str, node: Node, tmp_path: Path) -> None:
-    ended = run(snippet, server, tmp_path, Programs(Path(sys.executable), node.modules))
+def test_a_code_block_runs_as_printed(
+    snippet: Snippet, server: str, models: Path, node: Node, tmp_path: Path
+) -> None:
+    programs = Programs(Path(sys.executable), node.modules)
+    ended = run(snippet, server, tmp_path, programs, STEPWISE_MODELS=str(models))
     assert ended.returncode == 0, f"{snippet.name}:\n{ended.stdout}\n{ended.stderr}"
 
 

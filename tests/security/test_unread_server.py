@@ -20,6 +20,7 @@ from api.gradio.joins import call_rates
 from api.guard.access import Table
 from pipeline.errors import RateLimited
 from tests.conftest import STEPS, running
+from tests.inside.sitecustomize import SCRIPTED
 from tests.support.rest import TIMEOUT
 from tests.support.tiny import SMALL
 
@@ -50,7 +51,7 @@ class Visitors:
 @pytest.fixture(scope="module")
 def visitors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitors]:
     folder: Path = tmp_path_factory.mktemp("strangers")
-    with running(folder, STEPWISE_RATE=RATE, STEPWISE_GRACE="0") as (url, _):
+    with running(folder, STEPWISE_RATE=RATE, STEPWISE_GRACE="0", **SCRIPTED) as (url, _):
         visitors = Visitors(url)
         yield visitors
         visitors.close()

@@ -32,12 +32,15 @@ FIXED = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "TORCHDYNAMO_DISABLE": "1",
 }
-"""The template's environment besides the tests': what app.py sets before its imports, and the tests."""
+"""The template's environment besides the tests': what our programs set before imports, and the tests."""
 LATE = re.compile(
     # Ours, and what the libraries read when they are called. (Gradio reads OAUTH_* and the port while it is
-    # imported too, for a login button and for a default, which the app doesn't have.)
-    "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH)|OAUTH_.*|OPENID_PROVIDER_URL|HF_TOKEN"
+    # imported too, for a login button and for a default, which the app doesn't have; and the folder for its
+    # files, of which the template keeps each fork's copy current.)
+    "STEPWISE_.*|TESTS_(?!AVX512_BF16).*|GRADIO_(SERVER_PORT|ROOT_PATH|MCP_SERVER|TEMP_DIR)|OAUTH_.*"
+    "|OPENID_PROVIDER_URL|HF_TOKEN"
     # What changes from test to test, and is read by nobody or in each process anew.
     "|PYTHONPATH|PYTHONSAFEPATH|PYTEST_.*|PWD|OLDPWD|SHLVL|COLUMNS|LINES|NO_COLOR|_"
     # Which is "1" by app.py, and "True" once Gradio has made a page in this process.
@@ -65,7 +68,7 @@ def would_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
         return False
     early = {name: value for name, value in environment.items() if not LATE.fullmatch(name)}
     template = {name: value for name, value in _Template.environment().items() if not LATE.fullmatch(name)}
-    without = FIXED.keys() - early.keys() - {"HF_HUB_OFFLINE"}  # app.py sets them
+    without = FIXED.keys() - early.keys() - {"HF_HUB_OFFLINE"}  # the program sets them
     same = {name: value for name, value in template.items() if name not in without}
     return early == same and INSIDE in environment.get("PYTHONPATH", "").split(os.pathsep)
 

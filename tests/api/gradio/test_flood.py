@@ -9,10 +9,12 @@ from pathlib import Path
 
 from bench.flood import flood_the_app
 from bench.support.table import ROOT
+from tests.support import programs
 
 
 def test_a_drawing_is_dispatched_after_a_flood_of_sessions_and_cancelled_joins(tmp_path: Path) -> None:
-    found = flood_the_app(90, 50, tmp_path)  # fewer than the 100 calls that one person may have open
+    # Fewer than the 100 calls that one person may have open.
+    found = flood_the_app(90, 50, tmp_path, start=programs.start)
     assert found.joined == {200: 90}
     assert found.cancelled == {200: 50}
     assert found.died is None

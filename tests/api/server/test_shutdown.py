@@ -16,7 +16,7 @@ import httpx
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from bench.signals import INT, TERM, Server, with_job
+from bench.signals import INT, POLL, SELDOM, TERM, Server, with_job
 from jobs.data_dir.folder import DataFolder
 from jobs.queue import Queue
 from tests.api.openai.openai_server import TINY, openai_server
@@ -44,7 +44,7 @@ def test_a_server_ends_in_order_wherever_it_is(
 ) -> None:
     # Python itself is started where its imports are what is interrupted.
     server = Server(tmp_path, subprocess.Popen if come is Server.importing else programs.start)
-    server.until(lambda: come(server))
+    server.until(lambda: come(server), SELDOM if come is Server.ready else POLL)
     ended = server.end("", signals)
     assert ended.well, ended
 
@@ -56,7 +56,7 @@ def test_a_server_that_is_told_to_end_while_it_draws_ends_in_order_however_often
     for come, signals in ((Server.draws, [INT]), (Server.speaks, [TERM, TERM]), (Server.draws, [TERM, INT])):
         with_job(tmp_path / "data")
         server = Server(tmp_path, programs.start)
-        server.until(lambda server=server, come=come: come(server))  # type: ignore[misc]
+        server.until(lambda server=server, come=come: come(server), SELDOM)  # type: ignore[misc]
         ended = server.end("", signals)
         assert ended.well, ended
         assert ended.job == ("queued", 0)

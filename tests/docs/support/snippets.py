@@ -54,9 +54,11 @@ class Programs:
     modules: Path
 
 
-def run(snippet: Snippet, server: str, folder: Path, programs: Programs) -> subprocess.CompletedProcess[str]:
+def run(
+    snippet: Snippet, server: str, folder: Path, programs: Programs, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Runs a snippet in an empty folder that has the command line in it, against a live server. Of Stepwise
-    it finds nothing else: a reader elsewhere has no checkout."""
+    it finds nothing else: a reader elsewhere has no checkout. settings: of what draws on this machine."""
     (folder / "stepwise").symlink_to(ROOT / "stepwise")
     (folder / "node_modules").symlink_to(programs.modules, target_is_directory=True)
     program = folder / _FILES[snippet.language]
@@ -69,7 +71,7 @@ def run(snippet: Snippet, server: str, folder: Path, programs: Programs) -> subp
     return subprocess.run(
         [*command, program.name],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | settings,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
