@@ -94,6 +94,20 @@ def open_tab(visitors: Callable[..., Visitor], server: str) -> Iterator[Callable
     assert not (troubles := [words for tab, _ in opened for words in tab.unexplained()]), troubles
 
 
+@pytest.fixture(scope="module")
+def shared_tab(visitors: Callable[..., Visitor], scripted_server: str) -> Iterator[Studio]:
+    """One tab on a laptop for all tests of a file that ask for it: they leave it as the next can use it."""
+    visitor = visitors()
+    page = visitor.free.pop() if visitor.free else visitor.context.new_page()
+    page.set_default_timeout(SLOW)
+    page.set_viewport_size(LAPTOP)
+    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    tab = Studio(page, scripted_server).open()
+    yield tab
+    visitor.take_back(tab)
+    assert not (troubles := tab.unexplained()), troubles
+
+
 @pytest.fixture
 def tab(open_tab: Callable[..., Studio]) -> Studio:
     """One tab on a laptop."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.steps import Steps
 from tests.ui.studio import Studio
 
 
 @pytest.fixture
-def drawing(tab: Studio) -> Studio:
-    """A drawing that surely lasts, folded settings."""
-    tab.set(steps=60, width=512, height=512, images=2)
+def drawing(tab: Studio, steps: Steps) -> Studio:
+    """A drawing that surely lasts, open settings."""
+    tab.make_quick()
+    steps.hold(1)
     tab.draw_button.click()
     tab.wait_for_step(1)
     return tab
@@ -39,17 +41,15 @@ def test_escape_in_an_open_list_of_models_closes_it_and_the_next_one_stops(drawi
     stops(drawing)
 
 
-@pytest.mark.parametrize("button, shown", [("Use via API", "/generate"), ("Settings", "Display Theme")])
-def test_escape_with_a_panel_open_closes_it_and_the_next_one_stops(
-    drawing: Studio, button: str, shown: str
-) -> None:
+def test_escape_with_a_panel_open_closes_it_and_the_next_one_stops(drawing: Studio) -> None:
     drawing.allow("Failed to load resource: .* 404", reason="Gradio 6.31 asks for an MCP schema")
-    drawing.page.locator("footer").get_by_role("button", name=button).click()
-    words = drawing.page.get_by_text(shown).first
-    expect(words).to_be_visible()
-    drawing.page.keyboard.press("Escape")
-    expect(words).to_be_hidden()
-    still(drawing)
+    for button, shown in (("Use via API", "/generate"), ("Settings", "Display Theme")):
+        drawing.page.locator("footer").get_by_role("button", name=button).click()
+        words = drawing.page.get_by_text(shown).first
+        expect(words).to_be_visible()
+        drawing.page.keyboard.press("Escape")
+        expect(words).to_be_hidden()
+        still(drawing)
     stops(drawing)
 
 
@@ -81,20 +81,20 @@ def test_escape_that_ends_a_words_composition_or_that_another_part_took_does_not
     stops(drawing)
 
 
-@pytest.mark.parametrize(
-    "html",
-    ["<dialog open>A box</dialog>", "<div role=dialog aria-modal=true>A picture</div>",
-     "<div popover=manual id=pop>A menu</div>"],
-)  # fmt: skip
-def test_escape_with_a_dialog_over_the_page_does_not_stop(drawing: Studio, html: str) -> None:
-    drawing.page.evaluate(
-        """(html) => {
-          document.body.insertAdjacentHTML("beforeend", html);
-          document.querySelector("#pop")?.showPopover();
-        }""",
-        html,
-    )
-    drawing.page.keyboard.press("Escape")
-    still(drawing)
-    drawing.page.evaluate("document.body.lastElementChild.remove()")
+def test_escape_with_a_dialog_over_the_page_does_not_stop(drawing: Studio) -> None:
+    for html in (
+        "<dialog open>A box</dialog>",
+        "<div role=dialog aria-modal=true>A picture</div>",
+        "<div popover=manual id=pop>A menu</div>",
+    ):
+        drawing.page.evaluate(
+            """(html) => {
+              document.body.insertAdjacentHTML("beforeend", html);
+              document.querySelector("#pop")?.showPopover();
+            }""",
+            html,
+        )
+        drawing.page.keyboard.press("Escape")
+        still(drawing)
+        drawing.page.evaluate("document.body.lastElementChild.remove()")
     stops(drawing)

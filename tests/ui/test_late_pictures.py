@@ -29,26 +29,24 @@ def test_a_picture_that_fails_once_is_fetched_again(late: Studio) -> None:
     expect(late.downloads).to_have_text("Download")
 
 
-@pytest.mark.parametrize("status", [500, 502, 403])
 def test_until_then_its_preview_is_shown_it_can_be_downloaded_and_nothing_is_said_to_be_deleted(
-    late: Studio, status: int
+    late: Studio,
 ) -> None:
-    answers: list[Callable[[Route], None]] = [lambda route: route.fulfill(status=status)]
+    answers: list[Callable[[Route], None]] = []
     late.page.route("**/file=**", lambda route: answers[-1](route))
-    late.draw_button.click()
-    expect(late.notes).to_contain_text(LATE, timeout=SLOW)
-    expect(late.notes).not_to_contain_text(DELETED)
-    expect(late.pictures.first).to_have_attribute("src", PREVIEW)
-    expect(late.downloads).to_have_text("Download")
-    answers.append(lambda route: route.continue_())
-    expect(late.pictures.first).to_have_attribute("src", FILE, timeout=SLOW)
-    expect(late.notes).to_be_empty()
+    for status in (500, 502, 403):
+        answers.append(lambda route, status=status: route.fulfill(status=status))
+        late.draw_button.click()
+        expect(late.notes).to_contain_text(LATE, timeout=SLOW)
+        expect(late.notes).not_to_contain_text(DELETED)
+        expect(late.pictures.first).to_have_attribute("src", PREVIEW)
+        expect(late.downloads).to_have_text("Download")
+        answers.append(lambda route: route.continue_())
+        expect(late.pictures.first).to_have_attribute("src", FILE, timeout=SLOW)
+        expect(late.notes).to_be_empty()
 
 
-@pytest.mark.parametrize("event", ["online", "visibilitychange"])
-def test_it_is_fetched_at_once_when_the_connection_or_the_visitor_comes_back(
-    late: Studio, event: str
-) -> None:
+def test_it_is_fetched_at_once_when_the_connection_or_the_visitor_comes_back(late: Studio) -> None:
     # Its pause never passes by itself: what the page asks for in a second or more doesn't happen.
     late.page.evaluate(
         """() => {
@@ -56,32 +54,34 @@ def test_it_is_fetched_at_once_when_the_connection_or_the_visitor_comes_back(
           window.setTimeout = (call, ms, ...more) => ms >= 1000 ? 0 : set(call, ms, ...more);
         }"""
     )
-    late.page.route("**/file=**", lambda route: route.abort())
-    late.draw_button.click()
-    expect(late.notes).to_contain_text(LATE, timeout=SLOW)
-    late.page.unroute("**/file=**")
-    late.page.evaluate(
-        "name => (name === 'online' ? window : document).dispatchEvent(new Event(name))", event
-    )
-    expect(late.pictures.first).to_have_attribute("src", FILE, timeout=SLOW)
-    expect(late.notes).to_be_empty()
+    for event in ("online", "visibilitychange"):
+        late.page.route("**/file=**", lambda route: route.abort())
+        late.draw_button.click()
+        expect(late.notes).to_contain_text(LATE, timeout=SLOW)
+        late.page.unroute("**/file=**")
+        late.page.evaluate(
+            "name => (name === 'online' ? window : document).dispatchEvent(new Event(name))", event
+        )
+        expect(late.pictures.first).to_have_attribute("src", FILE, timeout=SLOW)
+        expect(late.notes).to_be_empty()
 
 
-@pytest.mark.parametrize("status", [404, 410])
-def test_a_picture_that_the_server_deleted_stays_so_however_often_it_is_looked_at(
-    late: Studio, status: int
-) -> None:
+def test_a_picture_that_the_server_deleted_stays_so_however_often_it_is_looked_at(late: Studio) -> None:
     late.set(steps=2)
     late.draw("a red apple")
     late.draw("a fox")
-    late.open()
-    late.page.route("**/file=**", lambda route: route.fulfill(status=status))
-    for index in (0, 0, 1, 0):
-        preview = late.history.nth(index).locator("img").get_attribute("src") or ""
-        late.history.nth(index).click()
-        expect(late.notes).to_contain_text(DELETED)
-        expect(late.pictures.first).to_have_attribute("src", preview)
-        expect(late.downloads).to_have_count(0)
+    statuses: list[int] = []
+    for status in (404, 410):
+        late.open()
+        if not statuses:
+            late.page.route("**/file=**", lambda route: route.fulfill(status=statuses[-1]))
+        statuses.append(status)
+        for index in (0, 0, 1, 0):
+            preview = late.history.nth(index).locator("img").get_attribute("src") or ""
+            late.history.nth(index).click()
+            expect(late.notes).to_contain_text(DELETED)
+            expect(late.pictures.first).to_have_attribute("src", preview)
+            expect(late.downloads).to_have_count(0)
 
 
 def test_of_several_pictures_each_has_its_own_fate(late: Studio) -> None:

@@ -15,6 +15,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.conftest import STEPS, free_port, running
+from tests.inside.sitecustomize import SCRIPTED
 from tests.support.steps import Steps
 from tests.ui.studio import SLOW, Studio
 
@@ -36,7 +37,7 @@ class Host:
     def start(self) -> None:
         """The next server, if there is none; told to end, it waits for no drawing."""
         if self._process is None or self._process.poll() is not None:
-            next_one = running(self._folder, port=self._port, STEPWISE_GRACE="0")
+            next_one = running(self._folder, port=self._port, STEPWISE_GRACE="0", **SCRIPTED)
             _, self._process = self._stack.enter_context(next_one)
 
     def end(self, how: signal.Signals) -> int:

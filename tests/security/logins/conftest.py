@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from tests.api.conftest import SHORT, Keyed
 from tests.conftest import serve
+from tests.inside.sitecustomize import SCRIPTED
 from tests.security.support.hub_logins import HERE, browser_of, login_at
 from tests.security.support.local_logins import ANN, BOB
 from tests.support.services.openid import OpenIdProvider, serve_openid
@@ -56,7 +57,6 @@ def closed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("sessions")
     models = models_yaml(folder, entry(tiny_folder, limits=SHORT))
     login = f"{':'.join(ANN)},{':'.join(BOB)}"
-    with serve(
-        folder, STEPWISE_MODELS=str(models), STEPWISE_LOGIN=login, STEPWISE_PROXIES="127.0.0.1"
-    ) as url:
+    settings = {"STEPWISE_MODELS": str(models), "STEPWISE_LOGIN": login, "STEPWISE_PROXIES": "127.0.0.1"}
+    with serve(folder, **settings, **SCRIPTED) as url:
         yield Keyed(url, folder / "server.log")

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import httpx2
 import pytest
 from gradio.route_utils import API_PREFIX
 from gradio_client import Client
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -240,6 +241,14 @@ def test_logging_out_ends_this_browsers_login_and_its_streams_and_no_other(close
     assert "Traceback" not in log and "ASGI" not in log
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = launch_chromium(playwright)
+        yield chromium
+        chromium.close()
+
+
 def log_in(page: Page, url: str, who: tuple[str, str]) -> Studio:
     page.goto(url)
     page.get_by_label("Name").fill(who[0])
@@ -252,59 +261,58 @@ def log_in(page: Page, url: str, who: tuple[str, str]) -> Studio:
 
 
 @pytest.mark.browser
-def test_in_a_browser_one_logs_out_in_every_tab_and_leaves_nothing_behind(closed: Keyed) -> None:
-    with sync_playwright() as playwright:
-        chromium = launch_chromium(playwright)
-        context = chromium.new_context()
-        first = log_in(context.new_page(), closed.url, ANN)
-        second = Studio(context.new_page(), closed.url).open()
-        for tab in (first, second):
-            tab.prompt.fill("nobody else's business")
-        first.page.locator("#who").get_by_role("button", name="Log out").click()
-        for tab in (first, second):
-            expect(tab.page.get_by_label("Password")).to_be_visible()
-            assert tab.page.evaluate("Object.values(sessionStorage).join()") == ""
-        # A tab that heard nothing of it: what it asks for is refused, and it leads to the login page.
-        log_in(first.page, closed.url, ANN)
-        second.open()
-        second.page.evaluate("window.BroadcastChannel = undefined")
-        assert context.request.post(f"{closed.url}/logout").ok
-        second.draw_button.click()
-        for tab in (second, first):  # whose page then tells the others
-            expect(tab.page.get_by_label("Password")).to_be_visible()
-        # One who logs in as somebody else is that in all tabs.
-        log_in(first.page, closed.url, ANN)
-        second.open()
-        form = {"username": BOB[0], "password": BOB[1]}
-        assert context.request.post(f"{closed.url}/login", form=form).ok
-        first.page.reload()
-        expect(second.page.locator("#who")).to_contain_text(BOB[0])
-        chromium.close()
+def test_in_a_browser_one_logs_out_in_every_tab_and_leaves_nothing_behind(
+    closed: Keyed, chromium: Browser
+) -> None:
+    context = chromium.new_context()
+    first = log_in(context.new_page(), closed.url, ANN)
+    second = Studio(context.new_page(), closed.url).open()
+    for tab in (first, second):
+        tab.prompt.fill("nobody else's business")
+    first.page.locator("#who").get_by_role("button", name="Log out").click()
+    for tab in (first, second):
+        expect(tab.page.get_by_label("Password")).to_be_visible()
+        assert tab.page.evaluate("Object.values(sessionStorage).join()") == ""
+    # A tab that heard nothing of it: what it asks for is refused, and it leads to the login page.
+    log_in(first.page, closed.url, ANN)
+    second.open()
+    second.page.evaluate("window.BroadcastChannel = undefined")
+    assert context.request.post(f"{closed.url}/logout").ok
+    second.draw_button.click()
+    for tab in (second, first):  # whose page then tells the others
+        expect(tab.page.get_by_label("Password")).to_be_visible()
+    # One who logs in as somebody else is that in all tabs.
+    log_in(first.page, closed.url, ANN)
+    second.open()
+    form = {"username": BOB[0], "password": BOB[1]}
+    assert context.request.post(f"{closed.url}/login", form=form).ok
+    first.page.reload()
+    expect(second.page.locator("#who")).to_contain_text(BOB[0])
+    context.close()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_login_page_fits_a_phone_and_says_whats_wrong(closed: Keyed, scheme: str) -> None:
-    with sync_playwright() as playwright:
-        chromium = launch_chromium(playwright)
-        headers = {"x-forwarded-for": f"8.9.4.{len(scheme)}"}
-        for width, height in ((1280, 800), (390, 844)):
-            context = chromium.new_context(
-                viewport={"width": width, "height": height},
-                color_scheme=scheme,  # type: ignore[arg-type]
-                extra_http_headers=headers,
-            )
-            page = context.new_page()
-            page.goto(closed.url)
-            page.get_by_label("Name").fill("ann")
-            page.get_by_label("Password").fill("wrong")
-            page.keyboard.press("Enter")
-            expect(page.get_by_role("alert")).to_contain_text("don't belong together")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert page.url == f"{closed.url}/login"
-            page.reload()
-            context.close()
-        chromium.close()
+def test_the_login_page_fits_a_phone_and_says_whats_wrong(
+    closed: Keyed, chromium: Browser, scheme: str
+) -> None:
+    headers = {"x-forwarded-for": f"8.9.4.{len(scheme)}"}
+    for width, height in ((1280, 800), (390, 844)):
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            extra_http_headers=headers,
+        )
+        page = context.new_page()
+        page.goto(closed.url)
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("don't belong together")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.url == f"{closed.url}/login"
+        page.reload()
+        context.close()
 
 
 # Programs.

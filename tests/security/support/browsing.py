@@ -13,6 +13,9 @@ ANN, BOB = ("ann", "a horse: battery"), ("bob", "another word")
 NAME = "draw.example.org"
 NAMES = ("127.0.0.1", "gpu-box", NAME)
 """Of the server's. A browser trusts the first as it does https; to others it sends no Sec-Fetch-Site."""
+TRUSTED_OR_NOT = ("127.0.0.1", NAME)
+"""One of each kind. To a browser the third is as the second of these, and the server reads the same headers
+of what comes by it, once it answers to the name."""
 EVIL, FRIEND = "evil.example", "friend.example"
 
 

@@ -24,6 +24,7 @@ from api.guard.access import HUGGING_FACE, Table
 from tests.api.auth.test_login import paths
 from tests.api.conftest import SHORT
 from tests.conftest import free_port, serve
+from tests.inside.sitecustomize import SCRIPTED
 from tests.support.rest import TIMEOUT
 from tests.support.services.openid import SECRET, OpenIdProvider, serve_openid
 from tests.support.tiny import entry, models_yaml
@@ -68,6 +69,7 @@ def guarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             STEPWISE_API_KEYS=KEY,
             STEPWISE_PROXIES="127.0.0.1",  # so that a test may come from an address of its own, and guess
             **hub.environment(),
+            **SCRIPTED,
         ) as url:
             yield Guarded(url, folder / "server.log", hub)
 

@@ -35,35 +35,36 @@ def test_switching_to_turbo_shows_its_settings_and_why_it_cannot_run_and_back_re
     tab.draw()
 
 
-def test_an_aspect_preset_sets_the_size(tab: Studio) -> None:
-    tab.open_settings()
+def test_an_aspect_preset_sets_the_size(shared_tab: Studio) -> None:
+    shared_tab.open_settings()
     for aspect, width, height in [("16:9", "336", "192"), ("2:3", "208", "320"), ("1:1", "256", "256")]:
-        tab.page.get_by_role("radio", name=aspect).check()
-        expect(tab.number("Width")).to_have_value(width)
-        expect(tab.number("Height")).to_have_value(height)
+        shared_tab.page.get_by_role("radio", name=aspect).check()
+        expect(shared_tab.number("Width")).to_have_value(width)
+        expect(shared_tab.number("Height")).to_have_value(height)
 
 
-def test_a_model_that_draws_larger_has_presets_for_that_too(tab: Studio) -> None:
-    tab.open_settings()
+def test_a_model_that_draws_larger_has_presets_for_that_too(shared_tab: Studio) -> None:
+    shared_tab.open_settings()
     for name, sizes in {
         "3.5 Medium": [("1440²", 1440, 1440), ("16:9", 1904, 1088), ("1024²", 1360, 768)],
         "Sketch": [("512²", 512, 512), ("9:16", 288, 512), ("256²", 192, 336)],
     }.items():
-        tab.choose_model(name)
+        shared_tab.choose_model(name)
         for preset, width, height in sizes:
-            tab.page.get_by_role("radio", name=preset).check()
-            expect(tab.number("Width")).to_have_value(str(width))
-            expect(tab.number("Height")).to_have_value(str(height))
-    tab.choose_model("3.5 Large Turbo")
-    expect(tab.page.locator("#area")).to_be_hidden()
+            shared_tab.page.get_by_role("radio", name=preset).check()
+            expect(shared_tab.number("Width")).to_have_value(str(width))
+            expect(shared_tab.number("Height")).to_have_value(str(height))
+    shared_tab.choose_model("3.5 Large Turbo")
+    expect(shared_tab.page.locator("#area")).to_be_hidden()
 
 
-def test_a_size_of_ones_own_chooses_no_preset_and_a_preset_gives_one_again(tab: Studio) -> None:
-    tab.set(width=320)
-    expect(tab.page.locator("#aspect input:checked, #area input:checked")).to_have_count(0)
-    tab.page.get_by_role("radio", name="512²").check()
-    expect(tab.page.get_by_role("radio", name="1:1")).to_be_checked()
-    expect(tab.number("Width")).to_have_value("512")
+def test_a_size_of_ones_own_chooses_no_preset_and_a_preset_gives_one_again(shared_tab: Studio) -> None:
+    shared_tab.choose_model("Sketch")
+    shared_tab.set(width=320)
+    expect(shared_tab.page.locator("#aspect input:checked, #area input:checked")).to_have_count(0)
+    shared_tab.page.get_by_role("radio", name="512²").check()
+    expect(shared_tab.page.get_by_role("radio", name="1:1")).to_be_checked()
+    expect(shared_tab.number("Width")).to_have_value("512")
 
 
 def test_using_a_picture_again_chooses_its_preset(tab: Studio) -> None:
@@ -78,34 +79,36 @@ def test_using_a_picture_again_chooses_its_preset(tab: Studio) -> None:
     expect(tab.number("Height")).to_have_value("288")
 
 
-def test_z_image_reads_a_negative_prompt_at_any_guidance_above_zero_and_turbo_above_one(tab: Studio) -> None:
-    tab.open_settings()
-    negative = tab.page.get_by_label("Negative prompt")
+def test_z_image_reads_a_negative_prompt_at_any_guidance_above_zero_and_turbo_above_one(
+    shared_tab: Studio,
+) -> None:
+    shared_tab.open_settings()
+    negative = shared_tab.page.get_by_label("Negative prompt")
     for name, shown in {
         "Z-Image": {0: False, 0.5: True},
         "Large Turbo": {0: False, 1: False, 1.5: True},
     }.items():
-        tab.choose_model(name)
+        shared_tab.choose_model(name)
         expect(negative).to_be_hidden()
         for guidance, visible in shown.items():
-            tab.set(guidance=guidance)
+            shared_tab.set(guidance=guidance)
             expect(negative).to_be_visible(visible=visible)
 
 
-def test_the_dice_roll_a_seed(tab: Studio) -> None:
-    tab.open_settings()
-    dice = tab.page.get_by_role("button", name="Roll")
+def test_the_dice_roll_a_seed(shared_tab: Studio) -> None:
+    shared_tab.open_settings()
+    dice = shared_tab.page.get_by_role("button", name="Roll")
     dice.click()
-    expect(tab.seed).not_to_have_value("")
-    first = tab.seed.input_value()
+    expect(shared_tab.seed).not_to_have_value("")
+    first = shared_tab.seed.input_value()
     dice.click()
-    expect(tab.seed).not_to_have_value(first)
-    assert 0 <= int(tab.seed.input_value()) < 2**32
+    expect(shared_tab.seed).not_to_have_value(first)
+    assert 0 <= int(shared_tab.seed.input_value()) < 2**32
 
 
-def test_one_click_on_an_example_fills_the_prompt(tab: Studio) -> None:
-    tab.page.get_by_role("button", name="a rocket to the left of a tulip").click()
-    expect(tab.prompt).to_have_value("a rocket to the left of a tulip")
+def test_one_click_on_an_example_fills_the_prompt(shared_tab: Studio) -> None:
+    shared_tab.page.get_by_role("button", name="a rocket to the left of a tulip").click()
+    expect(shared_tab.prompt).to_have_value("a rocket to the left of a tulip")
 
 
 def test_a_negative_prompt_that_is_hidden_is_not_sent(tab: Studio) -> None:
