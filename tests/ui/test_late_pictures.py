@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Route, expect
 
+from tests.support.steps import Steps
 from tests.ui.studio import SLOW, Studio
 
 FILE = re.compile("file=")
@@ -94,3 +95,23 @@ def test_of_several_pictures_each_has_its_own_fate(late: Studio) -> None:
     expect(late.pictures.nth(0)).to_have_attribute("src", PREVIEW)
     expect(late.downloads).to_have_text(["Download 2"])
     expect(late.notes).to_contain_text(DELETED)
+
+
+def test_a_file_that_is_gone_before_its_drawings_end_gives_way_to_its_preview_with_the_end(
+    late: Studio, steps: Steps
+) -> None:
+    late.set(images=2, steps=2)
+    late.seed.fill("5")
+    late.page.route("**/5.png", lambda route: route.fulfill(status=404))
+    steps.hold(3)  # the first step of the second picture
+    late.draw_button.click()
+    late.wait_for("running")
+    late.allow(
+        "aborted without reason|Connection errored out",
+        reason="the page is left while it hears of the drawing",
+    )
+    late.page.reload()  # the page has seen no preview of the first one then
+    expect(late.pictures.nth(1)).to_have_attribute("src", PREVIEW)
+    steps.go_on()
+    expect(late.pictures.nth(1)).to_have_attribute("src", FILE)
+    expect(late.pictures.nth(0)).to_have_attribute("src", PREVIEW, timeout=15_000)

@@ -37,16 +37,20 @@ const cells = (count) => {
 const show = (img, src, alt, preview) => {
   img.alt = alt;
   if (!src) { img.removeAttribute("src"); img.hidden = true; img.dataset.src = ""; return; }
-  if (img.dataset.src === src) return;
-  img.dataset.src = src;
   const put = (url) => { if (img.dataset.src === src) { img.src = url; img.hidden = false; } };
+  const missing = () => page.pictures.late(src) || page.pictures.gone(src);
+  const standIn = () => { if (img.preview && missing()) put(img.preview); };
+  const same = img.dataset.src === src;
+  img.preview = preview ?? (same ? img.preview : null);  // it comes with the drawing's end, which its file can precede
+  if (same) return standIn();
+  img.dataset.src = src;
   if (src.startsWith("data:")) return put(src);
-  if (page.pictures.gone(src)) return preview && put(preview);
+  if (page.pictures.gone(src)) return standIn();
   const mine = img.wanted = {};  // a file is swapped in once it is decoded; until then the preview stays
   const wanted = () => img.isConnected && img.wanted === mine && img.dataset.src === src;
   const news = () => {
     if (!wanted()) return;
-    if (preview) put(preview);
+    standIn();
     downloads(shown);
     notes(shown);
   };
