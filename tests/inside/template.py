@@ -180,7 +180,8 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
     if asked["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(asked["folder"])
-    sys.addaudithook(_keep_current)
+    if asked["program"][0] != "-c":
+        sys.addaudithook(_keep_current)
     os.environ.clear()
     os.environ.update(asked["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -208,12 +209,12 @@ def _show(words: Sequence[str]) -> None:
 
 
 def run(program: Sequence[str]) -> None:
-    """Runs what follows `python` on a command line, a file or -m and a module, in the module `__main__`;
-    raises what it raises, with which Python then ends as it does."""
+    """Runs what follows `python` on a command line, a file, -m and a module or -c and code, in the module
+    `__main__`; raises what it raises, with which Python then ends as it does."""
     first, *words = program
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     safe = sys.flags.safe_path or os.environ.get("PYTHONSAFEPATH")
-    folder = str(Path.cwd() if first == "-m" else Path(first).resolve().parent)
+    folder = str(Path.cwd() if first in ("-m", "-c") else Path(first).resolve().parent)
     sys.path[:] = [*([] if safe else [folder]), *filter(None, named), *LIBRARIES_PATH]
     sys.argv[:] = [first, *words]
     sys.orig_argv[:] = [sys.executable, *program]
@@ -226,6 +227,9 @@ def run(program: Sequence[str]) -> None:
     if first == "-m":
         module, *sys.argv[1:] = words
         runpy._run_module_as_main(module)  # type: ignore[attr-defined]  # what Python itself calls for -m
+    elif first == "-c":
+        code, *sys.argv[1:] = words
+        exec(code, main)
     else:
         main |= {"__file__": first, "__cached__": None, "__loader__": SourceFileLoader("__main__", first)}
         exec(compile(Path(first).read_bytes(), first, "exec"), main)

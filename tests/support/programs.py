@@ -5,6 +5,8 @@ about, its process is forked from one that has imported them (inside/template.py
 like any other: its own arguments, environment, folder, streams and signals, its own imports of our code.
 A plain process is started where a fork would be another thing: where a variable is set that libraries read
 while they are imported, where there is a GPU (CUDA survives no fork), where it isn't Linux.
+
+So are the processes that run the tests, from a template of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from execnet import gateway_io
 
 from tests import INSIDE, ROOT, python_path
 from tests.inside import forked
@@ -88,13 +92,30 @@ class Forked(forked.Forked):
     requests = staticmethod(lambda: _Template.ours())
 
 
+def fork_test_processes() -> None:
+    """Has xdist's processes forked from a template: a way of starting them that execnet (2.1) has no option
+    for. The template imports what they import anyway, in their own environment."""
+    if not POSSIBLE:
+        return
+    template = _Template(dict(os.environ))
+    of_template = type("OfTemplate", (forked.Forked,), {"requests": staticmethod(lambda: template)})
+
+    class ForkedIO(gateway_io.Popen2IOMaster):
+        def __init__(self, command: list[str], execmodel: Any) -> None:
+            code = command[command.index("-c") :]
+            self.popen = of_template([sys.executable, *code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            gateway_io.Popen2IO.__init__(self, self.popen.stdin, self.popen.stdout, execmodel=execmodel)
+
+    gateway_io.Popen2IOMaster = ForkedIO  # type: ignore[misc]
+
+
 class _Template(forked.Requests):
-    """The template of this process, which it ends with."""
+    """A template of this process, which it ends with."""
 
     _one: _Template | None = None
     _making = threading.Lock()
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         ours, its = socket.socketpair()
         super().__init__(ours)
         with its:
@@ -103,7 +124,7 @@ class _Template(forked.Requests):
                 [sys.executable, "-c", code.ljust(NAMES)],
                 pass_fds=[its.fileno()],
                 cwd=ROOT,
-                env=self.environment(),
+                env=environment | {"PYTHONPATH": INSIDE},
                 stdin=subprocess.DEVNULL,
             )
         atexit.register(self._end)
@@ -112,14 +133,14 @@ class _Template(forked.Requests):
     def ours(cls) -> _Template:
         with cls._making:
             if cls._one is None:
-                cls._one = cls()
+                cls._one = cls(cls.environment())
             return cls._one
 
     @staticmethod
     def environment() -> dict[str, str]:
         """Its environment: this process', without what may differ."""
         ours = {name: value for name, value in os.environ.items() if not LATE.fullmatch(name)}
-        return ours | FIXED | {"PYTHONPATH": INSIDE}
+        return ours | FIXED
 
     def _end(self) -> None:
         self.close()
