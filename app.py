@@ -53,6 +53,7 @@ from api.auth.browser_login import Site, space_host
 from api.auth.keys import access_notice
 from api.auth.login import Login
 from api.auth.passwords import Accounts
+from api.gradio.patches import no_app
 from api.gradio.queue import MOST_SESSIONS, harden_queue
 from api.guard.sites import Sites
 from api.routes import app_options
@@ -130,7 +131,8 @@ def page_of(queue: Queue, settings: Settings, login: Login | None) -> gr.Blocks:
     demo = build_page(queue, login is not None)
     silence_cut_answers()
     raise_file_limit()
-    demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
+    with no_app():
+        demo.queue(api_open=False, max_size=MOST_CALLS, default_concurrency_limit=None)
     harden_queue(demo)
     print(access_notice(settings.api_keys, login.who if login else ""), flush=True)
     exclude_libraries_from_gc()

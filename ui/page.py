@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from api.gradio.endpoints import AGAIN, add_endpoints, find_job, stop_job
-from api.gradio.patches import pass_value_through
+from api.gradio.patches import no_app, pass_value_through
 from api.pictures import FOLDER, PictureFiles
 from api.start_job import start_job
 from pipeline.errors import InvalidRequest, StepwiseError
@@ -59,6 +59,7 @@ LOOK = 2.0
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
+@no_app()
 def build_page(queue: Queue, login: bool = False) -> gr.Blocks:
     """The page and the API over this queue.
 

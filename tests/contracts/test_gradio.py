@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from gradio import route_utils, utils
 from gradio.block_function import BlockFunction
 from gradio.context import LocalContext
 from gradio.queueing import Event, Queue
+from gradio.routes import App
 from gradio_client.utils import construct_args
 
-from api.gradio.patches import TASK_NAME_SEPARATOR, queue_of, running_events
+from api.gradio.patches import TASK_NAME_SEPARATOR, no_app, queue_of, running_events
 from tests.contracts.source import assert_unchanged, module_source, source
 from tests.support.tiny import ROOT
 
@@ -31,15 +33,34 @@ def greet(name: str, times: int = 1) -> str:
 @pytest.fixture
 def page() -> gr.Blocks:
     """A page with one endpoint and one widget."""
-    with gr.Blocks() as made:
-        gr.api(greet, api_name="greet")
-        gr.Slider(0, 10)
-    made.queue(max_size=7)
+    with no_app():
+        with gr.Blocks() as made:
+            gr.api(greet, api_name="greet")
+            gr.Slider(0, 10)
+        made.queue(max_size=7)
     return made
 
 
 def function_of(page: gr.Blocks) -> BlockFunction:
     return next(one for one in page.fns.values() if one.api_name == "greet")
+
+
+def test_a_page_makes_apps_that_launch_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    create = App.create_app
+    monkeypatch.setattr(
+        App, "create_app", lambda *given, **named: made.append(create(*given, **named)) or made[-1]
+    )
+    for expected, around in ((3, contextlib.nullcontext()), (0, no_app())):
+        made.clear()
+        with around:
+            with gr.Blocks() as page:
+                gr.Slider(0, 10)
+            page.queue()
+        assert len(made) == expected
+        assert (page.app is None) == (expected == 0)
+    assert "self.server_app = self.app = App.create_app(" in source("gradio.blocks", "Blocks.launch")
+    assert module_source("gradio.blocks").count("App.create_app(") == 3
 
 
 def test_the_queue_is_where_it_was(page: gr.Blocks) -> None:

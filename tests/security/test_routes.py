@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from api.auth.hub_login import HubLogin, Provider
 from api.auth.login import Login
 from api.auth.passwords import Accounts
+from api.gradio.patches import no_app
 from api.guard.access import HUGGING_FACE, PASSWORDS, UNLISTED, Access, Table
 from api.routes import app_options
 from jobs.queue import Queue
@@ -54,7 +55,8 @@ def test_the_table_has_every_route_that_the_app_has_and_no_other(tiny_queue: Que
 
 def test_a_route_that_isnt_in_the_table_is_refused(tiny_queue: Queue) -> None:
     demo = build_page(tiny_queue)
-    demo.queue(api_open=False)
+    with no_app():
+        demo.queue(api_open=False)
     options = app_options(demo, tiny_queue)
 
     async def forgotten(_: Any) -> PlainTextResponse:

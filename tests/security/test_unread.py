@@ -16,6 +16,7 @@ from gradio.server_messages import (
     ProcessGeneratingMessage,
 )
 
+from api.gradio.patches import no_app
 from api.gradio.queue import Sessions
 
 MB = 10**6
@@ -29,9 +30,10 @@ class Lobby:
     """Gradio's queue with our sessions, and whoever joins it."""
 
     def __init__(self, **bounds: int) -> None:
-        with gr.Blocks() as demo:
-            gr.api(lambda: "", api_name="any")
-        demo.queue()
+        with no_app():
+            with gr.Blocks() as demo:
+                gr.api(lambda: "", api_name="any")
+            demo.queue()
         self.queue: Any = demo._queue
         self.sessions = self.queue.pending_messages_per_session = Sessions(demo, **bounds)
         self._fn = next(iter(demo.fns.values()))

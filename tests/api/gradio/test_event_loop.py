@@ -15,6 +15,7 @@ import httpx
 import pytest
 from diffusers import SD3Transformer2DModel
 
+from api.gradio.patches import no_app
 from api.routes import app_options
 from jobs.queue import Queue
 from jobs.store.sqlite import SqliteStore
@@ -35,7 +36,8 @@ def server(tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     demo = build_page(tiny_queue, 1)
-    demo.queue(api_open=False, default_concurrency_limit=None)
+    with no_app():
+        demo.queue(api_open=False, default_concurrency_limit=None)
     options = app_options(demo, tiny_queue)
     _, url, _ = demo.launch(
         **launch_options(),

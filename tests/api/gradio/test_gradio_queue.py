@@ -17,6 +17,7 @@ from gradio.state_holder import SessionState
 from gradio.utils import LRUCache
 
 from api.gradio import queue
+from api.gradio.patches import no_app
 from api.gradio.queue import Sessions, harden_queue
 from tests.support.rest import TIMEOUT
 
@@ -38,9 +39,10 @@ class Served:
 
         # The annotations as gr.api wants them: of one yield.
         wait.__annotations__ = {"name": str, "return": str}
-        with gr.Blocks() as self.demo:
-            gr.api(wait, api_name="wait", concurrency_limit=1)
-        self.demo.queue(api_open=False)
+        with no_app():
+            with gr.Blocks() as self.demo:
+                gr.api(wait, api_name="wait", concurrency_limit=1)
+            self.demo.queue(api_open=False)
         self.queue: Any = self.demo._queue
 
     @contextlib.contextmanager

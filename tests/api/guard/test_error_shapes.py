@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from api.auth.browser_login import LOGOUT
 from api.auth.hub_login import BEGIN, CALLBACK, HubLogin, Provider
+from api.gradio.patches import no_app
 from api.guard.access import Table
 from api.routes import app_options
 from jobs.queue import Queue
@@ -33,7 +34,8 @@ MEANINGLESS = ("Traceback", "Error:", "Exception", "RuntimeError", "secret")
 
 def app_of(queue: Queue, login: Any = None) -> App:
     demo = build_page(queue, login is not None)
-    demo.queue(api_open=False)
+    with no_app():
+        demo.queue(api_open=False)
     return App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from diffusers import SD3Transformer2DModel
 
+from api.gradio.patches import no_app
 from api.routes import app_options
 from jobs.queue import Queue
 from tests.conftest import free_port
@@ -38,7 +39,8 @@ def drawing(tiny_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     demo = build_page(tiny_queue)
-    demo.queue(api_open=False)
+    with no_app():
+        demo.queue(api_open=False)
     port = free_port()
     demo.launch(
         **launch_options(),

@@ -21,6 +21,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from api.gradio.patches import no_app
 from api.server.health import health_routes
 from jobs.queue import Queue
 from tests.conftest import STEPS, running
@@ -170,9 +171,10 @@ def test_a_server_that_is_told_to_end_is_not_ready_and_delivers_what_it_draws_an
 @pytest.fixture
 def page() -> gr.Blocks:
     """A page whose queue has begun."""
-    with gr.Blocks() as demo:
-        gr.Textbox()
-    demo.queue()
+    with no_app():
+        with gr.Blocks() as demo:
+            gr.Textbox()
+        demo.queue()
     demo._queue.active_jobs = [None]
     return demo
 

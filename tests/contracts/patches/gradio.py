@@ -30,6 +30,12 @@ PATCHES = (
         "test_events_and_functions_have_their_ids_where_they_were",
     ),
     _gradio(
+        "gradio_blocks.App = ",
+        "`blocks.App.create_app`",
+        "a page makes three apps, in 0.15 s of CPU each, before `launch` makes the one that serves",
+        "test_a_page_makes_apps_that_launch_replaces",
+    ),
+    _gradio(
         "queue.event_queue_per_concurrency_id",
         "`Queue.event_queue_per_concurrency_id`, `.active_jobs`",
         "there is no function for the events that wait or run",

@@ -12,6 +12,7 @@ from diffusers import SD3Transformer2DModel
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from api.gradio.patches import no_app
 from api.server.health import health_routes
 from jobs.lifecycle.subscription import Subscription
 from jobs.queue import Queue
@@ -162,9 +163,10 @@ def test_a_lost_gpu_of_a_server_without_workers_takes_one_job_and_no_other(
     with pytest.raises(Busy, match="restart"):
         queue.start(job(tiny, seed=9), ANN)
     assert counts(queue)["stepwise_attempts_lost_total", "worker"] == 1
-    with gr.Blocks() as page:
-        gr.Textbox()
-    page.queue()
+    with no_app():
+        with gr.Blocks() as page:
+            gr.Textbox()
+        page.queue()
     page._queue.active_jobs = [None]
     with TestClient(Starlette(routes=health_routes(page, queue))) as client:
         for path in ("/livez", "/readyz"):

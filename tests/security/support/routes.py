@@ -10,6 +10,7 @@ from gradio.routes import App
 from starlette.routing import Mount
 
 from api.auth.login import Login
+from api.gradio.patches import no_app
 from api.openai.routes import PREFIX, openai_app
 from api.pictures import PictureFiles
 from api.routes import app_options
@@ -24,7 +25,8 @@ def every_route(queue: Queue, login: Login | None) -> list[tuple[str, str]]:
         login: how one logs in there; None: nobody need.
     """
     demo = build_page(queue, login is not None)
-    demo.queue(api_open=False)
+    with no_app():
+        demo.queue(api_open=False)
     app = App.create_app(demo, app_kwargs=app_options(demo, queue, (), login))
     openai = openai_app(queue, PictureFiles(Path()), lambda _: "", keys=False)
     return sorted(set(_routes(app.routes, openai.routes)))
