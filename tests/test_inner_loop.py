@@ -84,6 +84,23 @@ def test_a_forked_module_has_the_folder_safe_path_and_command_line_that_it_is_gi
         assert said[0] == said[1] != b""
 
 
+def test_forked_code_is_as_code_that_python_started(tmp_path: Path) -> None:
+    code = "import sys; print(sys.argv, sys.path[0], __name__, sys.stdin.readline()); sys.exit(3)"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path()}
+    said = []
+    for popen in (programs.Forked if programs.POSSIBLE else subprocess.Popen, subprocess.Popen):
+        pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        command = [sys.executable, "-c", code, "a word"]
+        with popen(command, env=environment, cwd=tmp_path, **pipes) as process:
+            said.append((process.communicate(b"a line\n", timeout=120)[0], process.returncode))
+    assert said[0] == said[1] and said[0][1] == 3
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="xdist doesn't run this test")
+def test_a_process_that_runs_tests_is_a_fork_where_it_can_be_one() -> None:
+    assert ("template" in sys.modules) == programs.POSSIBLE
+
+
 def test_the_worker_of_a_forked_server_is_a_fork_and_its_child_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,7 +214,7 @@ def run(program: Sequence[str]) -> None:
     first, *words = program
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     safe = sys.flags.safe_path or os.environ.get("PYTHONSAFEPATH")
-    folder = str(Path.cwd() if first in ("-m", "-c") else Path(first).resolve().parent)
+    folder = str(Path.cwd() if first == "-m" else Path(first).resolve().parent) if first != "-c" else ""
     sys.path[:] = [*([] if safe else [folder]), *filter(None, named), *LIBRARIES_PATH]
     sys.argv[:] = [first, *words]
     sys.orig_argv[:] = [sys.executable, *program]
