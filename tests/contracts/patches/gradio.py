@@ -32,7 +32,7 @@ PATCHES = (
     _gradio(
         "gradio_blocks.App = ",
         "`blocks.App.create_app`",
-        "a page makes three apps, in 0.15 s of CPU each, before `launch` makes the one that serves",
+        "a page makes three apps, in 0.06 s of CPU each, before `launch` makes the one that serves",
         "test_a_page_makes_apps_that_launch_replaces",
     ),
     _gradio(
