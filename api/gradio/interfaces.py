@@ -1,5 +1,5 @@
-"""Gradio's .pyi files, which its wheel brings along: whoever imports Gradio (6.31) makes them anew, each
-component's out of its parsed source, in 0.8 s of CPU; here they are left as they are."""
+"""Keeps Gradio (6.31) from making its .pyi files anew whenever it is imported: its wheel brings them along,
+and parsing every component's source for them takes 0.8 s of CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODULE = "gradio.component_meta"
 
 
 def leave_interfaces() -> None:
-    """Before Gradio is imported: nothing of this process writes them, nor reads what would stand in them."""
+    """Have Gradio leave them as they are. Call it before Gradio is imported; afterwards it does nothing."""
     if MODULE not in sys.modules and not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

@@ -90,10 +90,8 @@ class Forked(subprocess.Popen[Any]):
             self._close_pipe_fds(*(of[name] for name in pipes))  # type: ignore[attr-defined]
 
 
-def from_template(other_end: socket.socket) -> type[Forked]:
-    """A Popen whose children the template at the other end of this socket forks."""
-
-    template = Requests(other_end)
+def from_template(template: Requests) -> type[Forked]:
+    """Return a Popen whose children this template forks."""
 
     class OfTemplate(Forked):
         requests = staticmethod(lambda: template)

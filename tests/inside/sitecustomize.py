@@ -231,9 +231,10 @@ def begin() -> None:
 
         watch_into(Path(file))
     if other_end := getattr(sys.modules.get("template"), "workers", None):
-        from forked import from_template
+        from forked import Requests, from_template
 
-        changes["jobs.workers.launch"] = lambda launch: start_with(launch, from_template(other_end))
+        popen = from_template(Requests(other_end))
+        changes["jobs.workers.launch"] = lambda launch: start_with(launch, popen)
     if parameter := os.environ.get(DECLARED):
         changes["pipeline.parameters"] = lambda module: declare(parameter, module)
     for name, change in changes.items():

@@ -150,18 +150,18 @@ class Guard:
         def told(*arguments: Any, **options: Any) -> Any:
             if self._test is not None:
                 given = arguments[at : at + 1]
-                self._heard(given[0] if given else "a fork")
+                self._heard(self._test, given[0] if given else "a fork")
             return start(*arguments, **options)
 
         return told
 
-    def _heard(self, started: Any) -> None:
+    def _heard(self, test: pytest.Item, started: Any) -> None:
         program = os.fsdecode(started if isinstance(started, str | bytes | os.PathLike) else started[0])
         if program.endswith(NOT_OURS):
             return
         self._words = (
-            f"{self._test and self._test.nodeid} starts a process ({program}), and `make quick` would run "
-            "it: mark it with @pytest.mark.process."
+            f"{test.nodeid} starts a process ({program}), and `make quick` would run it: "
+            "mark it with @pytest.mark.process."
         )
         if threading.current_thread() is threading.main_thread():  # others' errors may be waited for in vain
             raise AssertionError(self._words)

@@ -80,10 +80,10 @@ def would_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
 def start_code(code: str, folder: Path, *words: str, **options: Any) -> subprocess.Popen[Any]:
     """Starts a program of this code, which finds our own code, with these words; its file lies in this
     folder. It is forked as the others are, and so what the template has imported counts as imported."""
-    (folder / "code.py").write_text(code, encoding="utf-8")
+    (folder / "program.py").write_text(code, encoding="utf-8")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path(str(ROOT))}
     popen = Forked if would_fork([sys.executable, *PROGRAMS[0]], environment) else subprocess.Popen
-    return popen([sys.executable, str(folder / "code.py"), *words], cwd=ROOT, env=environment, **options)
+    return popen([sys.executable, str(folder / "program.py"), *words], cwd=ROOT, env=environment, **options)
 
 
 class Forked(forked.Forked):
@@ -97,8 +97,7 @@ def fork_test_processes() -> None:
     for. The template imports what they import anyway, in their own environment."""
     if not POSSIBLE:
         return
-    template = _Template(dict(os.environ))
-    of_template = type("OfTemplate", (forked.Forked,), {"requests": staticmethod(lambda: template)})
+    of_template = forked.from_template(_Template(dict(os.environ)))
 
     class ForkedIO(gateway_io.Popen2IOMaster):
         def __init__(self, command: list[str], execmodel: Any) -> None:

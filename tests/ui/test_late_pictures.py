@@ -114,4 +114,4 @@ def test_a_file_that_is_gone_before_its_drawings_end_gives_way_to_its_preview_wi
     expect(late.pictures.nth(1)).to_have_attribute("src", PREVIEW)
     steps.go_on()
     expect(late.pictures.nth(1)).to_have_attribute("src", FILE)
-    expect(late.pictures.nth(0)).to_have_attribute("src", PREVIEW, timeout=15_000)
+    expect(late.pictures.nth(0)).to_have_attribute("src", PREVIEW)

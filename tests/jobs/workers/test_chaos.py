@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -19,12 +17,6 @@ from tests.support.steps import Steps
 WORKERS, SERVERS, CLIENTS = 2, 1, 4
 """Few, for each costs seconds; bench/README.md has a run with more."""
 pytestmark = pytest.mark.timeout(2700)  # seven processes, on whatever machine
-
-
-def start(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[Any]:
-    """As Popen: a server is forked, and so are its workers. Where Gradio keeps its files is up to it."""
-    environment = {name: value for name, value in env.items() if name != "GRADIO_TEMP_DIR"}
-    return programs.start(command, env=environment, **options)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         for name, value in steps.environment.items():
             patch.setenv(name, value)
         patch.setattr(chaos, "CALM", (0.0, 1.0))  # the clients draw all the while
-        sitecustomize.start_with(served, start, patch.setattr)
+        sitecustomize.start_with(served, programs.start, patch.setattr)
         return run(WORKERS, SERVERS, CLIENTS, folder, still=still)
 
 
