@@ -34,7 +34,8 @@ def health_routes(demo: gr.Blocks, queue: Queue) -> list[Route]:
         return _answer("dead", queue.not_alive() or why_page_queue_stopped(demo))
 
     async def ready(_: Request) -> Response:
-        return _answer("not ready", queue.not_alive() or why_page_queue_stopped(demo) or queue.not_ready())
+        page = why_page_queue_stopped(demo) or why_page_queue_waits(demo)
+        return _answer("not ready", queue.not_alive() or page or queue.not_ready())
 
     async def metrics(_: Request) -> Response:
         return Response(queue.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=FRESH)
@@ -48,13 +49,16 @@ def refuse(status: int, words: str, headers: Mapping[str, str]) -> Response:
 
 
 def why_page_queue_stopped(demo: gr.Blocks) -> str:
-    """Say why Gradio's queue (6.31) starts no events, or return an empty text while it does."""
-    queue = queue_of(demo)
-    if not queue.active_jobs:  # the row of its places, made when it begins
-        return "the page's queue hasn't begun"
-    if queue.stopped:  # also where its task has ended by an exception: each call is then answered with 503
-        return "the page's queue has stopped"
-    return ""
+    """Say why Gradio's queue (6.31) starts no events any more, or return an empty text."""
+    # Also where its task has ended by an exception: each call is then answered with 503.
+    return "the page's queue has stopped" if queue_of(demo).stopped else ""
+
+
+def why_page_queue_waits(demo: gr.Blocks) -> str:
+    """Say that Gradio's queue (6.31) hasn't begun, or return an empty text. It begins once the server
+    listens, at a request of `launch`, which fails where that does."""
+    begun = queue_of(demo).active_jobs  # the row of its places, made when it begins
+    return "" if begun else "the page's queue hasn't begun"
 
 
 def _answer(status: str, reason: str) -> JSONResponse:

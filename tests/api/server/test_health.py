@@ -60,6 +60,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     # An owner's environment may switch Gradio's own MCP server on, with a tool for every endpoint.
     settings = {"STEPWISE_MODELS": str(models), "STEPWISE_GRACE": "120", "GRADIO_MCP_SERVER": "True"}
     with running(folder, **settings) as (url, process):
+        while httpx.get(f"{url}/readyz", timeout=TIMEOUT).status_code == 503:  # the page answers before
+            time.sleep(0.05)
         yield Served(url, folder / "server.log", process, folder / "gradio")
 
 
@@ -177,6 +179,16 @@ def page() -> gr.Blocks:
         demo.queue()
     demo._queue.active_jobs = [None]
     return demo
+
+
+def test_a_server_whose_page_is_about_to_begin_is_alive_but_not_ready(tiny_queue: Queue) -> None:
+    with gr.Blocks() as demo:
+        gr.Textbox()
+    demo.queue()
+    with TestClient(Starlette(routes=health_routes(demo, tiny_queue))) as client:
+        assert client.get("/livez").json() == OK
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "the page's queue hasn't begun")
 
 
 def test_a_server_whose_page_starts_no_events_any_more_is_dead(page: gr.Blocks, tiny_queue: Queue) -> None:
